@@ -5,11 +5,15 @@ closes it, and returns the reason as one sentence; without the gap it changes no
 and returns ``None``. ``python -m mmdet_rfdetr env`` prints what is active and why.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import importlib.util
+import os
 import sys
 import types
+import urllib.parse
 
 _MMCV_HINT = 'pip install "mmcv-lite>=2.0.0rc4,<2.2.0"'
 _FULL_MMCV_HINT = (
@@ -108,7 +112,172 @@ def stub_compiled_ops() -> str | None:
     return 'mmcv-lite has no compiled operators, which MMDetection imports.'
 
 
-_FIXES = (stub_compiled_ops,)
+def replace_pkg_resources() -> str | None:
+    """Let mmengine find installed packages without ``pkg_resources``.
+
+    mmengine asks it which packages are installed and where, for ``mmdet::`` config
+    names and model names. setuptools 82 removed it, and from 80.9 on importing it
+    warns; the standard library answers the same two questions.
+
+    Returns:
+        The reason, or None where ``pkg_resources`` works silently.
+    """
+    from mmengine.utils import digit_version, package_utils
+
+    if importlib.util.find_spec('pkg_resources') is not None:
+        setuptools = digit_version(importlib.metadata.version('setuptools'))
+        if setuptools < digit_version('80.9'):
+            return None
+    for replacement in (is_installed, get_installed_path):
+        name = replacement.__name__
+        original = getattr(package_utils, name)
+        # Other modules of mmengine import the names, some of them before us.
+        for module_name, module in list(sys.modules.items()):
+            of_mmengine = module_name.partition('.')[0] == 'mmengine'
+            if of_mmengine and vars(module).get(name) is original:
+                setattr(module, name, replacement)
+    return 'setuptools has no pkg_resources, or one that warns; mmengine uses it.'
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a distribution or a module of this name is installed.
+
+    Args:
+        package: Name of a distribution (``mmcv-lite``) or of a module (``mmcv``).
+    """
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        spec = importlib.util.find_spec(package)
+        return spec is not None and spec.origin is not None
+    return True
+
+
+def get_installed_path(package: str) -> str:
+    """Find the folder of an installed package.
+
+    Args:
+        package: Name of a module (``mmdet``) or of the distribution that holds it.
+
+    Returns:
+        The folder that holds the package's ``__init__.py``.
+
+    Raises:
+        ModuleNotFoundError: no regular package of this name is installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None and is_installed(package):
+        top_level = importlib.metadata.distribution(package).read_text('top_level.txt')
+        spec = top_level and importlib.util.find_spec(top_level.split()[0])
+    if not spec or spec.origin is None:
+        raise ModuleNotFoundError(
+            f'Package {package!r} is not installed: pip install {package}.'
+        )
+    return os.path.dirname(spec.origin)
+
+
+def load_checkpoints_safely() -> str | None:
+    """Route checkpoint files and links through this package's own loader.
+
+    ``mmengine`` calls ``torch.load`` with its defaults. Since torch 2.6 these refuse
+    mmengine's own checkpoints, before they ran any code that a file contained, and for
+    a link they still do. A loader for mmengine's schemes, rather than a process-wide
+    list of allowed classes, leaves every other ``torch.load`` as it is.
+
+    Returns:
+        The reason; the gap is there with every version of torch.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(
+        ('http://', 'https://'), load_from_http, force=True
+    )
+    return (
+        "mmengine's loader refuses its own checkpoints on torch 2.6 and newer, and "
+        'unpickles anything on older versions and from links.'
+    )
+
+
+def load_from_local(filename: str, map_location=None) -> dict:
+    """Load a checkpoint file without running code from it.
+
+    Args:
+        filename: Path of the file; ``~`` stands for the home folder.
+        map_location: As in :func:`torch.load`.
+    """
+    from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
+
+    return load_checkpoint_file(os.path.expanduser(filename), map_location)
+
+
+def load_from_http(filename: str, map_location=None) -> dict:
+    """Download a checkpoint once, to torch's cache, and load it as a local file.
+
+    Args:
+        filename: Link to the file.
+        map_location: As in :func:`torch.load`.
+    """
+    import torch
+    from mmengine.dist import barrier, get_rank
+
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    path = os.path.join(folder, os.path.basename(urllib.parse.urlparse(filename).path))
+
+    def download():
+        if not os.path.isfile(path):
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(filename, path, progress=os.isatty(2))
+
+    # Rank 0 first, so that ranks with a common cache do not all fetch the file; a
+    # rank on another machine has its own cache and fetches it then.
+    if get_rank() == 0:
+        download()
+    barrier()
+    download()
+    return load_from_local(path, map_location)
+
+
+def train_data_parallel_on_cpu() -> str | None:
+    """Let mmengine train data-parallel where there is no accelerator.
+
+    Its launcher calls ``torch.cuda.set_device`` and its runner passes ``device_ids``
+    to the model wrapper; both fail without a GPU, so a two-process run could not be
+    tried on an ordinary machine, nor tested there.
+
+    Returns:
+        The reason, or None with an accelerator.
+    """
+    from mmengine.device import get_device
+
+    if get_device() != 'cpu':
+        return None
+
+    import mmengine.dist.utils
+    import torch
+    from mmengine.model import MMDistributedDataParallel
+
+    def init_gloo(backend, init_backend='torch', **kwargs):
+        torch.distributed.init_process_group(backend='gloo', **kwargs)
+
+    original = MMDistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def init_without_devices(self, *args, **kwargs):
+        kwargs.pop('device_ids', None)
+        original(self, *args, **kwargs)
+
+    mmengine.dist.utils._init_dist_pytorch = init_gloo
+    MMDistributedDataParallel.__init__ = init_without_devices
+    return "No accelerator: mmengine's data-parallel training takes one for granted."
+
+
+_FIXES = (
+    stub_compiled_ops,
+    replace_pkg_resources,
+    load_checkpoints_safely,
+    train_data_parallel_on_cpu,
+)
 _active: dict[str, str] = {}
 
 
@@ -120,6 +289,8 @@ def apply() -> None:
     """
     require_mmcv()
     for fix in _FIXES:
+        if fix.__name__ in _active:
+            continue
         reason = fix()
         if reason is not None:
             _active[fix.__name__] = reason
