@@ -1,0 +1,126 @@
+"""``python -m mmdet_rfdetr``: run a tool with this package imported, or look around."""
+
+import argparse
+import importlib.metadata
+import platform
+import runpy
+import sys
+from pathlib import Path
+
+import mmdet
+import torch
+
+import mmdet_rfdetr
+
+EXAMPLES = """\
+examples:
+  python -m mmdet_rfdetr env
+  python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
+  python -m mmdet_rfdetr tools/analysis_tools/get_flops.py my_config.py
+
+A tool that does not lie in the current folder is looked for among the tools that come
+with this package, then among those that come with MMDetection.
+"""
+PACKAGES = (
+    'torch',
+    'mmengine',
+    'mmdet',
+    'mmcv',
+    'mmcv-lite',
+    'numpy',
+    'opencv-python',
+    'pycocotools',
+    'scipy',
+    'safetensors',
+    'setuptools',
+)
+
+
+def find_tool(name: str) -> Path | None:
+    """Find a tool here, in this package, or in MMDetection, in this order.
+
+    Args:
+        name: A path, for example ``tools/train.py``.
+
+    Returns:
+        The path of the first file found, or None.
+    """
+    package = Path(mmdet_rfdetr.__file__).resolve().parent
+    folders = (Path(), package, package.parent, Path(mmdet.__file__).parent / '.mim')
+    candidates = (folder / name for folder in folders)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def run_tool(path: Path, arguments: list[str]) -> None:
+    """Run a Python file as ``python FILE ...`` would, with the plugin imported.
+
+    The current folder stays importable, for a project's own ``custom_imports``.
+
+    Args:
+        path: The file.
+        arguments: What follows it on the command line.
+    """
+    sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.resolve().parent))
+    runpy.run_path(str(path), run_name='__main__')
+
+
+def describe_bf16() -> str:
+    """Say in a few words what bfloat16 means on the device that would be used."""
+    if not torch.cuda.is_available():
+        return 'bf16 under CPU autocast only (model.precision.device_type=cpu)'
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return 'bf16 native'
+    return 'no native bf16: use model.precision.dtype=float16 or model.precision=None'
+
+
+def environment() -> str:
+    """Describe the installation: versions, device, and the active compat fixes."""
+    package = Path(mmdet_rfdetr.__file__).parent
+    lines = [
+        f'mmdet_rfdetr {mmdet_rfdetr.__version__} ({package})',
+        f'python {platform.python_version()} ({platform.platform()})',
+    ]
+    for name in PACKAGES:
+        try:
+            lines.append(f'{name} {importlib.metadata.version(name)}')
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(f'{name} not installed')
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+    lines += ['', f'device: {device}, {describe_bf16()}', '', 'active compat fixes:']
+    fixes = mmdet_rfdetr.compat.active()
+    lines += [f'  {name}: {reason}' for name, reason in fixes.items()] or ['  none']
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mmdet_rfdetr',
+        description='Run any MMDetection tool with RF-DETR registered.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'tool', metavar='TOOL', help='path of a Python file, or "env" for the versions'
+    )
+    parser.add_argument(
+        'arguments',
+        nargs=argparse.REMAINDER,
+        metavar='...',
+        help="the tool's own arguments",
+    )
+    args = parser.parse_args()
+    if args.tool == 'env':
+        if args.arguments:
+            parser.error('env takes no arguments')
+        print(environment())
+        return
+    path = find_tool(args.tool)
+    if path is None:
+        parser.error(f'there is no tool {args.tool!r} (looked from {Path.cwd()})')
+    run_tool(path, args.arguments)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,116 @@
+"""What the command line tools share: arguments, the config, and running it."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+from torch import distributed
+
+from mmdet_rfdetr import config
+
+
+def build_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that training and testing have in common.
+
+    Args:
+        description: One sentence on what the tool does.
+        example: Command lines to copy, shown below the options.
+
+    Returns:
+        The parser; the positional argument ``config`` is its first.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f'examples:\n{example}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', metavar='CONFIG', help='path of the config file')
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help="folder for logs and results (default: the config's work_dir, "
+        'or work_dirs/<name of the config>)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config, for example '
+        'train_cfg.max_epochs=5 model.num_queries=100 key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='what started this process (default: none, a single process)',
+    )
+    # Some launchers pass the rank as an argument, with either spelling.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
+    return parser
+
+
+def require_file(parser: argparse.ArgumentParser, path: str, kind: str) -> None:
+    """Leave with a one-line error unless ``path`` is a file or a link.
+
+    Args:
+        parser: The tool's parser, which prints the error.
+        path: What the user typed.
+        kind: What the file is, for the message.
+    """
+    if '://' in path or Path(path).expanduser().is_file():
+        return
+    message = f'{kind} {path!r} does not exist'
+    try:
+        message += f'; did you mean {config(Path(path).name)} ?'
+    except FileNotFoundError:
+        message += f' (looked from {Path.cwd()}).'
+    parser.error(message)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config file and apply the common arguments.
+
+    Args:
+        args: What :func:`build_parser`'s parser returned.
+
+    Returns:
+        The config, with ``launcher`` and ``work_dir`` set.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    return cfg
+
+
+def run(cfg: Config, action: Callable[[Runner], object]) -> None:
+    """Build the config's runner and do something with it.
+
+    Args:
+        cfg: A whole config; ``runner_type`` may name another runner.
+        action: Called with the runner, for example ``Runner.train``.
+    """
+    from mmdet.registry import RUNNERS
+
+    try:
+        build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+        action(build(cfg))
+    finally:
+        # torch complains at exit about a group that was left standing.
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -1,0 +1,55 @@
+"""Packaging of mmdet_rfdetr."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r"__version__ = '(.+)'", (ROOT / 'mmdet_rfdetr' / '__init__.py').read_text()
+).group(1)
+
+setup(
+    name='mmdet_rfdetr',
+    version=VERSION,
+    description='RF-DETR for MMDetection 3.x',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=[
+        *find_packages(include=['mmdet_rfdetr', 'mmdet_rfdetr.*']),
+        'mmdet_rfdetr.configs',
+        'mmdet_rfdetr.configs._base_',
+        'mmdet_rfdetr.tools',
+    ],
+    # Both stay at the top of the repository, where MMDetection's users look for them,
+    # and travel inside the package.
+    package_dir={
+        'mmdet_rfdetr.configs': 'configs',
+        'mmdet_rfdetr.tools': 'tools',
+    },
+    package_data={'mmdet_rfdetr.tools': ['*.sh']},
+    install_requires=[
+        'torch>=2.4',
+        'mmengine>=0.10.7,<0.11',
+        'mmdet>=3.3.0,<3.4',
+        'numpy>=1.26,<2.5',
+        'scipy',
+        'matplotlib',
+        'opencv-python',
+        'pycocotools',
+        'safetensors',
+        # mmengine imports distutils, which Python 3.12 and newer take from here.
+        'setuptools',
+    ],
+    extras_require={
+        # One of the first two: they are one module, compiled or not.
+        'lite': ['mmcv-lite>=2.1.0,<2.2.0'],
+        'full': ['mmcv>=2.1.0,<2.2.0'],
+        'tests': ['pytest>=8'],
+        'tools': ['ruff', 'pre-commit'],
+    },
+)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Test on several devices of this machine, or of several machines:
+#   tools/dist_test.sh CONFIG CHECKPOINT DEVICES [options of tools/test.py]
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_test.sh CONFIG CHECKPOINT DEVICES
+# Without an accelerator DEVICES counts processes on the CPU.
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,5s/^# //p' "$0" >&2
+    exit 2
+fi
+config=$1 checkpoint=$2 devices=$3
+shift 3
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
+exec python -m torch.distributed.run \
+    --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
+    --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
+    --nproc-per-node "$devices" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

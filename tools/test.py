@@ -1,0 +1,95 @@
+"""Evaluate a detector."""
+
+from mmdet_rfdetr import cli  # first, before anything of MMDetection
+
+# isort: split
+import copy
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+EXAMPLES = """\
+  python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth
+  python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/last.pth \\
+      --show-dir drawn --out predictions.pkl
+"""
+
+
+def main() -> None:
+    """Parse the arguments and test."""
+    parser = cli.build_parser('Evaluate a detector.', EXAMPLES)
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or link')
+    parser.add_argument(
+        '--out', metavar='FILE.pkl', help='write the predictions to this pickle file'
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show the predictions in a window'
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='draw the predictions into <work-dir>/<time>/DIR',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        metavar='SECONDS',
+        help='how long --show shows a picture (default: 2)',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation; its default merges with a compiled operator',
+    )
+    args = parser.parse_args()
+    cli.require_file(parser, args.config, 'config')
+    cli.require_file(parser, args.checkpoint, 'checkpoint')
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out must end in .pkl or .pickle, not {args.out!r}')
+
+    cfg = cli.load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        use_test_time_augmentation(cfg)
+
+    def test(runner: Runner) -> None:
+        if args.out is not None:
+            dump = DumpDetResults(out_file_path=args.out)
+            runner.test_evaluator.metrics.append(dump)
+        runner.test()
+
+    cli.run(cfg, test)
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model and the test pipeline for test-time augmentation.
+
+    The config's ``tta_model`` and ``tta_pipeline`` say how; without them every image
+    is seen as it is and mirrored, and the boxes of both are merged by NMS.
+
+    Args:
+        cfg: The config, changed in place.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_model' not in cfg:
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+    if 'tta_pipeline' not in cfg:
+        *load_and_resize, pack = copy.deepcopy(dataset.pipeline)
+        pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        augment = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.tta_pipeline = [*load_and_resize, augment]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+if __name__ == '__main__':
+    main()

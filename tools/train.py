@@ -1,0 +1,60 @@
+"""Train a detector."""
+
+from mmdet_rfdetr import cli  # first, before anything of MMDetection
+
+# isort: split
+from mmengine.runner import Runner
+
+EXAMPLES = """\
+  python tools/train.py configs/rfdetr_demo.py
+  python tools/train.py configs/rfdetr_coco.py --work-dir work_dirs/first --amp
+  python tools/train.py configs/rfdetr_coco.py --resume
+  python tools/train.py configs/rfdetr_nano_coco.py \\
+      --cfg-options train_dataloader.batch_size=8
+"""
+
+
+def main() -> None:
+    """Parse the arguments and train."""
+    parser = cli.build_parser('Train a detector.', EXAMPLES)
+    parser.add_argument(
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size that is really used',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from this checkpoint, or without a value from the last one '
+        'in the work folder',
+    )
+    args = parser.parse_args()
+    cli.require_file(parser, args.config, 'config')
+    if args.resume not in (None, 'auto'):
+        cli.require_file(parser, args.resume, 'checkpoint')
+
+    cfg = cli.load_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            parser.error(
+                '--auto-scale-lr needs the batch size that the learning rate was '
+                'chosen for: --cfg-options auto_scale_lr.base_batch_size=16'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+    cli.run(cfg, Runner.train)
+
+
+if __name__ == '__main__':
+    main()
