@@ -1,0 +1,242 @@
+"""The decoder: queries attend to each other in groups and to the memory."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..precision import float32_island
+from .deformable_attention import MultiScaleDeformableAttention
+
+
+@float32_island()
+def sine_embedding(boxes: Tensor, embed_dims: int) -> Tensor:
+    """Sine and cosine features of the four numbers of a box.
+
+    Args:
+        boxes: (..., 4) cxcywh in [0, 1].
+        embed_dims: D, so D/2 features a number.
+
+    Returns:
+        (..., 2*D) float32, for cy, cx, w, h in this order, sine and cosine
+        interleaved, temperature 10000.
+    """
+    half = embed_dims // 2
+    exponent = torch.arange(half, device=boxes.device) // 2 * 2 / half
+    cx, cy, w, h = boxes.float().unbind(-1)
+    ordered = torch.stack((cy, cx, w, h), dim=-1)[..., None]
+    angles = ordered * (2 * math.pi) / 10000**exponent
+    features = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
+    return features.flatten(-3)
+
+
+class GroupSelfAttention(nn.Module):
+    """Multi-head attention in which only queries of the same group meet.
+
+    Parameters carry the names of :class:`torch.nn.MultiheadAttention`.
+
+    Args:
+        embed_dims: width D.
+        num_heads: attention heads.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(
+                f'embed_dims={embed_dims} does not divide by self_attn_heads={num_heads}'
+            )
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, query_pos: Tensor, num_groups: int) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, N, D), group-major, the value.
+            query_pos: (B, N, D), added for queries and keys only.
+            num_groups: g; the N queries are g groups of equal size.
+
+        Returns:
+            (B, N, D).
+        """
+        batch, count, width = query.shape
+        rows = batch * num_groups
+        positioned = F.linear(
+            query + query_pos,
+            self.in_proj_weight[: 2 * width],
+            self.in_proj_bias[: 2 * width],
+        )
+        value = F.linear(
+            query, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]
+        )
+
+        def split_heads(x: Tensor) -> Tensor:
+            return x.reshape(rows, count // num_groups, self.num_heads, -1).transpose(
+                1, 2
+            )
+
+        q, k = positioned.chunk(2, dim=-1)
+        x = F.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
+        return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
+
+
+class DecoderLayer(nn.Module):
+    """Post-norm layer: self-attention, deformable attention, feed-forward."""
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        self_attn_heads: int,
+        cross_attn_heads: int,
+        num_levels: int,
+        num_points: int,
+        feedforward_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.self_attn = GroupSelfAttention(embed_dims, self_attn_heads)
+        self.cross_attn = MultiScaleDeformableAttention(
+            embed_dims=embed_dims,
+            num_heads=cross_attn_heads,
+            num_levels=num_levels,
+            num_points=num_points,
+        )
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.norm3 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
+        num_groups: int,
+        **memory_inputs,
+    ) -> Tensor:
+        """Refine the queries (B, N, D); the inputs are those of the decoder."""
+        drop = self.dropout
+        query = self.norm1(query + drop(self.self_attn(query, query_pos, num_groups)))
+        query = self.norm2(
+            query + drop(self.cross_attn(query + query_pos, **memory_inputs))
+        )
+        hidden = drop(self.linear1(query).relu())
+        return self.norm3(query + drop(self.linear2(hidden)))
+
+
+class RFDETRDecoder(BaseModule):
+    """Decoder whose reference boxes stay the same in all layers.
+
+    Positions are computed once from the initial reference boxes and reused (the
+    official name is ``lite_refpoint_refine``).
+
+    Args:
+        num_layers: number of layers.
+        embed_dims: width D.
+        self_attn_heads: heads of the attention among queries.
+        cross_attn_heads: heads of the deformable attention.
+        num_levels: L.
+        num_points: P, points of each head in each level.
+        feedforward_channels: hidden width of the feed-forward part.
+        dropout: probability, in every residual branch.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        embed_dims: int,
+        self_attn_heads: int,
+        cross_attn_heads: int,
+        num_levels: int,
+        num_points: int,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        layer = DecoderLayer(
+            embed_dims=embed_dims,
+            self_attn_heads=self_attn_heads,
+            cross_attn_heads=cross_attn_heads,
+            num_levels=num_levels,
+            num_points=num_points,
+            feedforward_channels=feedforward_channels,
+            dropout=dropout,
+        )
+        # Copies, so that the biases of all layers start from the same numbers.
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(embed_dims)
+        self.ref_point_head = nn.Sequential(
+            nn.Linear(2 * embed_dims, embed_dims),
+            nn.ReLU(),
+            nn.Linear(embed_dims, embed_dims),
+        )
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for layer in self.layers:
+            layer.cross_attn.reset_parameters()
+
+    def forward(
+        self,
+        query: Tensor,
+        *,
+        references: Tensor,
+        valid_ratios: Tensor | None,
+        num_groups: int,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Run all layers.
+
+        Args:
+            query: (B, N, D) content of the queries, group-major.
+            references: (B, N, 4) cxcywh relative to the unpadded image.
+            valid_ratios: (B, L, 2) part of the width and of the height of each
+                level that is image, or None if there is no padding.
+            num_groups: g; attention among queries stays inside a group.
+            memory: (B, S, D).
+            memory_mask: (B, S), True where padded, or None.
+            spatial_shapes: (h, w) of each level.
+
+        Returns:
+            (layers, B, N, D), normalised output of every layer.
+        """
+        reference_points = references[:, :, None]
+        if valid_ratios is None:
+            reference_points = reference_points.expand(-1, -1, len(spatial_shapes), -1)
+        else:
+            reference_points = reference_points * valid_ratios.repeat(1, 1, 2)[:, None]
+        query_pos = self.ref_point_head(
+            sine_embedding(reference_points[:, :, 0], self.embed_dims)
+        )
+        outputs = []
+        for layer in self.layers:
+            query = layer(
+                query,
+                query_pos=query_pos,
+                num_groups=num_groups,
+                memory=memory,
+                memory_mask=memory_mask,
+                spatial_shapes=spatial_shapes,
+                reference_points=reference_points,
+            )
+            outputs.append(self.norm(query))
+        return torch.stack(outputs)

@@ -1,0 +1,286 @@
+"""The detector, in the five steps of mmdet's transformer detectors."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from torch import Tensor, nn
+
+from ..boxes import apply_deltas
+from ..checkpoints import register_state_dict_adapter
+from ..precision import PrecisionPolicy
+from .decoder import RFDETRDecoder
+from .query_selection import QuerySelection, make_proposals
+
+
+@MODELS.register_module()
+class RFDETR(DetectionTransformer):
+    """RF-DETR, the real-time detection transformer.
+
+    A windowed ViT and a projector make the memory. Two-stage selection turns its
+    best tokens into reference boxes, around which learned queries read the memory
+    in a few decoder layers. In training G independent groups of queries share all
+    weights but their own query tables and selection heads; otherwise only the
+    first group is used.
+
+    Args:
+        backbone: config of the backbone.
+        neck: config of the projector.
+        decoder: arguments of :class:`RFDETRDecoder`; ``embed_dims`` and
+            ``num_levels`` follow from the neck if left out.
+        bbox_head: config of the head; ``embed_dims`` likewise.
+        num_queries: Q, queries of a group.
+        num_groups: G, groups in training.
+        precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
+            precision in every mode, None for float32.
+        train_cfg: see :class:`RFDETRHead`.
+        test_cfg: see :class:`RFDETRHead`.
+        data_preprocessor: config of the data preprocessor.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: if sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict,
+        decoder: dict,
+        bbox_head: dict,
+        num_queries: int,
+        num_groups: int,
+        precision: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        width = neck['out_channels']
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            decoder=dict(
+                decoder, embed_dims=width, num_levels=len(neck.get('scales', ('P4',)))
+            ),
+            bbox_head=dict(bbox_head, embed_dims=width),
+            num_queries=num_queries,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        self.num_groups = num_groups
+        self.precision = PrecisionPolicy.from_config(precision)
+        self.query_selection = QuerySelection(
+            embed_dims=width,
+            num_classes=self.bbox_head.num_classes,
+            num_groups=num_groups,
+        )
+        self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
+        self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
+        self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
+        register_state_dict_adapter(self)
+
+    def _init_layers(self) -> None:
+        """Build the decoder; backbone, neck and head are mmdet's to build."""
+        self.decoder = RFDETRDecoder(**self.decoder)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: OptSampleList = None,
+        mode: str = 'tensor',
+    ) -> dict[str, Tensor] | SampleList:
+        """Run the network under its precision policy.
+
+        Args:
+            inputs: (B, 3, H, W), normalised.
+            data_samples: one for each image; needed but for ``'tensor'``.
+            mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+        Returns:
+            Loss terms, samples with ``pred_instances``, or for ``'tensor'`` a dict
+            of float32 outputs: ``pred_logits`` (B, N, K) raw, ``pred_boxes``
+            (B, N, 4) cxcywh normalised to the image, ``aux_outputs`` (the same
+            of the layers before the last) and ``enc_outputs`` (of the encoder).
+            N is ``num_groups * num_queries`` in training and ``num_queries``
+            otherwise.
+        """
+        with self.precision.autocast(inputs.device):
+            return super().forward(inputs, data_samples, mode)
+
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+    ) -> SampleList:
+        """Detect; arguments and result are mmdet's."""
+        outputs = self.forward_transformer(
+            self.extract_feat(batch_inputs), batch_data_samples
+        )
+        results = self.bbox_head.predict(
+            outputs['hidden_states'],
+            outputs['references'],
+            batch_data_samples,
+            rescale=rescale,
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
+    ) -> dict:
+        """Compute the raw outputs; see :meth:`forward`."""
+        outputs = self.forward_transformer(
+            self.extract_feat(batch_inputs), batch_data_samples
+        )
+        logits, boxes = self.bbox_head(outputs['hidden_states'], outputs['references'])
+        layers = [
+            dict(pred_logits=layer_logits, pred_boxes=layer_boxes)
+            for layer_logits, layer_boxes in zip(logits, boxes, strict=True)
+        ]
+        return dict(
+            layers[-1],
+            aux_outputs=layers[:-1],
+            enc_outputs=dict(
+                pred_logits=outputs['enc_outputs_class'],
+                pred_boxes=outputs['enc_outputs_coord'],
+            ),
+        )
+
+    def pre_transformer(
+        self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList = None
+    ) -> tuple[dict, dict]:
+        """Flatten the levels to memory tokens and find out what is padding.
+
+        Args:
+            img_feats: L levels (B, D, h_l, w_l).
+            batch_data_samples: samples whose ``img_shape`` and
+                ``batch_input_shape`` tell the padding; None means no padding.
+
+        Returns:
+            Inputs of :meth:`forward_encoder`: ``memory`` (B, S, D),
+            ``memory_mask`` (B, S) True where padded or None,
+            ``spatial_shapes`` [(h, w)] and ``valid_sizes`` (B, L, 2) rows and
+            columns of image or None; inputs of :meth:`forward_decoder`:
+            the same but ``valid_ratios`` (B, L, 2) in place of the sizes.
+        """
+        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in img_feats], dim=1)
+        spatial_shapes = [tuple(x.shape[-2:]) for x in img_feats]
+        mask = _padding_mask(batch_data_samples, memory.device)
+        memory_mask = valid_sizes = valid_ratios = None
+        if mask is not None:
+            masks = [
+                F.interpolate(mask[:, None], size=shape)[:, 0] > 0.5
+                for shape in spatial_shapes
+            ]
+            memory_mask = torch.cat([m.flatten(1) for m in masks], dim=1)
+            valid_sizes = torch.stack(
+                [
+                    torch.stack(((~m[:, :, 0]).sum(1), (~m[:, 0]).sum(1)), dim=-1)
+                    for m in masks
+                ],
+                dim=1,
+            )
+            total = valid_sizes.new_tensor(spatial_shapes)
+            valid_ratios = (valid_sizes / total).flip(-1)
+        shared = dict(
+            memory=memory, memory_mask=memory_mask, spatial_shapes=spatial_shapes
+        )
+        return dict(shared, valid_sizes=valid_sizes), dict(
+            shared, valid_ratios=valid_ratios
+        )
+
+    def forward_encoder(self, **encoder_inputs) -> dict:
+        """Pass the memory on: RF-DETR has no transformer encoder."""
+        return encoder_inputs
+
+    def pre_decoder(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        spatial_shapes: Sequence[tuple[int, int]],
+        valid_sizes: Tensor | None,
+    ) -> tuple[dict, dict]:
+        """Select proposals and place the learned queries on them.
+
+        Args:
+            memory: (B, S, D).
+            memory_mask: (B, S), True where padded, or None.
+            spatial_shapes: (h, w) of each level.
+            valid_sizes: (B, L, 2) rows and columns of image, or None.
+
+        Returns:
+            Inputs of the decoder, ``query`` (B, N, D), ``references`` (B, N, 4) and
+            ``num_groups``; inputs of the head, ``references``, ``num_groups``,
+            ``enc_outputs_class`` (B, g*k, K), ``enc_outputs_coord`` (B, g*k, 4).
+        """
+        num_groups = self.num_groups if self.training else 1
+        proposals, valid = make_proposals(spatial_shapes, valid_sizes, memory.device)
+        if memory_mask is not None:
+            valid = valid & ~memory_mask
+        selected = self.query_selection(
+            memory,
+            proposals,
+            valid,
+            num_groups=num_groups,
+            num_queries=self.num_queries,
+        )
+        query = self.query_embedding[:num_groups].flatten(0, 1)
+        references = self._place(
+            self.reference_embedding[:num_groups].flatten(0, 1),
+            selected['bbox_preds'].detach(),
+        )
+        shared = dict(references=references, num_groups=num_groups)
+        decoder_inputs = dict(shared, query=query.expand(len(memory), -1, -1))
+        head_inputs = dict(
+            shared,
+            enc_outputs_class=selected['cls_scores'],
+            enc_outputs_coord=selected['bbox_preds'],
+        )
+        return decoder_inputs, head_inputs
+
+    @staticmethod
+    def _place(deltas: Tensor, boxes: Tensor) -> Tensor:
+        """Move the proposals by the learned references of the queries.
+
+        With fewer tokens than queries the proposals of all groups fill the first
+        rows, and the other queries use their learned reference as a box itself
+        (official behaviour).
+
+        Args:
+            deltas: (N, 4) learned.
+            boxes: (B, at most N, 4) cxcywh.
+
+        Returns:
+            (B, N, 4) cxcywh.
+        """
+        count = boxes.shape[1]
+        placed = apply_deltas(deltas[:count], boxes)
+        rest = deltas[count:].float().expand(len(boxes), -1, -1)
+        return torch.cat((placed, rest), dim=1)
+
+    def forward_decoder(self, query: Tensor, **decoder_inputs) -> dict[str, Tensor]:
+        """Run the decoder: ``hidden_states`` (layers, B, N, D)."""
+        return dict(hidden_states=self.decoder(query, **decoder_inputs))
+
+
+def _padding_mask(
+    batch_data_samples: OptSampleList, device: torch.device
+) -> Tensor | None:
+    """1.0 where the batch is padding, (B, H, W) float32; None without padding."""
+    if batch_data_samples is None:
+        return None
+    height, width = batch_data_samples[0].batch_input_shape
+    sizes = [sample.img_shape[:2] for sample in batch_data_samples]
+    if all(size == (height, width) for size in sizes):
+        return None
+    sizes = torch.tensor(sizes, device=device)
+    rows = torch.arange(height, device=device) >= sizes[:, :1]
+    columns = torch.arange(width, device=device) >= sizes[:, 1:]
+    return (rows[:, :, None] | columns[:, None, :]).float()

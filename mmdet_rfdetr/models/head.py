@@ -1,0 +1,357 @@
+"""Class and box outputs, their losses, and the final detections."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures import SampleList
+from mmdet.utils import InstanceList, reduce_mean
+from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
+from ..matching import Targets
+from ..precision import float32_island
+from .query_selection import CLASS_PRIOR
+
+TEST_CFG_KEYS = ('max_per_img', 'score_thr')
+
+
+def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Largest scores first; among equal scores the lower index wins.
+
+    Equal to a stable descending sort that is cut after ``count`` entries, without
+    sorting everything: the bits of a non-negative float and the index are
+    packed in one integer, which has no ties.
+
+    Args:
+        scores: (B, entries) float32, none negative.
+        count: entries to take, at most all.
+
+    Returns:
+        Tuple of the scores (B, count) and their indices (B, count).
+    """
+    entries = scores.shape[-1]
+    reversed_index = torch.arange(entries - 1, -1, -1, device=scores.device)
+    keys = (scores.contiguous().view(torch.int32).long() << 32) | reversed_index
+    keys = keys.topk(min(count, entries), dim=-1).values
+    indices = entries - 1 - (keys & 0xFFFFFFFF)
+    return scores.gather(-1, indices), indices
+
+
+def stage_prefixes(num_layers: int) -> list[str]:
+    """Prefixes of the loss names: decoder layers in order, then the encoder."""
+    return [f'd{layer}.' for layer in range(num_layers - 1)] + ['', 'enc_']
+
+
+@MODELS.register_module()
+class RFDETRHead(BaseModule):
+    """Classification and box regression shared by all decoder layers.
+
+    Args:
+        num_classes: K sigmoid outputs; label k is output k, and there is no
+            background output.
+        embed_dims: width D of the queries.
+        loss_cls: a classification loss of :mod:`mmdet_rfdetr.losses`.
+        loss_bbox: an mmdet loss of normalised cxcywh boxes.
+        loss_iou: an mmdet loss of normalised xyxy boxes.
+        train_cfg: ``assigner``, the matching; needed for the loss only.
+        test_cfg: ``max_per_img`` (required) detections an image and, to drop weak
+            ones, ``score_thr``.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: if ``train_cfg`` or ``test_cfg`` has an unknown key.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dims: int,
+        loss_cls: dict,
+        loss_bbox: dict,
+        loss_iou: dict,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.num_classes = num_classes
+        self.train_cfg = _checked('train_cfg', train_cfg, ('assigner',))
+        self.test_cfg = _checked('test_cfg', test_cfg, TEST_CFG_KEYS)
+        if 'assigner' in self.train_cfg:
+            self.assigner = TASK_UTILS.build(self.train_cfg['assigner'])
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.loss_iou = MODELS.build(loss_iou)
+
+        self.fc_cls = nn.Linear(embed_dims, num_classes)
+        self.fc_reg = nn.ModuleList(
+            nn.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
+        )
+        nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(CLASS_PRIOR))
+        nn.init.zeros_(self.fc_reg[-1].weight)
+        nn.init.zeros_(self.fc_reg[-1].bias)
+
+    def forward(
+        self, hidden_states: Tensor, references: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the outputs of every layer.
+
+        Args:
+            hidden_states: (layers, B, N, D).
+            references: (B, N, 4) cxcywh, the same for all layers.
+
+        Returns:
+            Tuple of raw logits (layers, B, N, K) and cxcywh boxes
+            (layers, B, N, 4), float32.
+        """
+        first, second, last = self.fc_reg
+        deltas = last(second(first(hidden_states).relu()).relu())
+        return self.fc_cls(hidden_states).float(), apply_deltas(deltas, references)
+
+    def loss(
+        self,
+        hidden_states: Tensor,
+        references: Tensor,
+        enc_outputs_class: Tensor,
+        enc_outputs_coord: Tensor,
+        num_groups: int,
+        batch_data_samples: SampleList,
+    ) -> dict[str, Tensor]:
+        """Compute the loss terms of a batch.
+
+        Args:
+            hidden_states: (layers, B, N, D).
+            references: (B, N, 4) cxcywh.
+            enc_outputs_class: (B, N_enc, K) raw logits of the selected tokens.
+            enc_outputs_coord: (B, N_enc, 4) their boxes, cxcywh.
+            num_groups: G groups along the query axes.
+            batch_data_samples: samples with ``gt_instances``.
+
+        Returns:
+            Weighted terms: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last
+            layer, with prefix ``d0.`` and so on of the others, with ``enc_`` of
+            the encoder.
+        """
+        return self.loss_by_feat(
+            *self(hidden_states, references),
+            enc_outputs_class,
+            enc_outputs_coord,
+            batch_gt_instances=[s.gt_instances for s in batch_data_samples],
+            batch_img_metas=[s.metainfo for s in batch_data_samples],
+            num_groups=num_groups,
+        )
+
+    @float32_island()
+    def loss_by_feat(
+        self,
+        all_layers_cls_scores: Tensor,
+        all_layers_bbox_preds: Tensor,
+        enc_cls_scores: Tensor,
+        enc_bbox_preds: Tensor,
+        *,
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        num_groups: int,
+    ) -> dict[str, Tensor]:
+        """Match and compute the loss terms of all stages together.
+
+        Args:
+            all_layers_cls_scores: (layers, B, N, K) raw logits.
+            all_layers_bbox_preds: (layers, B, N, 4) cxcywh.
+            enc_cls_scores: (B, N_enc, K) raw logits.
+            enc_bbox_preds: (B, N_enc, 4) cxcywh.
+            batch_gt_instances: ``labels`` and absolute xyxy ``bboxes``.
+            batch_img_metas: with ``img_shape``.
+            num_groups: G groups along the query axes.
+
+        Returns:
+            See :meth:`loss`.
+        """
+        layers = len(all_layers_cls_scores)
+        cls_scores = torch.cat((*all_layers_cls_scores, enc_cls_scores), dim=1)
+        bbox_preds = torch.cat((*all_layers_bbox_preds, enc_bbox_preds), dim=1)
+        stage_sizes = [all_layers_cls_scores.shape[2]] * layers
+        stage_sizes.append(enc_cls_scores.shape[1])
+
+        targets = self.get_targets(batch_gt_instances, batch_img_metas)
+        matches = self.assigner.assign(
+            cls_scores, bbox_preds, stage_sizes, targets, num_groups
+        )
+        total = bbox_preds.new_tensor(float(num_groups * sum(targets.counts)))
+        avg_factor = reduce_mean(total).clamp(min=1)
+
+        boxes = bbox_preds[matches.images, matches.rows]
+        target_boxes = targets.boxes[matches.targets]
+        corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)
+        terms = dict(
+            loss_cls=self.loss_cls(
+                cls_scores,
+                matches,
+                targets.labels[matches.targets],
+                paired_iou(corners.detach(), target_corners),
+            ),
+            loss_bbox=self._box_term(self.loss_bbox, boxes, target_boxes, matches),
+            loss_iou=self._box_term(self.loss_iou, corners, target_corners, matches),
+        )
+        losses = {}
+        for name, sums in terms.items():
+            for prefix, value in zip(
+                stage_prefixes(layers), sums / avg_factor, strict=True
+            ):
+                losses[prefix + name] = value
+        return losses
+
+    @staticmethod
+    def _box_term(loss: nn.Module, boxes: Tensor, targets: Tensor, matches) -> Tensor:
+        """Sum an mmdet box loss over the pairs of each stage: (stages,)."""
+        if not len(boxes):
+            # mmdet's losses of nothing lose their shape; this stays connected.
+            return matches.sum_by_stage(boxes.sum(-1))
+        pairs = loss(boxes, targets, reduction_override='none')
+        return matches.sum_by_stage(pairs.view(len(boxes), -1).sum(-1))
+
+    def get_targets(
+        self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
+    ) -> Targets:
+        """Join the objects of all images, boxes normalised by ``img_shape``."""
+        boxes = torch.cat([gt.bboxes for gt in batch_gt_instances])
+        counts = tuple(len(gt) for gt in batch_gt_instances)
+        sizes = [meta['img_shape'][1::-1] * 2 for meta in batch_img_metas]
+        sizes = boxes.new_tensor(sizes).repeat_interleave(
+            boxes.new_tensor(counts, dtype=torch.long), dim=0, output_size=sum(counts)
+        )
+        return Targets(
+            labels=torch.cat([gt.labels for gt in batch_gt_instances]),
+            boxes=xyxy_to_cxcywh(boxes / sizes).float(),
+            counts=counts,
+        )
+
+    def predict(
+        self,
+        hidden_states: Tensor,
+        references: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+    ) -> InstanceList:
+        """Detect the objects of a batch by the last layer.
+
+        Args:
+            hidden_states: (layers, B, Q, D); only the last layer is used.
+            references: (B, Q, 4) cxcywh.
+            batch_data_samples: samples with ``img_shape`` and, for ``rescale``,
+                ``scale_factor``.
+            rescale: give boxes in pixels of the original image.
+
+        Returns:
+            See :meth:`predict_by_feat`.
+        """
+        cls_scores, bbox_preds = self(hidden_states[-1:], references)
+        return self.predict_by_feat(
+            cls_scores[0],
+            bbox_preds[0],
+            batch_img_metas=[s.metainfo for s in batch_data_samples],
+            rescale=rescale,
+        )
+
+    def loss_and_predict(
+        self,
+        hidden_states: Tensor,
+        references: Tensor,
+        enc_outputs_class: Tensor,
+        enc_outputs_coord: Tensor,
+        num_groups: int,
+        batch_data_samples: SampleList,
+        rescale: bool = False,
+    ) -> tuple[dict[str, Tensor], InstanceList]:
+        """Compute losses and the detections of the first group in one pass.
+
+        Arguments are those of :meth:`loss` and :meth:`predict`.
+        """
+        losses = self.loss(
+            hidden_states,
+            references,
+            enc_outputs_class,
+            enc_outputs_coord,
+            num_groups,
+            batch_data_samples,
+        )
+        queries = hidden_states.shape[2] // num_groups
+        predictions = self.predict(
+            hidden_states[:, :, :queries],
+            references[:, :queries],
+            batch_data_samples,
+            rescale=rescale,
+        )
+        return losses, predictions
+
+    @float32_island()
+    def predict_by_feat(
+        self,
+        cls_scores: Tensor,
+        bbox_preds: Tensor,
+        *,
+        batch_img_metas: list[dict],
+        rescale: bool = True,
+    ) -> InstanceList:
+        """Turn raw outputs into detections, without suppression of overlaps.
+
+        The best ``max_per_img`` pairs of query and class are taken, so a query may
+        give several detections. Equal scores are ordered by query and class.
+
+        Args:
+            cls_scores: (B, Q, K) raw logits.
+            bbox_preds: (B, Q, 4) cxcywh.
+            batch_img_metas: with ``img_shape`` and, for ``rescale``,
+                ``scale_factor``.
+            rescale: give boxes in pixels of the original image.
+
+        Returns:
+            For each image ``bboxes`` (n, 4) xyxy in pixels inside the image,
+            ``scores`` (n,) descending and ``labels`` (n,).
+        """
+        scores, indices = top_scores(
+            cls_scores.sigmoid().flatten(1), self.test_cfg['max_per_img']
+        )
+        queries = indices // self.num_classes
+        labels = indices % self.num_classes
+        boxes = cxcywh_to_xyxy(bbox_preds)
+        boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
+        sizes = boxes.new_tensor([_box_scale(m, rescale) for m in batch_img_metas])
+        boxes = (boxes * sizes[:, None]).clamp(min=0).minimum(sizes[:, None])
+
+        results = []
+        threshold = self.test_cfg.get('score_thr')
+        for image in range(len(boxes)):
+            result = InstanceData(
+                bboxes=boxes[image], scores=scores[image], labels=labels[image]
+            )
+            if threshold is not None:
+                result = result[result.scores > threshold]
+            results.append(result)
+        return results
+
+
+def _box_scale(meta: dict, rescale: bool) -> list[float]:
+    """Width, height, width, height that normalised boxes are multiplied with."""
+    height, width = meta['img_shape'][:2]
+    if rescale:
+        width, height = (
+            size / factor
+            for size, factor in zip((width, height), meta['scale_factor'], strict=True)
+        )
+    return [width, height] * 2
+
+
+def _checked(name: str, cfg: dict | None, known: Sequence[str]) -> dict:
+    """Return ``cfg`` or an empty dict; an unknown key is an error."""
+    cfg = cfg or {}
+    unknown = set(cfg) - set(known)
+    if unknown:
+        raise ValueError(
+            f'unknown key {sorted(unknown)} in {name}; known are {list(known)}'
+        )
+    return cfg

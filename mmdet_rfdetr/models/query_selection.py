@@ -1,0 +1,209 @@
+"""Two-stage proposals: which memory tokens become reference boxes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..boxes import apply_deltas
+from ..precision import float32_island
+
+CLASS_PRIOR = 0.01
+"""Probability that every class output starts with."""
+
+
+class GroupLinear(nn.Module):
+    """One linear layer for each of G groups, computed as a single product.
+
+    Args:
+        num_groups: G.
+        in_features: width of the input.
+        out_features: width of the output.
+    """
+
+    def __init__(self, num_groups: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_groups, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(num_groups, out_features))
+        bound = in_features**-0.5
+        for weight in self.weight:
+            nn.init.xavier_uniform_(weight)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    @torch.no_grad()
+    def copy_to_all_groups(self, linear: nn.Linear) -> None:
+        """Start every group from the same layer."""
+        self.weight.copy_(linear.weight.expand_as(self.weight))
+        self.bias.copy_(linear.bias.expand_as(self.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers of the first g groups.
+
+        Args:
+            x: (g, rows, in_features), g at most G.
+
+        Returns:
+            (g, rows, out_features).
+        """
+        groups = len(x)
+        return torch.baddbmm(
+            self.bias[:groups, None], x, self.weight[:groups].transpose(1, 2)
+        )
+
+
+class GroupLayerNorm(nn.Module):
+    """One layer norm for each of G groups."""
+
+    def __init__(self, num_groups: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_groups, width))
+        self.bias = nn.Parameter(torch.zeros(num_groups, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(g, rows, width) to the same shape, by the norms of the first g groups."""
+        groups = len(x)
+        normed = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(
+            self.bias[:groups, None], normed, self.weight[:groups, None]
+        )
+
+
+class GroupMLP(nn.ModuleList):
+    """Three linear layers with ReLU between, for each of G groups."""
+
+    def __init__(self, num_groups: int, width: int, out_features: int) -> None:
+        super().__init__(
+            GroupLinear(num_groups, width, out) for out in (width, width, out_features)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(g, rows, width) to (g, rows, out_features)."""
+        first, second, last = self
+        return last(second(first(x).relu()).relu())
+
+
+@float32_island()
+def make_proposals(
+    spatial_shapes: Sequence[tuple[int, int]],
+    valid_sizes: Tensor | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """One square box around every memory token.
+
+    The side of the boxes is 0.05 on the first level and doubles with each
+    further one. A proposal whose centre or size is not strictly between 0.01
+    and 0.99 is invalid: that happens to the outermost ring of cells of grids with
+    50 cells or more.
+
+    Args:
+        spatial_shapes: (h, w) of each level.
+        valid_sizes: (B, L, 2) rows and columns of each level that hold image and
+            not padding, or None if there is no padding.
+        device: where to make them.
+
+    Returns:
+        Tuple of proposals (B or 1, S, 4) cxcywh and their validity (B or 1, S).
+    """
+    proposals = []
+    for level, (height, width) in enumerate(spatial_shapes):
+        y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
+        x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
+        if valid_sizes is None:
+            y, x = y[None] / height, x[None] / width
+        else:
+            y = y / valid_sizes[:, level, :1]
+            x = x / valid_sizes[:, level, 1:]
+        centres = torch.stack(
+            (
+                x[:, None, :].expand(-1, height, -1),
+                y[:, :, None].expand(-1, -1, width),
+            ),
+            dim=-1,
+        ).flatten(1, 2)
+        sizes = torch.full_like(centres, 0.05 * 2**level)
+        proposals.append(torch.cat((centres, sizes), dim=-1))
+    proposals = torch.cat(proposals, dim=1)
+    valid = ((proposals > 0.01) & (proposals < 0.99)).all(-1)
+    return proposals, valid
+
+
+class QuerySelection(BaseModule):
+    """Score every memory token and turn the best ones into reference boxes.
+
+    Each group has heads of its own. Invalid and padded tokens are scored as
+    zero rows with a zero box; they are not left out of the competition, since the
+    official package does not leave them out.
+
+    Args:
+        embed_dims: width D.
+        num_classes: K.
+        num_groups: G.
+    """
+
+    def __init__(self, *, embed_dims: int, num_classes: int, num_groups: int) -> None:
+        super().__init__()
+        self.fc = GroupLinear(num_groups, embed_dims, embed_dims)
+        self.norm = GroupLayerNorm(num_groups, embed_dims)
+        self.fc_cls = GroupLinear(num_groups, embed_dims, num_classes)
+        self.fc_reg = GroupMLP(num_groups, embed_dims, 4)
+
+    def copy_heads(self, fc_cls: nn.Linear, fc_reg: Sequence[nn.Linear]) -> None:
+        """Start the heads of every group from the decoder's heads."""
+        self.fc_cls.copy_to_all_groups(fc_cls)
+        for group_layer, layer in zip(self.fc_reg, fc_reg, strict=True):
+            group_layer.copy_to_all_groups(layer)
+
+    def forward(
+        self,
+        memory: Tensor,
+        proposals: Tensor,
+        valid: Tensor,
+        *,
+        num_groups: int,
+        num_queries: int,
+    ) -> dict[str, Tensor]:
+        """Select the ``k = min(num_queries, S)`` best tokens of each group.
+
+        Args:
+            memory: (B, S, D).
+            proposals: (B or 1, S, 4) cxcywh.
+            valid: (B or 1, S), False for padding and invalid proposals.
+            num_groups: use the heads of the first so many groups.
+            num_queries: most tokens to select.
+
+        Returns:
+            Dict of ``cls_scores`` (B, g*k, K) raw logits, ``bbox_preds``
+            (B, g*k, 4) cxcywh, ``tokens`` (B, g*k, D) and ``indices``
+            (g, B, k) by descending score, groups in order.
+        """
+        batch, count, width = memory.shape
+        memory = memory.masked_fill(~valid[..., None], 0)
+        tokens = self.norm(
+            self.fc(memory.reshape(1, -1, width).expand(num_groups, -1, -1))
+        )
+        cls_scores = self.fc_cls(tokens).view(num_groups, batch, count, -1)
+        tokens = tokens.view(num_groups, batch, count, width)
+
+        best = cls_scores.detach().float().amax(-1)
+        indices = best.topk(min(num_queries, count), dim=-1).indices
+
+        def pick(x: Tensor) -> Tensor:
+            return x.gather(2, indices[..., None].expand(-1, -1, -1, x.shape[-1]))
+
+        tokens = pick(tokens)
+        deltas = self.fc_reg(tokens.flatten(1, 2)).view(*indices.shape, 4)
+        proposals = (proposals * valid[..., None]).expand(num_groups, batch, -1, -1)
+        boxes = apply_deltas(deltas, pick(proposals))
+        return dict(
+            cls_scores=self._groups_to_queries(pick(cls_scores)).float(),
+            bbox_preds=self._groups_to_queries(boxes),
+            tokens=self._groups_to_queries(tokens),
+            indices=indices,
+        )
+
+    @staticmethod
+    def _groups_to_queries(x: Tensor) -> Tensor:
+        """(g, B, k, ...) to (B, g*k, ...)."""
+        return x.transpose(0, 1).flatten(1, 2)
