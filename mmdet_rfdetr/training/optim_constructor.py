@@ -1,0 +1,206 @@
+"""Learning rate and weight decay of every parameter."""
+
+import re
+from dataclasses import dataclass, field
+
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from ..precision import resolve_optim_wrapper
+
+BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
+EMBEDDINGS = re.compile(r'(?:^|\.)(patch_embed|cls_token|pos_embed|register_tokens)\b')
+UNDECAYED = ('gamma', 'rel_pos', 'bias', 'norm')
+
+
+@dataclass
+class Part:
+    """Parameters of one row of the table: same part of the model, same rate."""
+
+    lr: float
+    decayed: list[nn.Parameter] = field(default_factory=list)
+    undecayed: list[nn.Parameter] = field(default_factory=list)
+    frozen: int = 0
+
+    def __len__(self) -> int:
+        return len(self.decayed) + len(self.undecayed)
+
+    @property
+    def numel(self) -> int:
+        """Number of trainable scalars."""
+        return sum(p.numel() for p in (*self.decayed, *self.undecayed))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RFDETROptimWrapperConstructor:
+    """Build the optimizer with RF-DETR's three families of parameters.
+
+    ==================  ====================================  =================
+    family              learning rate                         weight decay
+    ==================  ====================================  =================
+    encoder (the ViT)   ``lr_encoder`` x                      the optimizer's;
+                        ``lr_vit_layer_decay ** (N + 1 - i)`` 0 for embeddings,
+                        x ``lr_component_decay ** 2``         norms and biases
+    decoder             ``lr`` x ``lr_component_decay``       the optimizer's
+    everything else     ``lr``                                the optimizer's
+    ==================  ====================================  =================
+
+    ``N = out_indices[-1] + 1``; ``i`` is 0 for the embeddings, ``b + 1`` for
+    block b and ``N + 1`` for the last norm. ``lr`` and ``weight_decay`` are the
+    optimizer's own. Layer scale is decayed. This is the official package's
+    (1.11.2) rule. Parameters of equal rate and decay share one optimizer group.
+
+    Args:
+        optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer``.
+        paramwise_cfg: may set ``lr_encoder`` (1.5e-4), ``lr_vit_layer_decay``
+            (0.8) and ``lr_component_decay`` (0.7).
+
+    Raises:
+        ValueError: if a key is unknown, or the optimizer's ``lr`` or
+            ``weight_decay`` is not given.
+    """
+
+    DEFAULTS = {
+        'lr_encoder': 1.5e-4,
+        'lr_vit_layer_decay': 0.8,
+        'lr_component_decay': 0.7,
+    }
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        paramwise_cfg = paramwise_cfg or {}
+        unknown = sorted(set(paramwise_cfg) - set(self.DEFAULTS))
+        if unknown:
+            raise ValueError(
+                f'paramwise_cfg has unknown keys {unknown}; '
+                f'{type(self).__name__} knows {sorted(self.DEFAULTS)}'
+            )
+        for key, default in self.DEFAULTS.items():
+            setattr(self, key, paramwise_cfg.get(key, default))
+        optimizer = optim_wrapper_cfg.get('optimizer') or {}
+        missing = [key for key in ('lr', 'weight_decay') if key not in optimizer]
+        if missing:
+            raise ValueError(
+                f'optim_wrapper.optimizer lacks {missing}; the official values are '
+                "dict(type='AdamW', lr=1e-4, weight_decay=1e-4)"
+            )
+        self.optim_wrapper_cfg = optim_wrapper_cfg
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper and log a table of its groups.
+
+        Args:
+            model: an ``RFDETR`` detector, or a wrapper around one.
+
+        Returns:
+            The wrapper, with one optimizer group for each pair of learning rate
+            and weight decay.
+
+        Raises:
+            ValueError: if the model has no parameter of some family.
+        """
+        if is_model_wrapper(model):
+            model = model.module
+        cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
+        optimizer_cfg = dict(cfg.pop('optimizer'))
+        parts = self._parts(model, optimizer_cfg['lr'])
+        groups = merge_groups(parts, optimizer_cfg['weight_decay'])
+        print_log(summary(parts, groups, optimizer_cfg), logger='current')
+        optimizer = OPTIMIZERS.build(dict(optimizer_cfg, params=groups))
+        cfg.setdefault('type', 'OptimWrapper')
+        return OPTIM_WRAPPERS.build(dict(cfg, optimizer=optimizer))
+
+    def _parts(self, model: nn.Module, lr: float) -> dict[str, Part]:
+        """Sort the parameters of ``model`` into the rows of the table."""
+        depth = model.backbone.out_indices[-1]
+        encoder_lr = self.lr_encoder * self.lr_component_decay**2
+
+        def encoder(index: int) -> Part:
+            decay = self.lr_vit_layer_decay ** (depth + 2 - index)
+            return Part(encoder_lr * decay)
+
+        parts = {'encoder embeddings': encoder(0)}
+        for block in range(depth):
+            parts[f'encoder block {block}'] = encoder(block + 1)
+        parts['encoder norm'] = encoder(depth + 2)
+        parts['decoder'] = Part(lr * self.lr_component_decay)
+        parts['everything else'] = Part(lr)
+
+        for name, parameter in model.named_parameters():
+            part = parts[part_of(name)]
+            if not parameter.requires_grad:
+                part.frozen += 1
+            elif is_undecayed(name):
+                part.undecayed.append(parameter)
+            else:
+                part.decayed.append(parameter)
+
+        for name, part in parts.items():
+            if not len(part) + part.frozen:
+                raise ValueError(
+                    f'{type(model).__name__} has no parameter in "{name}"; '
+                    f'{type(self).__name__} groups RFDETR models: for another '
+                    'model remove optim_wrapper.constructor from the config'
+                )
+        return parts
+
+
+def part_of(name: str) -> str:
+    """The row of the table that the parameter ``name`` belongs to."""
+    if name.startswith('decoder.'):
+        return 'decoder'
+    if not name.startswith('backbone.'):
+        return 'everything else'
+    if EMBEDDINGS.search(name):
+        return 'encoder embeddings'
+    block = BLOCK.search(name)
+    return f'encoder block {block[1]}' if block else 'encoder norm'
+
+
+def is_undecayed(name: str) -> bool:
+    """Whether the parameter ``name`` has no weight decay."""
+    return name.startswith('backbone.') and (
+        any(word in name for word in UNDECAYED) or bool(EMBEDDINGS.search(name))
+    )
+
+
+def merge_groups(parts: dict[str, Part], weight_decay: float) -> list[dict]:
+    """Optimizer groups, one for each pair of learning rate and weight decay.
+
+    The last part comes first, since mmengine logs the rate of the first group.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for part in reversed(parts.values()):
+        for decay, parameters in (
+            (weight_decay, part.decayed),
+            (0.0, part.undecayed),
+        ):
+            if parameters:
+                groups.setdefault((part.lr, decay), []).extend(parameters)
+    return [
+        dict(params=parameters, lr=lr, weight_decay=decay)
+        for (lr, decay), parameters in groups.items()
+    ]
+
+
+def summary(parts: dict[str, Part], groups: list[dict], optimizer_cfg: dict) -> str:
+    """One line for each part of the model, as text."""
+    scalars = sum(part.numel for part in parts.values())
+    tensors = sum(len(part) for part in parts.values())
+    weight_decay = optimizer_cfg['weight_decay']
+    lines = [
+        f'{optimizer_cfg["type"]}: {scalars:,} parameters in {tensors} tensors and '
+        f'{len(groups)} groups',
+        f'{"part":<20}{"lr":>11}{"parameters":>13}{"tensors":>9}'
+        f'{f"decay {weight_decay:g}":>15}{"decay 0":>9}{"frozen":>8}',
+    ]
+    for name, part in parts.items():
+        lines.append(
+            f'{name:<20}{part.lr:>11.4g}{part.numel:>13,}{len(part):>9}'
+            f'{len(part.decayed):>15}{len(part.undecayed):>9}{part.frozen:>8}'
+        )
+    return '\n'.join(lines)

@@ -1,0 +1,310 @@
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmdet_rfdetr.training.ema import RFDETREMA, RFDETREMAHook
+
+from ..fixtures import load_json, needs_fixtures
+
+
+class Counter(nn.Module):
+    """A parameter, a float buffer and an integer buffer, all equal to a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.register_buffer('running', torch.zeros(1, dtype=torch.float64))
+        self.register_buffer('count', torch.zeros(1, dtype=torch.long))
+
+    def set(self, step):
+        for tensor in self.state_dict().values():
+            tensor.fill_(step)
+
+
+def trace(average, steps):
+    model = Counter()
+    average = MODELS.build(average, default_args=dict(model=model))
+    values = []
+    for step in range(1, steps + 1):
+        model.set(step)
+        average.update_parameters(model)
+        assert average.module.count == (step if type(average) is RFDETREMA else 1)
+        assert average.module.running == average.module.weight[0]
+        values.append(float(average.module.weight[0]))
+    return values
+
+
+@needs_fixtures
+@pytest.mark.parametrize('tau', [100, 0])
+def test_decay_and_trace_are_the_official_ones(tau):
+    official = load_json('schedules')['ema'][f'decay0.993_tau{tau}']
+    average = RFDETREMA(Counter(), tau=tau)
+    decays = [average.decay_after(updates) for updates in range(200)]
+    assert decays == pytest.approx(
+        official['callback_decay_num_averaged_0_to_199'], rel=1e-12
+    )
+    assert trace(dict(type='RFDETREMA', tau=tau), 200) == pytest.approx(
+        official['trace_parameter_equals_step'], rel=1e-12
+    )
+
+
+@needs_fixtures
+def test_mmdets_average_has_the_same_trace():
+    official = load_json('schedules')['ema']['decay0.993_tau100']
+    stock = dict(type='ExpMomentumEMA', momentum=0.007, gamma=100, update_buffers=True)
+    assert trace(stock, 200) == pytest.approx(
+        official['trace_parameter_equals_step'], rel=1e-12
+    )
+
+
+def test_weights_that_do_not_change_keep_every_bit():
+    model = Counter().float()
+    with torch.no_grad():
+        model.weight.copy_(torch.rand(3))
+    average = RFDETREMA(model)
+    for _ in range(300):
+        average.update_parameters(model)
+    assert torch.equal(average.module.weight, model.weight)
+
+
+@pytest.mark.parametrize('cfg', [dict(decay=1.0), dict(decay=-0.1), dict(tau=-1)])
+def test_impossible_decay(cfg):
+    with pytest.raises(ValueError, match='must be in'):
+        RFDETREMA(Counter(), **cfg)
+
+
+class Numbers(Dataset):
+    metainfo = {}
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return torch.tensor([float(index)])
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer('seen', torch.zeros(1))
+
+    def forward(self, inputs, mode):
+        if mode == 'loss':
+            self.seen += 1
+            return dict(loss=(self.weight * inputs.mean() - 1).square().sum())
+        return [self.weight.detach().clone()] * len(inputs)
+
+    def train_step(self, data, optim_wrapper):
+        with optim_wrapper.optim_context(self):
+            loss = self(data, 'loss')['loss']
+        optim_wrapper.update_params(loss)
+        return dict(loss=loss.detach())
+
+    def val_step(self, data):
+        return self(data, 'predict')
+
+    test_step = val_step
+
+
+class Weight(BaseMetric):
+    """The weight that made the predictions."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        assert len(results) == len(Numbers())
+        return dict(weight=float(results[0]))
+
+
+def loader():
+    return dict(
+        dataset=Numbers(),
+        sampler=dict(type=DefaultSampler, shuffle=False),
+        batch_size=1,
+        num_workers=0,
+        collate_fn=dict(type='default_collate'),
+    )
+
+
+def runner(work_dir, hook=None, accumulation=1, epochs=2, **cfg):
+    evaluator = Evaluator(Weight())
+    return Runner(
+        Toy(),
+        str(work_dir),
+        train_dataloader=loader(),
+        val_dataloader=loader(),
+        test_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        val_cfg={},
+        test_cfg={},
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulation
+        ),
+        param_scheduler=dict(type='RFDETRLR', convert_to_iter_based=True),
+        custom_hooks=[hook or dict(type='RFDETREMAHook')],
+        default_scope='mmdet',
+        experiment_name=f'ema_{work_dir.name}_{id(cfg)}',
+        cfg=Config({}),
+        **cfg,
+    )
+
+
+def ema_hook(run):
+    return next(hook for hook in run.hooks if isinstance(hook, RFDETREMAHook))
+
+
+def reference(accumulation, epochs, interval=1):
+    """Weights and averaged weights at the end of each epoch, by plain loops."""
+    model, average = Toy(), RFDETREMA(Toy())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    total, steps, history = 10 * epochs, 0, []
+    for iteration in range(total):
+        loss = model(torch.tensor([[float(iteration % 10)]]), 'loss')['loss']
+        rest = total % accumulation
+        (loss / (rest if iteration >= total - rest else accumulation)).backward()
+        if (iteration + 1) % accumulation == 0 or iteration + 1 == total:
+            optimizer.step()
+            optimizer.zero_grad()
+            steps += 1
+            if steps % interval == 0:
+                average.update_parameters(model)
+        if (iteration + 1) % 10 == 0:
+            history.append((model.weight.item(), average.module.weight.item()))
+    return history, int(average.steps), float(average.module.seen)
+
+
+@pytest.mark.parametrize(
+    ('accumulation', 'interval', 'updates'), [(1, 1, 20), (3, 1, 7), (2, 3, 3)]
+)
+def test_one_update_in_an_optimizer_step(tmp_path, accumulation, interval, updates):
+    run = runner(tmp_path, dict(type='RFDETREMAHook', interval=interval), accumulation)
+    run.train()
+    history, steps, seen = reference(accumulation, 2, interval)
+    hook = ema_hook(run)
+    assert hook.updates == steps == updates
+    assert run.model.weight.item() == pytest.approx(history[-1][0], rel=1e-6)
+    assert float(hook.ema_model.module.weight) == pytest.approx(
+        history[-1][1], rel=1e-6
+    )
+    assert float(hook.ema_model.module.seen) == pytest.approx(seen, rel=1e-6)
+
+
+def record_metrics(run):
+    """Metrics of each validation, as every hook after the first sees them."""
+    recorded = []
+    stock = run.call_hook
+
+    def call_hook(name, **kwargs):
+        stock(name, **kwargs)
+        if name == 'after_val_epoch':
+            recorded.append(dict(kwargs['metrics']))
+
+    run.call_hook = call_hook
+    return recorded
+
+
+def test_validation_is_of_the_average(tmp_path, caplog):
+    run = runner(tmp_path, dict(type='RFDETREMAHook', evaluate_base=True))
+    lines = []
+    run.logger.info = lines.append
+    recorded = record_metrics(run)
+    run.train()
+    history, _, _ = reference(1, 2)
+    for metrics, (base, average) in zip(recorded, history, strict=True):
+        assert base != pytest.approx(average, rel=1e-3)
+        assert metrics['weight'] == pytest.approx(average, rel=1e-6)
+        assert metrics['base/weight'] == pytest.approx(base, rel=1e-6)
+    logged = run.message_hub.log_scalars
+    assert logged['val/base/weight'].current() == recorded[-1]['base/weight']
+    assert 'Validation of the EMA weights after 10 updates' in lines
+    assert 'Validation of the weights without EMA; metrics: base/...' in lines
+    assert run.model.weight.item() == pytest.approx(history[-1][0], rel=1e-6)
+
+
+def test_without_the_switch_only_the_average_is_evaluated(tmp_path):
+    run = runner(tmp_path)
+    recorded = record_metrics(run)
+    run.train()
+    assert [set(metrics) for metrics in recorded] == [{'weight'}] * 2
+
+
+def test_checkpoint_holds_the_average_ready_to_use(tmp_path):
+    run = runner(tmp_path)
+    run.train()
+    history, _, _ = reference(1, 2)
+    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    base, average = history[-1]
+    assert float(checkpoint['state_dict']['weight']) == pytest.approx(average)
+    assert float(checkpoint['ema_state_dict']['module.weight']) == pytest.approx(base)
+
+    other = runner(tmp_path / 'test', load_from=str(tmp_path / 'epoch_2.pth'))
+    lines = []
+    other.logger.info = lines.append
+    assert other.test()['weight'] == pytest.approx(average)
+    assert 'Test of the EMA weights of the checkpoint' in lines
+
+
+def test_resume_continues_the_average(tmp_path):
+    whole = runner(tmp_path / 'whole', epochs=3, accumulation=2)
+    whole.train()
+    resumed = runner(
+        tmp_path / 'resumed',
+        epochs=3,
+        accumulation=2,
+        load_from=str(tmp_path / 'whole' / 'epoch_1.pth'),
+        resume=True,
+    )
+    resumed.train()
+    first, second = ema_hook(whole), ema_hook(resumed)
+    assert first.updates == second.updates == 15
+    for one, other in zip(
+        (*whole.model.state_dict().values(), *first.ema_model.state_dict().values()),
+        (*resumed.model.state_dict().values(), *second.ema_model.state_dict().values()),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_fine_tuning_begins_the_average_at_the_loaded_weights(tmp_path):
+    state = copy.deepcopy(Toy().state_dict())
+    state['weight'].fill_(5)
+    torch.save(state, tmp_path / 'plain.pth')  # neither `state_dict` nor `meta`
+    run = runner(tmp_path, load_from=str(tmp_path / 'plain.pth'))
+    seen = {}
+
+    def before_train_iter(runner, batch_idx, data_batch=None):
+        seen.setdefault('average', float(ema_hook(runner).ema_model.module.weight))
+
+    ema_hook(run).before_train_iter = before_train_iter
+    run.train()
+    assert seen['average'] == 5
+
+
+def test_resuming_without_an_average_says_so(tmp_path):
+    stock = dict(type='EMAHook')
+    plain = runner(tmp_path, stock)
+    plain.train()
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    del checkpoint['ema_state_dict']
+    torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+    run = runner(
+        tmp_path / 'resumed', load_from=str(tmp_path / 'epoch_1.pth'), resume=True
+    )
+    lines = []
+    run.logger.warning = lines.append
+    run.train()
+    assert [line for line in lines if 'the average begins anew' in line]
+    assert ema_hook(run).updates == 10

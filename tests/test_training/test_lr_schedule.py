@@ -1,0 +1,157 @@
+import pickle
+
+import pytest
+import torch
+from mmdet.registry import PARAM_SCHEDULERS
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from ..fixtures import load_json, needs_fixtures
+
+EPOCH_LENGTH = 10
+
+
+def wrapper(accumulative_counts=1):
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.AdamW(
+        [dict(params=[parameters[0]], lr=1.0), dict(params=[parameters[1]], lr=0.25)]
+    )
+    return OptimWrapper(optimizer, accumulative_counts=accumulative_counts)
+
+
+def build(optim_wrapper, epochs=12, epoch_length=EPOCH_LENGTH, **cfg):
+    """Build a scheduler as mmengine's Runner does."""
+    cfg = dict(dict(type='RFDETRLR', convert_to_iter_based=True, end=epochs), **cfg)
+    return PARAM_SCHEDULERS.build(
+        cfg, default_args=dict(optimizer=optim_wrapper, epoch_length=epoch_length)
+    )
+
+
+def rates(optim_wrapper, scheduler, iterations):
+    """Learning rate of the first group at each optimizer step of a run."""
+    recorded = []
+    optim_wrapper.initialize_count_status(nn.Identity(), 0, iterations)
+    for _ in range(iterations):
+        before = optim_wrapper.optimizer.param_groups[0]['lr']
+        group = optim_wrapper.optimizer.param_groups[1]
+        assert group['lr'] == 0.25 * before
+        optim_wrapper.update_params(group['params'][0].sum())
+        if optim_wrapper.should_update():
+            recorded.append(before)
+        if not scheduler.by_epoch or optim_wrapper.inner_count % EPOCH_LENGTH == 0:
+            scheduler.step()
+    return recorded
+
+
+CASES = {
+    'step_default': {},
+    'step_drop8_warm1': dict(warmup=1.0, lr_drop=8),
+    'cosine_warm1_min0.05': dict(preset='cosine', warmup=1.0, min_factor=0.05),
+    'cosine_frac_warm': dict(preset='cosine', warmup=0.5),
+}
+
+
+@needs_fixtures
+@pytest.mark.parametrize('accumulation', [1, 3])
+@pytest.mark.parametrize('case', CASES)
+def test_factors_are_the_official_ones(case, accumulation):
+    official = load_json('schedules')['lr'][case]
+    total, epochs = official['settings']['total'], official['settings']['epochs']
+    optim_wrapper = wrapper(accumulation)
+    if total % epochs:  # a number of steps that no number of epochs gives
+        scheduler = build(
+            optim_wrapper,
+            convert_to_iter_based=False,
+            by_epoch=False,
+            end=total * accumulation,
+            preset='cosine',
+            warmup=official['warmup_steps'] * accumulation,
+        )
+    else:
+        length = official['steps_per_epoch'] * accumulation
+        scheduler = build(optim_wrapper, epochs, length, **CASES[case])
+    computed = rates(optim_wrapper, scheduler, total * accumulation)
+    assert computed == pytest.approx(official['factor_per_step'], rel=1e-12, abs=1e-15)
+
+
+def test_accumulation_that_does_not_divide_the_run():
+    optim_wrapper = wrapper(4)
+    scheduler = build(optim_wrapper, epochs=3, epoch_length=10, preset='cosine')
+    computed = rates(optim_wrapper, scheduler, 30)
+    assert len(computed) == 8  # seven of four iterations, one of two
+    assert scheduler.total_steps == 8
+    assert computed == [scheduler.factor(step) for step in range(8)]
+
+
+@pytest.mark.parametrize('stop', [7, 10, 50, 95])
+def test_resume_continues_the_same_rates(stop):
+    cfg = dict(preset='cosine', warmup=1.5, min_factor=0.1)
+    whole_wrapper = wrapper(2)
+    whole = rates(whole_wrapper, build(whole_wrapper, **cfg), 120)
+
+    first, second = wrapper(2), wrapper(2)
+    scheduler = build(first, **cfg)
+    for _ in range(stop):
+        first.update_params(first.optimizer.param_groups[1]['params'][0].sum())
+        scheduler.step()
+    state = pickle.loads(pickle.dumps((first.state_dict(), scheduler.state_dict())))
+
+    resumed = build(second, **cfg)
+    second.load_state_dict(state[0])
+    resumed.load_state_dict(state[1])
+    continued = []
+    for _ in range(stop, 120):
+        continued.append(second.optimizer.param_groups[0]['lr'])
+        resumed.step()
+    assert continued[1 - stop % 2 :: 2] == whole[stop // 2 :]
+
+
+def test_resume_with_more_epochs_follows_the_config():
+    scheduler = build(wrapper(), epochs=2, preset='cosine')
+    longer = build(wrapper(), epochs=4, preset='cosine')
+    longer.load_state_dict(scheduler.state_dict())
+    assert longer.total_steps == 40
+
+
+def test_stock_multi_step_is_the_step_preset_without_warmup():
+    ours, stock = wrapper(), wrapper()
+    expected = rates(ours, build(ours, lr_drop=8), 120)
+    scheduler = build(
+        stock, type='MultiStepLR', milestones=[8], convert_to_iter_based=False
+    )
+    assert rates(stock, scheduler, 120) == pytest.approx(expected, rel=1e-12)
+
+
+def test_stock_cosine_is_the_cosine_preset_without_warmup():
+    ours, stock = wrapper(), wrapper()
+    expected = rates(ours, build(ours, preset='cosine', min_factor=0.05), 120)
+    scheduler = build(stock, type='CosineAnnealingLR', eta_min_ratio=0.05)
+    assert rates(stock, scheduler, 120) == pytest.approx(expected, rel=1e-9)
+
+
+def test_stock_linear_cannot_warm_up_from_zero():
+    """The reason why there is a scheduler of our own."""
+    optim_wrapper = wrapper()
+    scheduler = build(
+        optim_wrapper, type='LinearLR', start_factor=0.0, end=1, by_epoch=True
+    )
+    optim_wrapper.step()
+    with pytest.raises(ZeroDivisionError):
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(convert_to_iter_based=False), 'convert_to_iter_based=True'),
+        (dict(preset='poly'), "preset='poly'"),
+    ],
+)
+def test_mistakes_in_the_config(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        build(wrapper(), **cfg)
+
+
+def test_unknown_keys_raise():
+    with pytest.raises(TypeError, match='warmup_iters'):
+        build(wrapper(), warmup_iters=3)
