@@ -1,0 +1,28 @@
+"""One precision for training, validation, testing and inference.
+
+``policy`` states it and enters it in the detector's forward, ``islands`` keeps
+what needs float32 in float32, ``optim_wrapper`` scales the loss where float16
+needs it, ``agreement`` stops a run whose settings contradict each other.
+"""
+
+from .agreement import RFDETRPrecisionHook, check_agreement
+from .islands import float32_island
+from .optim_wrapper import RFDETRAmpOptimWrapper, resolve_optim_wrapper
+from .policy import (
+    AutocastState,
+    PrecisionError,
+    PrecisionPolicy,
+    find_policy,
+)
+
+__all__ = [
+    'AutocastState',
+    'PrecisionError',
+    'PrecisionPolicy',
+    'RFDETRAmpOptimWrapper',
+    'RFDETRPrecisionHook',
+    'check_agreement',
+    'find_policy',
+    'float32_island',
+    'resolve_optim_wrapper',
+]

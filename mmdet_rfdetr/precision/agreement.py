@@ -1,0 +1,238 @@
+"""Stop a run whose settings contradict the model's precision."""
+
+from collections.abc import Iterator
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
+from mmengine.runner import Runner
+
+from .optim_wrapper import RFDETRAmpOptimWrapper
+from .policy import (
+    AutocastState,
+    PrecisionError,
+    PrecisionPolicy,
+    dtype_name,
+    find_policy,
+    options,
+)
+
+
+def check_agreement(runner: Runner) -> None:
+    """Compare everything that could set a precision with ``model.precision``.
+
+    Args:
+        runner: an mmengine runner that is about to train, validate or test.
+
+    Raises:
+        PrecisionError: listing every disagreement, with both values and what to add
+            to the command line.
+    """
+    policy, device = _policy_of(runner)
+    problems = [
+        *_in_optim_wrapper(runner.optim_wrapper, policy, device),
+        *_in_loop('val_cfg', runner._val_loop, policy),
+        *_in_loop('test_cfg', runner._test_loop, policy),
+        *_in_config(runner.cfg, policy),
+    ]
+    if other := policy.other_autocast(device):
+        problems.append(
+            f'model.precision is {policy}, and the run was started inside an autocast '
+            f'of {other}. Start it outside.'
+        )
+    if problems:
+        raise PrecisionError('\n'.join(problems))
+
+
+def _policy_of(runner: Runner) -> tuple[PrecisionPolicy, torch.device]:
+    found = find_policy(runner.model)
+    if found is None:
+        raise PrecisionError(
+            'RFDETRPrecisionHook watches models of type RFDETR, and '
+            f'{type(runner.model).__name__} holds none: remove the hook.'
+        )
+    return found
+
+
+def _in_optim_wrapper(
+    optim_wrapper: OptimWrapper | dict | None,
+    policy: PrecisionPolicy,
+    device: torch.device,
+) -> Iterator[str]:
+    # A run that only validates or tests leaves the wrapper's config unbuilt.
+    if not isinstance(optim_wrapper, OptimWrapper):
+        return
+    name = type(optim_wrapper).__name__
+    if isinstance(optim_wrapper, RFDETRAmpOptimWrapper):
+        try:
+            optim_wrapper.check(policy)
+        except PrecisionError as error:
+            yield str(error)
+    elif isinstance(optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
+        yield (
+            f'model.precision is {policy}, and optim_wrapper.type={name} brings a '
+            'precision of its own. Leave out --amp and add --cfg-options '
+            'optim_wrapper.type=RFDETRAmpOptimWrapper.'
+        )
+    elif policy.resolve(device) == torch.float16:
+        yield (
+            f'model.precision is {policy}, and optim_wrapper.type={name} does not '
+            'scale the loss, as float16 needs. Add --cfg-options '
+            'optim_wrapper.type=RFDETRAmpOptimWrapper.'
+        )
+
+
+def _in_loop(name: str, loop: object, policy: PrecisionPolicy) -> Iterator[str]:
+    # A loop that has not run yet is still its config.
+    fp16 = loop.get('fp16') if isinstance(loop, dict) else getattr(loop, 'fp16', None)
+    if fp16:
+        yield (
+            f'model.precision is {policy}, and {name}.fp16={fp16} opens an autocast of '
+            f'its own. Add --cfg-options {name}.fp16=False.'
+        )
+
+
+def _in_config(config: Config, policy: PrecisionPolicy) -> Iterator[str]:
+    compiled = config.get('compile')
+    if compiled is not None and compiled is not False:
+        yield (
+            f'model.precision is {policy}, and compile={compiled} has mmengine compile '
+            'the optimizer step, precision and loss scale included, which fails. '
+            'Add --cfg-options compile=False.'
+        )
+    # Variables that look as if they set the precision. Assigning one in a config
+    # that inherits changes nothing: the values below it were filled in before.
+    for name, same, fix in (
+        (
+            'precision',
+            lambda value: PrecisionPolicy.from_config(value) == policy,
+            lambda value: options(**value),
+        ),
+        (
+            'device_type',
+            lambda value: value == policy.device_type,
+            lambda value: options(device_type=value),
+        ),
+        (
+            'dtype',
+            lambda value: value == dtype_name(policy.dtype),
+            lambda value: options(dtype=value),
+        ),
+        (
+            'fp16',
+            lambda value: policy.dtype == torch.float16,
+            lambda value: options(dtype='float16'),
+        ),
+    ):
+        value = config.get(name)
+        if value and not same(value):
+            yield (
+                f'model.precision is {policy}, and the config has the variable '
+                f'{name}={value}, which does not change it. Remove the variable, or '
+                f'add --cfg-options {fix(value)}.'
+            )
+
+
+@HOOKS.register_module()
+class RFDETRPrecisionHook(Hook):
+    """Check before the first step, and in every loop, that there is one precision.
+
+    Before a run it calls ``check_agreement``. On the first iteration of every
+    epoch of training, validation and testing it reads what the model's forward
+    recorded, and stops the run if it is not what the run started with. The policy
+    goes into the checkpoint's ``meta``, and resuming under another one says so.
+
+    Configs list it in ``default_hooks``, which a config that inherits adds to,
+    rather than in ``custom_hooks``, which it would replace.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._reference: AutocastState | None = None
+        self._logged: set[str] = set()
+        self._is_first_iter = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the settings against each other."""
+        check_agreement(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Watch the first training step."""
+        self._watch(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Watch the first validation step."""
+        self._watch(runner)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Watch the first test step."""
+        self._watch(runner)
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Compare what forward recorded."""
+        self._compare(runner, 'training')
+
+    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Compare what forward recorded."""
+        self._compare(runner, 'validation')
+
+    def after_test_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Compare what forward recorded."""
+        self._compare(runner, 'testing')
+
+    def _watch(self, runner: Runner) -> None:
+        policy, _ = _policy_of(runner)
+        policy.seen = None
+        self._is_first_iter = True
+
+    def _compare(self, runner: Runner, loop: str) -> None:
+        if not self._is_first_iter:
+            return
+        self._is_first_iter = False
+        policy, device = _policy_of(runner)
+        if self._reference is None:
+            dtype = policy.resolve(device)
+            self._reference = AutocastState(device.type, dtype != torch.float32, dtype)
+        if policy.seen != self._reference:
+            seen = policy.seen or 'outside of the policy, which forward did not enter'
+            raise PrecisionError(
+                f'This run is one of {self._reference}, and {loop} ran {seen}. '
+                'RFDETR.forward enters model.precision: do not bypass it, and do not '
+                'change it or move the model during a run.'
+            )
+        if loop not in self._logged:
+            self._logged.add(loop)
+            print_log(f'Precision in {loop}: {policy.seen}.', logger='current')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Write the policy, and what it came to on this machine, into the meta."""
+        policy, device = _policy_of(runner)
+        checkpoint['meta']['precision'] = {
+            'device_type': policy.device_type,
+            'dtype': dtype_name(policy.dtype),
+            'effective': policy.effective(device),
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Say so if training resumes under another precision."""
+        saved = checkpoint.get('meta', {}).get('precision')
+        if saved is None or not runner._resume:
+            return
+        policy, device = _policy_of(runner)
+        before, now = saved['effective'], policy.effective(device)
+        if before == now:
+            return
+        had_scale = bool(checkpoint.get('optimizer', {}).get('loss_scaler'))
+        has_scale = policy.resolve(device) == torch.float16
+        scale = {
+            (True, False): '; its loss scale is not needed any more',
+            (False, True): '; the loss scale starts anew',
+        }.get((had_scale, has_scale), '')
+        print_log(
+            f'The checkpoint was trained in {before}, and goes on in {now}{scale}.',
+            logger='current',
+        )

@@ -1,0 +1,264 @@
+"""The optimizer wrapper that goes with a model's precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmdet.registry import OPTIM_WRAPPERS
+from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+
+from .policy import (
+    AUTOCAST_DEVICES,
+    DTYPES,
+    PrecisionError,
+    PrecisionPolicy,
+    dtype_name,
+    find_policy,
+)
+
+
+@OPTIM_WRAPPERS.register_module()
+class RFDETRAmpOptimWrapper(OptimWrapper):
+    """Optimizer wrapper for a model that holds its own precision.
+
+    It opens no autocast: the model does, in every mode. What is left is to check
+    that the config means the same in both places, and to scale the loss where
+    float16 needs it (bfloat16 has float32's range and needs no scale).
+
+    Args:
+        optimizer: the optimizer to wrap.
+        device_type: ``'cuda'`` or ``'cpu'``; must be the model's.
+            None: whatever the model's is.
+        dtype: ``'bfloat16'``, ``'float16'`` or ``'float32'``; must be the model's.
+            None: whatever the model's is.
+        loss_scale: ``'dynamic'``, a constant, or the arguments of
+            ``torch.amp.GradScaler``. Only float16 uses it.
+        accumulative_counts: micro-batches of an optimizer step.
+        clip_grad: arguments of ``torch.nn.utils.clip_grad_norm_``, or of
+            ``clip_grad_value_`` with ``type='value'``.
+
+    Attributes:
+        loss_scaler: the ``torch.amp.GradScaler``, None unless the model trains in
+            float16. Where there is one, it skips steps whose gradient overflowed.
+
+    Raises:
+        PrecisionError: if ``device_type``, ``dtype`` or ``loss_scale`` is none of
+            these.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str | None = None,
+        dtype: str | None = None,
+        loss_scale: str | float | dict = 'dynamic',
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+    ) -> None:
+        super().__init__(optimizer, accumulative_counts, clip_grad)
+        for key, value, legal in (
+            ('device_type', device_type, AUTOCAST_DEVICES),
+            ('dtype', dtype, tuple(DTYPES)),
+        ):
+            if value is not None and value not in legal:
+                raise PrecisionError(
+                    f'optim_wrapper.{key}={value!r}: choose one of {list(legal)}, or '
+                    'leave it out to follow model.precision.'
+                )
+        self.device_type = device_type
+        self.dtype = dtype
+        self.loss_scaler: torch.amp.GradScaler | None = None
+        self._scaler_args, self._constant_scale = _read_loss_scale(loss_scale)
+        self._saved_scale: dict = {}
+        self._is_bound = False
+
+    def check(self, policy: PrecisionPolicy) -> None:
+        """Stop if this wrapper's keys contradict the model's policy.
+
+        Raises:
+            PrecisionError: with both values and the overrides that make them equal.
+        """
+        dtype = dtype_name(policy.dtype)
+        same_device = dtype == 'float32' or self.device_type in (
+            None,
+            policy.device_type,
+        )
+        if self.dtype in (None, dtype) and same_device:
+            return
+        own = ' '.join(filter(None, (self.device_type, self.dtype)))
+        raise PrecisionError(
+            f'model.precision is {policy}, and optim_wrapper says {own}. '
+            f'Add --cfg-options {self._options_to_follow(policy)}'
+            f'{self._options_to_lead(policy)}.'
+        )
+
+    @staticmethod
+    def _options_to_follow(policy: PrecisionPolicy) -> str:
+        if policy.dtype == torch.float32:
+            return 'optim_wrapper.dtype=float32'
+        return (
+            f'optim_wrapper.device_type={policy.device_type} '
+            f'optim_wrapper.dtype={dtype_name(policy.dtype)}'
+        )
+
+    def _options_to_lead(self, policy: PrecisionPolicy) -> str:
+        device_type = self.device_type or policy.device_type
+        if device_type is None:
+            return ''
+        # mmengine does not merge keys into None: such a value is replaced.
+        replace = 'model.precision._delete_=True ' if policy.device_type is None else ''
+        return (
+            f" to take the model's, or --cfg-options {replace}"
+            f'model.precision.device_type={device_type} '
+            f'model.precision.dtype={self.dtype or dtype_name(policy.dtype)} '
+            "to take the optimizer's"
+        )
+
+    def bind(self, model: nn.Module) -> None:
+        """Check against ``model``, and prepare the loss scale if it trains in float16.
+
+        mmengine's Runner calls it before the first step, through
+        ``initialize_count_status``.
+
+        Raises:
+            PrecisionError: if the model holds no policy, or a different one.
+        """
+        found = find_policy(model)
+        if found is None:
+            raise PrecisionError(
+                f'RFDETRAmpOptimWrapper trains models of type RFDETR, and '
+                f'{type(model).__name__} holds none: '
+                'add --cfg-options optim_wrapper.type=OptimWrapper.'
+            )
+        policy, device = found
+        self.check(policy)
+        if policy.resolve(device) == torch.float16:
+            self.loss_scaler = torch.amp.GradScaler(device.type, **self._scaler_args)
+            if self._saved_scale:
+                self.loss_scaler.load_state_dict(self._saved_scale)
+        self._saved_scale = {}
+        self._is_bound = True
+
+    def initialize_count_status(
+        self, model: nn.Module, init_counts: int, max_counts: int
+    ) -> None:
+        """Bind to the model, and set the counters of gradient accumulation."""
+        self.bind(model)
+        super().initialize_count_status(model, init_counts, max_counts)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Skip gradient synchronisation in micro-batches that do not step."""
+        if not self._is_bound:
+            self.bind(model)
+        with super().optim_context(model):
+            yield
+
+    def backward(self, loss: Tensor, **kwargs) -> None:
+        """Back-propagate the loss, scaled under float16.
+
+        Raises:
+            RuntimeError: if the wrapper has not seen the model yet.
+        """
+        if not self._is_bound:
+            raise RuntimeError(
+                'RFDETRAmpOptimWrapper does not know its model yet: compute the loss '
+                'inside `with optim_wrapper.optim_context(model):`.'
+            )
+        if self.loss_scaler is not None:
+            loss = self.loss_scaler.scale(loss)
+        super().backward(loss, **kwargs)
+
+    def step(self, **kwargs) -> None:
+        """Clip the gradients and step; under float16, unless they overflowed."""
+        if self.loss_scaler is None:
+            super().step(**kwargs)
+            return
+        if self.clip_grad_kwargs:
+            self.loss_scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self._constant_scale)
+
+    def state_dict(self) -> dict:
+        """State of the optimizer, and under float16 of the loss scale."""
+        state = super().state_dict()
+        if self.loss_scaler is not None:
+            state['loss_scaler'] = self.loss_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore the optimizer, and the loss scale if this run has one.
+
+        A checkpoint of another precision is fine: a loss scale that is not needed
+        is left, one that is missing starts anew.
+        """
+        state = dict(state_dict)
+        # Before bind() it is not known whether this run scales the loss.
+        self._saved_scale = state.pop('loss_scaler', {})
+        if self.loss_scaler is not None and self._saved_scale:
+            self.loss_scaler.load_state_dict(self._saved_scale)
+        super().load_state_dict(state)
+
+
+def resolve_optim_wrapper(optim_wrapper_cfg: dict, model: nn.Module) -> dict:
+    """Undo what ``--amp`` did to the optimizer wrapper's config.
+
+    mmdet's ``--amp`` sets ``type='AmpOptimWrapper'``, which would open an autocast
+    of its own. An optimizer-wrapper constructor passes its config through here.
+
+    Args:
+        optim_wrapper_cfg: config of the wrapper; not modified.
+        model: the model to be trained.
+
+    Returns:
+        A copy, with ``type='RFDETRAmpOptimWrapper'`` where it was
+        ``AmpOptimWrapper`` and the model holds a policy.
+
+    Raises:
+        PrecisionError: if ``--amp`` asks for mixed precision and the model's
+            policy is float32.
+    """
+    cfg = dict(optim_wrapper_cfg)
+    found = find_policy(model)
+    if cfg.get('type') not in ('AmpOptimWrapper', AmpOptimWrapper) or found is None:
+        return cfg
+    policy, _ = found
+    if policy.dtype == torch.float32:
+        raise PrecisionError(
+            'optim_wrapper.type=AmpOptimWrapper (--amp sets it) asks for mixed '
+            'precision, and model.precision is float32. Leave --amp out and set '
+            'optim_wrapper.type=RFDETRAmpOptimWrapper, or add --cfg-options '
+            'model.precision._delete_=True model.precision.device_type=cuda '
+            'model.precision.dtype=bfloat16.'
+        )
+    if cfg.pop('use_fsdp', False):
+        raise PrecisionError(
+            'optim_wrapper.use_fsdp=True is not supported: leave it out.'
+        )
+    print_log(
+        'optim_wrapper.type=AmpOptimWrapper (--amp sets it) is replaced by '
+        f'RFDETRAmpOptimWrapper, which follows model.precision: {policy}.',
+        logger='current',
+    )
+    cfg['type'] = 'RFDETRAmpOptimWrapper'
+    return cfg
+
+
+def _read_loss_scale(
+    loss_scale: str | float | dict,
+) -> tuple[dict, float | None]:
+    """Return GradScaler's arguments, and the scale to keep if it is a constant."""
+    if loss_scale == 'dynamic':
+        return {}, None
+    if isinstance(loss_scale, dict):
+        return dict(loss_scale), None
+    if isinstance(loss_scale, int | float) and loss_scale > 0:
+        return {'init_scale': float(loss_scale)}, float(loss_scale)
+    raise PrecisionError(
+        f"optim_wrapper.loss_scale={loss_scale!r}: write 'dynamic', a positive "
+        "number, or GradScaler's arguments as a dict."
+    )

@@ -1,0 +1,249 @@
+"""The precision of a model: stated once, entered in its forward."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+AUTOCAST_DEVICES = ('cuda', 'cpu')
+DTYPES = {
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
+
+
+class PrecisionError(RuntimeError):
+    """Two settings contradict each other, or the hardware cannot do what is set."""
+
+
+@dataclass(frozen=True)
+class AutocastState:
+    """What autocast does to an operation on one kind of device.
+
+    Attributes:
+        device_type: kind of device the operation runs on, such as ``'cuda'``.
+        enabled: whether autocast is on for this kind.
+        dtype: what it casts to; float32 when it is off.
+    """
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def now(cls, device_type: str) -> 'AutocastState':
+        """Read the state at the place of the call."""
+        enabled = torch.is_autocast_enabled(device_type)
+        # While autocast is off, PyTorch still reports the dtype it would use.
+        dtype = torch.get_autocast_dtype(device_type) if enabled else torch.float32
+        return cls(device_type, enabled, dtype)
+
+    def __str__(self) -> str:
+        switch = 'on' if self.enabled else 'off'
+        return (
+            f'{dtype_name(self.dtype)} (autocast {switch}, device {self.device_type})'
+        )
+
+
+class PrecisionPolicy:
+    """The one authority on the precision a model runs in.
+
+    It holds for one kind of device. On any other kind, such as a CPU where the
+    policy names CUDA, the model runs in float32 and says so once.
+
+    Args:
+        device_type: ``'cuda'`` or ``'cpu'``; None with float32 alone.
+        dtype: ``'bfloat16'``, ``'float16'`` or ``'float32'``. float32 is the
+            same policy on every device.
+
+    Attributes:
+        seen: state of autocast inside the last forward, None before the first.
+
+    Raises:
+        PrecisionError: if a value is not one of these.
+    """
+
+    def __init__(self, device_type: str | None = None, dtype: str = 'float32') -> None:
+        if dtype not in DTYPES:
+            raise PrecisionError(
+                f'model.precision.dtype={dtype!r}: choose one of {list(DTYPES)}.'
+            )
+        if device_type not in AUTOCAST_DEVICES and (
+            device_type is not None or dtype != 'float32'
+        ):
+            raise PrecisionError(
+                f'model.precision.device_type={device_type!r}: '
+                f'choose one of {list(AUTOCAST_DEVICES)}.'
+            )
+        self.device_type = device_type
+        self.dtype = DTYPES[dtype]
+        self.seen: AutocastState | None = None
+        self._resolved: dict[torch.device, torch.dtype] = {}
+
+    @classmethod
+    def from_config(cls, config: dict | None) -> 'PrecisionPolicy':
+        """Read ``model.precision``.
+
+        Args:
+            config: ``dict(device_type=..., dtype=...)``, or None for float32.
+
+        Raises:
+            PrecisionError: if a key is unknown or missing, or a value is not legal.
+        """
+        if config is None:
+            return cls()
+        if not isinstance(config, dict):
+            raise PrecisionError(
+                f'model.precision={config!r}: write None, or '
+                "dict(device_type='cuda', dtype='bfloat16')."
+            )
+        legal = ('device_type', 'dtype')
+        unknown = sorted(set(config) - set(legal))
+        missing = [key for key in legal if key not in config]
+        if unknown or missing:
+            raise PrecisionError(
+                f'model.precision={dict(config)}: '
+                + (f'unknown keys {unknown}; ' if unknown else '')
+                + (f'missing keys {missing}; ' if missing else '')
+                + f'its keys are {list(legal)}.'
+            )
+        return cls(**config)
+
+    def resolve(self, device: torch.device) -> torch.dtype:
+        """Return the dtype that autocast takes on ``device``; float32: none.
+
+        The first time it gives float32 for a policy that names another kind of
+        device, one message says so.
+
+        Raises:
+            PrecisionError: if the policy says bfloat16 and the GPU lacks it.
+        """
+        if device not in self._resolved:
+            self._resolved[device] = self._resolve(device)
+        return self._resolved[device]
+
+    def _resolve(self, device: torch.device) -> torch.dtype:
+        if self.dtype == torch.float32:
+            return torch.float32
+        if device.type != self.device_type:
+            hint = ''
+            if device.type in AUTOCAST_DEVICES:
+                name = 'bfloat16' if device.type == 'cpu' else dtype_name(self.dtype)
+                hint = f' For {name} on this device add --cfg-options ' + options(
+                    device_type=device.type, dtype=name
+                )
+            print_log(
+                f'model.precision is {self}, and the model runs on {device.type}: '
+                f'everything runs in float32.{hint}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return torch.float32
+        if self.dtype == torch.bfloat16 and not has_native_bfloat16(device):
+            raise PrecisionError(
+                f'model.precision is {self}, and {torch.cuda.get_device_name(device)} '
+                'has no native bfloat16. Choose float16 with --cfg-options '
+                f'{options(dtype="float16")}, or float32 with --cfg-options '
+                f'{options(dtype="float32")}.'
+            )
+        return self.dtype
+
+    @contextmanager
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        """Enter the policy; the detector's forward does so in every mode.
+
+        Args:
+            device: where the inputs are.
+
+        Raises:
+            PrecisionError: if an autocast around the model differs from the
+                policy, or the GPU lacks the policy's dtype.
+        """
+        dtype = self.resolve(device)
+        if other := self.other_autocast(device):
+            raise PrecisionError(
+                f'model.precision is {self}, and the autocast around the model says '
+                f'{other}. Call the model outside of it; where a validation or test '
+                'loop opens it, add --cfg-options val_cfg.fp16=False '
+                'test_cfg.fp16=False.'
+            )
+        context = (
+            nullcontext()
+            if dtype == torch.float32
+            else torch.autocast(device.type, dtype=dtype)
+        )
+        with context:
+            self.seen = AutocastState.now(device.type)
+            yield
+
+    def other_autocast(self, device: torch.device) -> str | None:
+        """Name an autocast that is on here and differs from the policy, if any."""
+        own = (device.type, self.resolve(device))
+        for device_type in AUTOCAST_DEVICES:
+            outer = AutocastState.now(device_type)
+            if outer.enabled and (device_type, outer.dtype) != own:
+                return f'{device_type} {dtype_name(outer.dtype)}'
+        return None
+
+    def effective(self, device: torch.device) -> str:
+        """What the policy comes to on ``device``: ``'cuda bfloat16'`` or so."""
+        dtype = self.resolve(device)
+        if dtype == torch.float32:
+            return 'float32'
+        return f'{device.type} {dtype_name(dtype)}'
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PrecisionPolicy):
+            return NotImplemented
+        if self.dtype == other.dtype == torch.float32:
+            return True
+        return (self.device_type, self.dtype) == (other.device_type, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        if self.dtype == torch.float32:
+            return 'float32'
+        return f'{self.device_type} {dtype_name(self.dtype)}'
+
+    def __repr__(self) -> str:
+        return f'PrecisionPolicy({str(self)!r})'
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.bfloat16`` -> ``'bfloat16'``, as configs spell it."""
+    return str(dtype).removeprefix('torch.')
+
+
+def options(**keys: str) -> str:
+    """Command-line overrides that set ``keys`` of the model and of the optimizer."""
+    return ' '.join(
+        f'{owner}.{key}={value}'
+        for owner in ('model.precision', 'optim_wrapper')
+        for key, value in keys.items()
+    )
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA or ROCm GPU computes in bfloat16 rather than emulating it."""
+    if device.type != 'cuda' or torch.version.hip:
+        return True
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def find_policy(model: nn.Module) -> tuple[PrecisionPolicy, torch.device] | None:
+    """Return the policy that ``model`` or a module in it holds, and its device.
+
+    Looks inside wrappers such as data-parallel, EMA or test-time augmentation.
+    """
+    for module in model.modules():
+        policy = getattr(module, 'precision', None)
+        if isinstance(policy, PrecisionPolicy):
+            return policy, next(module.parameters()).device
+    return None
