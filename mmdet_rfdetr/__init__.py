@@ -11,6 +11,14 @@ from mmdet_rfdetr import compat
 
 compat.apply()
 
+# Importing a part registers it; only now, because they all import MMDetection.
+from mmdet_rfdetr import (  # noqa: E402, F401
+    losses,
+    matching,
+    precision,
+    training,
+)
+
 __version__ = '0.1.0'
 
 
