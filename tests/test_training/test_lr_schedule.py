@@ -85,25 +85,30 @@ def test_accumulation_that_does_not_divide_the_run():
 
 @pytest.mark.parametrize('stop', [7, 10, 50, 95])
 def test_resume_continues_the_same_rates(stop):
+    def run(optim_wrapper, scheduler, iterations):
+        group = optim_wrapper.optimizer.param_groups[1]
+        for _ in range(iterations):
+            yield group['lr']
+            optim_wrapper.update_params(group['params'][0].sum())
+            scheduler.step()
+
     cfg = dict(preset='cosine', warmup=1.5, min_factor=0.1)
-    whole_wrapper = wrapper(2)
-    whole = rates(whole_wrapper, build(whole_wrapper, **cfg), 120)
+    optim_wrapper = wrapper(2)
+    whole = list(run(optim_wrapper, build(optim_wrapper, **cfg), 120))
 
-    first, second = wrapper(2), wrapper(2)
-    scheduler = build(first, **cfg)
-    for _ in range(stop):
-        first.update_params(first.optimizer.param_groups[1]['params'][0].sum())
-        scheduler.step()
-    state = pickle.loads(pickle.dumps((first.state_dict(), scheduler.state_dict())))
+    optim_wrapper = wrapper(2)
+    scheduler = build(optim_wrapper, **cfg)
+    assert list(run(optim_wrapper, scheduler, stop)) == whole[:stop]
+    state = pickle.dumps((optim_wrapper.state_dict(), scheduler.state_dict()))
 
-    resumed = build(second, **cfg)
-    second.load_state_dict(state[0])
-    resumed.load_state_dict(state[1])
-    continued = []
-    for _ in range(stop, 120):
-        continued.append(second.optimizer.param_groups[0]['lr'])
-        resumed.step()
-    assert continued[1 - stop % 2 :: 2] == whole[stop // 2 :]
+    optim_wrapper = wrapper(2)
+    scheduler = build(optim_wrapper, **cfg)
+    for part, saved in zip(
+        (optim_wrapper, scheduler), pickle.loads(state), strict=True
+    ):
+        part.load_state_dict(saved)
+    optim_wrapper.initialize_count_status(nn.Identity(), stop, 120)
+    assert list(run(optim_wrapper, scheduler, 120 - stop)) == whole[stop:]
 
 
 def test_resume_with_more_epochs_follows_the_config():
