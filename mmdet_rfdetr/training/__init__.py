@@ -1,12 +1,18 @@
 """Parts of the training recipe that a config selects."""
 
+from .allocator import RFDETRAllocatorHook
+from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
 from .lr_schedule import RFDETRLR
 from .optim_constructor import RFDETROptimWrapperConstructor
+from .val_loss import RFDETRValLossHook
 
 __all__ = [
     'RFDETREMA',
     'RFDETREMAHook',
+    'RFDETRAllocatorHook',
+    'RFDETRDropScheduleHook',
     'RFDETRLR',
     'RFDETROptimWrapperConstructor',
+    'RFDETRValLossHook',
 ]

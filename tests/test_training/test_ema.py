@@ -3,17 +3,12 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.dataset import DefaultSampler
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import Dataset
 
 from mmdet_rfdetr.training.ema import RFDETREMA, RFDETREMAHook
 
 from ..fixtures import load_json, needs_fixtures
+from .toy import Toy, runner
 
 
 class Counter(nn.Module):
@@ -82,86 +77,6 @@ def test_impossible_decay(cfg):
         RFDETREMA(Counter(), **cfg)
 
 
-class Numbers(Dataset):
-    metainfo = {}
-
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        return torch.tensor([float(index)])
-
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.register_buffer('seen', torch.zeros(1))
-
-    def forward(self, inputs, mode):
-        if mode == 'loss':
-            self.seen += 1
-            return dict(loss=(self.weight * inputs.mean() - 1).square().sum())
-        return [self.weight.detach().clone()] * len(inputs)
-
-    def train_step(self, data, optim_wrapper):
-        with optim_wrapper.optim_context(self):
-            loss = self(data, 'loss')['loss']
-        optim_wrapper.update_params(loss)
-        return dict(loss=loss.detach())
-
-    def val_step(self, data):
-        return self(data, 'predict')
-
-    test_step = val_step
-
-
-class Weight(BaseMetric):
-    """The weight that made the predictions."""
-
-    def process(self, data_batch, data_samples):
-        self.results.extend(data_samples)
-
-    def compute_metrics(self, results):
-        assert len(results) == len(Numbers())
-        return dict(weight=float(results[0]))
-
-
-def loader():
-    return dict(
-        dataset=Numbers(),
-        sampler=dict(type=DefaultSampler, shuffle=False),
-        batch_size=1,
-        num_workers=0,
-        collate_fn=dict(type='default_collate'),
-    )
-
-
-def runner(work_dir, hook=None, accumulation=1, epochs=2, **cfg):
-    evaluator = Evaluator(Weight())
-    return Runner(
-        Toy(),
-        str(work_dir),
-        train_dataloader=loader(),
-        val_dataloader=loader(),
-        test_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        val_cfg={},
-        test_cfg={},
-        val_evaluator=evaluator,
-        test_evaluator=evaluator,
-        optim_wrapper=dict(
-            optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulation
-        ),
-        param_scheduler=dict(type='RFDETRLR', convert_to_iter_based=True),
-        custom_hooks=[hook or dict(type='RFDETREMAHook')],
-        default_scope='mmdet',
-        experiment_name=f'ema_{work_dir.name}_{id(cfg)}',
-        cfg=Config({}),
-        **cfg,
-    )
-
-
 def ema_hook(run):
     return next(hook for hook in run.hooks if isinstance(hook, RFDETREMAHook))
 
@@ -190,7 +105,9 @@ def reference(accumulation, epochs, interval=1):
     ('accumulation', 'interval', 'updates'), [(1, 1, 20), (3, 1, 7), (2, 3, 3)]
 )
 def test_one_update_in_an_optimizer_step(tmp_path, accumulation, interval, updates):
-    run = runner(tmp_path, dict(type='RFDETREMAHook', interval=interval), accumulation)
+    run = runner(
+        tmp_path, [dict(type='RFDETREMAHook', interval=interval)], accumulation
+    )
     run.train()
     history, steps, seen = reference(accumulation, 2, interval)
     hook = ema_hook(run)
@@ -217,7 +134,7 @@ def record_metrics(run):
 
 
 def test_validation_is_of_the_average(tmp_path, caplog):
-    run = runner(tmp_path, dict(type='RFDETREMAHook', evaluate_base=True))
+    run = runner(tmp_path, [dict(type='RFDETREMAHook', evaluate_base=True)])
     lines = []
     run.logger.info = lines.append
     recorded = record_metrics(run)
@@ -294,7 +211,7 @@ def test_fine_tuning_begins_the_average_at_the_loaded_weights(tmp_path):
 
 
 def test_resuming_without_an_average_says_so(tmp_path):
-    stock = dict(type='EMAHook')
+    stock = [dict(type='EMAHook')]
     plain = runner(tmp_path, stock)
     plain.train()
     checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)

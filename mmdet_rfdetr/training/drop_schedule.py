@@ -1,0 +1,100 @@
+"""Drop-path and dropout rates over the course of a training."""
+
+import math
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+MODES = ('standard', 'early', 'late')
+SHAPES = ('constant', 'linear')
+
+
+@HOOKS.register_module()
+class RFDETRDropScheduleHook(Hook):
+    """Set drop-path and dropout rates at every optimizer step.
+
+    The highest rates are the model's own, ``backbone.drop_path_rate`` and
+    ``decoder.dropout``. The drop-path rate r is spread over the ViT, block b gets
+    ``r * b / (depth - 1)``. Without this hook all blocks keep r.
+
+    Args:
+        mode: ``'standard'`` keeps the rates, ``'early'`` has them before
+            ``cutoff_epoch`` and 0 afterwards, ``'late'`` the other way round.
+            (The official package only ever uses ``'standard'``.)
+        cutoff_epoch: where ``'early'`` ends and ``'late'`` begins.
+        schedule: ``'constant'``, or ``'linear'`` (``'early'`` only): falling to 0
+            at ``cutoff_epoch``.
+        depth: blocks that the drop-path rate is spread over; all by default. The
+            official package counts the whole ViT, 12 blocks, of which Base builds
+            11 here.
+
+    Raises:
+        ValueError: if an argument is unknown, or ``'linear'`` is combined with
+            another mode than ``'early'``.
+    """
+
+    def __init__(
+        self,
+        mode: str = 'standard',
+        cutoff_epoch: int = 0,
+        schedule: str = 'constant',
+        depth: int | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f'mode={mode!r} must be one of {MODES}')
+        if schedule not in SHAPES:
+            raise ValueError(f'schedule={schedule!r} must be one of {SHAPES}')
+        if schedule == 'linear' and mode != 'early':
+            raise ValueError(f"schedule='linear' needs mode='early', not {mode!r}")
+        self.mode = mode
+        self.cutoff_epoch = cutoff_epoch
+        self.schedule = schedule
+        self.depth = depth
+
+    def before_run(self, runner) -> None:
+        """Read the highest rates from the model."""
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        blocks = model.backbone.blocks
+        self._drop_paths = [
+            (number, block.drop_path)
+            for number, block in enumerate(blocks)
+            if hasattr(block.drop_path, 'drop_prob')
+        ]
+        self._dropouts = [
+            module
+            for module in model.decoder.modules()
+            if isinstance(module, nn.Dropout)
+        ]
+        rates = [module.drop_prob for _, module in self._drop_paths]
+        self._drop_path_rate = max(rates, default=0.0)
+        self._dropout_rate = max((module.p for module in self._dropouts), default=0.0)
+        self._depth = self.depth or len(blocks)
+
+    def before_train(self, runner) -> None:
+        """Find out how many optimizer steps the phases have."""
+        self._accumulation = runner.optim_wrapper._accumulative_counts
+        total = math.ceil(runner.max_iters / self._accumulation)
+        self._cutoff_step = self.cutoff_epoch * max(1, total // runner.max_epochs)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Set the rates of this iteration."""
+        scale = self.scale(runner.iter // self._accumulation)
+        spread = torch.linspace(0, self._drop_path_rate * scale, self._depth).tolist()
+        for number, module in self._drop_paths:
+            module.drop_prob = spread[number]
+        for module in self._dropouts:
+            module.p = self._dropout_rate * scale
+
+    def scale(self, step: int) -> float:
+        """The factor on the highest rates at optimizer step ``step``."""
+        if self.mode == 'standard':
+            return 1.0
+        early = step < self._cutoff_step
+        if self.schedule == 'linear' and early:
+            return 1 - step / max(1, self._cutoff_step - 1)
+        return float(early == (self.mode == 'early'))

@@ -1,0 +1,81 @@
+"""The loss of the validation set."""
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+
+@HOOKS.register_module()
+class RFDETRValLossHook(Hook):
+    """Log every loss term of the validation set, through the training's own code.
+
+    The model runs once more in ``loss`` mode on each validation batch, with the
+    weights that are being validated. As in the official package, it is in
+    evaluation mode: one group of queries, no dropout. The terms are averaged over
+    images and join the metrics as ``loss``, ``loss_cls`` and so on: logged as
+    ``val/loss``, and usable as ``save_best='loss'`` or for early stopping.
+
+    The validation pipeline has to load annotations; whether it does so before or
+    after resizing is found out.
+    """
+
+    # Metrics are added before RuntimeInfoHook, the first in line, reads them.
+    priority = 'HIGHEST'
+
+    def before_val_epoch(self, runner) -> None:
+        """Forget the last validation."""
+        self._sums: dict[str, Tensor] = {}
+        self._images = 0
+        self._resized = annotations_are_resized(runner.val_dataloader.dataset)
+
+    @torch.no_grad()
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Add the loss terms of a batch."""
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        data = model.data_preprocessor(data_batch, False)
+        samples = data['data_samples']
+        for sample in samples:
+            if 'bboxes' not in sample.get('gt_instances', ()):
+                raise ValueError(
+                    'RFDETRValLossHook needs the annotations of the validation set: '
+                    "add dict(type='LoadAnnotations', with_bbox=True) to "
+                    'val_dataloader.dataset.pipeline, or remove the hook'
+                )
+            if not self._resized:
+                instances = sample.gt_instances
+                scale = instances.bboxes.new_tensor(sample.scale_factor * 2)
+                instances.bboxes = instances.bboxes * scale
+        _, terms = model.parse_losses(model(**data, mode='loss'))
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.double() * len(samples)
+        self._images += len(samples)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Average over the images of all processes."""
+        counts = next(iter(self._sums.values())).new_tensor([self._images])
+        totals = torch.cat((torch.stack([*self._sums.values()]), counts))
+        all_reduce(totals)
+        means = (totals[:-1] / totals[-1]).tolist()
+        metrics.update(zip(self._sums, means, strict=True))
+
+
+def annotations_are_resized(dataset) -> bool:
+    """Whether the pipeline loads annotations before it resizes the image.
+
+    Such annotations are in pixels of the network's input; those loaded later, as
+    in mmdet's own pipelines, in pixels of the original image.
+    """
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    for transform in dataset.pipeline.transforms:
+        name = type(transform).__name__
+        if 'LoadAnnotations' in name:
+            return True
+        if 'Resize' in name:
+            return False
+    return True
