@@ -11,6 +11,7 @@ import mmdet
 import torch
 
 import mmdet_rfdetr
+from mmdet_rfdetr.precision.policy import has_native_bfloat16
 
 EXAMPLES = """\
 examples:
@@ -65,13 +66,15 @@ def run_tool(path: Path, arguments: list[str]) -> None:
     runpy.run_path(str(path), run_name='__main__')
 
 
-def describe_bf16() -> str:
-    """Say in a few words what bfloat16 means on the device that would be used."""
+def describe_device() -> str:
+    """Name the device that would be used and say what bfloat16 means on it."""
     if not torch.cuda.is_available():
-        return 'bf16 under CPU autocast only (model.precision.device_type=cpu)'
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return 'bf16 native'
-    return 'no native bf16: use model.precision.dtype=float16 or model.precision=None'
+        return 'cpu: float32, or bfloat16 with model.precision.device_type=cpu'
+    device = torch.device('cuda', torch.cuda.current_device())
+    native = has_native_bfloat16(device)
+    return f'{torch.cuda.get_device_name(device)}: ' + (
+        'native bfloat16' if native else 'no native bfloat16, use float16 or float32'
+    )
 
 
 def environment() -> str:
@@ -86,8 +89,7 @@ def environment() -> str:
             lines.append(f'{name} {importlib.metadata.version(name)}')
         except importlib.metadata.PackageNotFoundError:
             lines.append(f'{name} not installed')
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
-    lines += ['', f'device: {device}, {describe_bf16()}', '', 'active compat fixes:']
+    lines += ['', f'device: {describe_device()}', '', 'active compat fixes:']
     fixes = mmdet_rfdetr.compat.active()
     lines += [f'  {name}: {reason}' for name, reason in fixes.items()] or ['  none']
     return '\n'.join(lines)

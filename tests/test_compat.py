@@ -1,0 +1,270 @@
+"""Each gap as it is without the fix, and closed with it."""
+
+import importlib.util
+import json
+import pathlib
+import pickle
+import sys
+
+import mmcv
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmdet_rfdetr import compat
+from tests.interpreter import hide, run, run_code
+
+compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
+needs_lite = pytest.mark.skipif(compiled is not None, reason='full mmcv installed')
+needs_full = pytest.mark.skipif(compiled is None, reason='mmcv-lite installed')
+
+
+# No mmcv at all
+
+
+def test_without_mmcv_the_error_says_what_to_install():
+    unfixed = run_code(hide('mmcv') + 'import mmdet')
+    assert "No module named 'mmcv'" in unfixed.stderr
+    assert 'pip install' not in unfixed.stderr
+
+    fixed = run_code(hide('mmcv') + 'import mmdet_rfdetr')
+    assert fixed.returncode != 0
+    last = fixed.stderr.splitlines()[-1]
+    assert last.startswith('ImportError: mmdet_rfdetr needs mmcv')
+    assert 'pip install "mmcv-lite' in last
+
+
+# mmcv-lite without compiled operators
+
+
+@needs_lite
+def test_mmdet_models_import_with_mmcv_lite():
+    unfixed = run_code('import mmdet.models')
+    assert "No module named 'mmcv._ext'" in unfixed.stderr
+
+    fixed = run_code('import mmdet_rfdetr, mmdet.models')
+    assert fixed.returncode == 0, fixed.stderr
+    assert 'stub_compiled_ops' in compat.active()
+
+
+@needs_lite
+def test_stub_is_a_module_with_a_real_spec():
+    from mmcv import _ext
+
+    # With a bare module this raises: ValueError: mmcv._ext.__spec__ is None.
+    assert importlib.util.find_spec('mmcv._ext') is _ext.__spec__
+    assert not hasattr(_ext, '__path__')
+    assert not hasattr(_ext, '__wrapped__')
+
+
+@needs_lite
+def test_missing_operator_travels_and_names_itself_when_called():
+    from mmcv import _ext
+
+    operator = pickle.loads(pickle.dumps(_ext.nms))
+    with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite.*pip"):
+        operator(torch.zeros(1, 4), iou_threshold=0.5)
+
+
+def test_real_extension_wins(monkeypatch, tmp_path):
+    (tmp_path / '_ext.py').write_text('')
+    monkeypatch.setattr(mmcv, '__path__', [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    monkeypatch.setattr(sys, 'meta_path', [*sys.meta_path, compat._OpsFinder()])
+    found = importlib.util.find_spec('mmcv._ext')
+    assert found.origin == str(tmp_path / '_ext.py')
+
+
+@needs_full
+def test_full_mmcv_needs_no_stub():
+    from mmcv.ops import nms
+
+    assert 'stub_compiled_ops' not in compat.active()
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    _, kept = nms(boxes, torch.tensor([0.1, 0.2]), 0.5)
+    assert kept.tolist() == [1]
+
+
+# setuptools without pkg_resources
+
+LOOK_UP = """
+import json, sys
+from mmengine import Config
+from mmengine.utils import get_installed_path, is_installed
+print(json.dumps([
+    is_installed('mmdet'),
+    is_installed('no_such_package'),
+    get_installed_path('mmengine'),
+    Config._get_cfg_path('mmdet::_base_/default_runtime.py', 'child.py')[0],
+]))
+"""
+
+
+def test_packages_are_found_without_pkg_resources():
+    hidden = hide('pkg_resources')
+    unfixed = run_code(hidden + LOOK_UP)
+    assert "No module named 'pkg_resources'" in unfixed.stderr
+
+    fixed = run_code(hidden + 'import mmdet_rfdetr' + LOOK_UP)
+    assert fixed.returncode == 0, fixed.stderr
+    mmdet, nothing, mmengine, config = json.loads(fixed.stdout)
+    assert (mmdet, nothing) == (True, False)
+    assert (
+        pathlib.Path(mmengine) == pathlib.Path(mmengine_checkpoint.__file__).parents[1]
+    )
+    assert pathlib.Path(config).is_file()
+
+
+def test_package_that_is_not_installed_has_no_path():
+    with pytest.raises(ModuleNotFoundError, match="'no_such_package' is not installed"):
+        compat.get_installed_path('no_such_package')
+
+
+def test_distribution_is_found_under_its_own_name():
+    # The distribution opencv-python holds the module cv2.
+    assert compat.is_installed('opencv-python')
+    assert pathlib.Path(compat.get_installed_path('opencv-python')).name == 'cv2'
+
+
+def test_working_pkg_resources_is_left_alone(monkeypatch):
+    monkeypatch.setattr(compat.importlib.metadata, 'version', lambda name: '80.8.0')
+    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda name: object())
+    assert compat.replace_pkg_resources() is None
+
+
+# Checkpoints
+
+
+class Payload:
+    """Unpickling it touches a file: the smallest piece of somebody else's code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A checkpoint that runs code, and the file by which that shows."""
+    trace = tmp_path / 'trace'
+    checkpoint = tmp_path / 'hostile.pth'
+    torch.save({'state_dict': {}, 'meta': Payload(trace)}, checkpoint)
+    return checkpoint, trace
+
+
+def test_own_checkpoint_loads(tmp_path):
+    from mmengine.logging import MessageHub
+
+    path = tmp_path / 'epoch_1.pth'
+    hub = MessageHub('test_own_checkpoint_loads')
+    hub.update_scalar('train/loss', 1.5)
+    torch.save({'state_dict': {}, 'message_hub': hub.state_dict()}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        mmengine_checkpoint.load_from_local(str(path), 'cpu')
+
+    loaded = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
+
+
+def test_hostile_file_is_refused(hostile):
+    checkpoint, trace = hostile
+    torch.load(checkpoint, weights_only=False)
+    assert trace.exists()
+    trace.unlink()
+
+    with pytest.raises(pickle.UnpicklingError, match='touch'):
+        CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    assert not trace.exists()
+
+
+def test_hostile_link_is_refused(hostile, monkeypatch, tmp_path):
+    checkpoint, trace = hostile
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
+    monkeypatch.setattr(
+        torch.hub,
+        'download_url_to_file',
+        lambda url, path, *args, **kwargs: pathlib.Path(path).write_bytes(
+            checkpoint.read_bytes()
+        ),
+    )
+    link = 'https://example.org/weights/hostile.pth?download=true'
+    mmengine_checkpoint.load_from_http(link, 'cpu')
+    assert trace.exists()
+    trace.unlink()
+
+    with pytest.raises(pickle.UnpicklingError, match='touch'):
+        CheckpointLoader.load_checkpoint(link, 'cpu')
+    assert not trace.exists()
+
+
+def test_link_is_downloaded_once(monkeypatch, tmp_path):
+    downloads = []
+
+    def download(url, path, progress):
+        downloads.append(url)
+        torch.save({'state_dict': {'weight': torch.ones(2)}}, path)
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    link = 'https://example.org/weights/small.pth?download=true'
+    for _ in range(2):
+        loaded = CheckpointLoader.load_checkpoint(link, 'cpu')
+    assert loaded['state_dict']['weight'].tolist() == [1.0, 1.0]
+    assert downloads == [link]
+    assert (tmp_path / 'checkpoints' / 'small.pth').is_file()
+
+
+# Data-parallel training without an accelerator
+
+INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
+
+AVERAGE = """
+import os, sys
+import mmdet_rfdetr
+import torch
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel
+
+init_dist('pytorch', backend='nccl', timeout=60)
+rank = torch.distributed.get_rank()
+model = torch.nn.Linear(1, 1, bias=False)
+parallel = MMDistributedDataParallel(
+    module=model, device_ids=[int(os.environ['LOCAL_RANK'])], broadcast_buffers=False)
+parallel(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+assert model.weight.grad.item() == 2.0, model.weight.grad
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_unfixed_data_parallel_asks_for_a_gpu():
+    one_rank = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1')
+    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29613')
+    unfixed = run_code(INIT, **one_rank, **address)
+    assert unfixed.returncode != 0
+    assert 'set_device' in unfixed.stderr
+
+
+def test_two_processes_average_their_gradients(tmp_path):
+    script = tmp_path / 'average.py'
+    script.write_text(AVERAGE)
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    fixed = run([sys.executable, *launcher, script])
+    assert fixed.returncode == 0, fixed.stderr
+
+
+# All of them
+
+
+def test_apply_again_changes_nothing():
+    finders, fixes = list(sys.meta_path), compat.active()
+    compat.apply()
+    assert sys.meta_path == finders
+    assert compat.active() == fixes
+
+
+def test_every_active_fix_gives_its_reason():
+    assert set(compat.active()) <= {fix.__name__ for fix in compat._FIXES}
+    assert all(reason.endswith('.') for reason in compat.active().values())

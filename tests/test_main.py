@@ -1,0 +1,105 @@
+"""``python -m mmdet_rfdetr``."""
+
+import re
+import sys
+
+import mmdet
+import pytest
+import torch
+
+import mmdet_rfdetr
+from mmdet_rfdetr.__main__ import PACKAGES, environment, find_tool, main
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run
+
+TOOL = """
+import sys
+from mmdet.registry import MODELS
+import neighbour
+print(__name__, MODELS.get('RFDETR').__name__, neighbour.__name__, sys.argv[1:])
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Run the command line in this process."""
+
+    def run_main(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['mmdet_rfdetr', *arguments])
+        monkeypatch.setattr(sys, 'path', list(sys.path))
+        main()
+
+    return run_main
+
+
+def test_any_tool_runs_with_the_plugin_registered(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'tool.py').write_text(TOOL)
+    (tmp_path / 'folder' / 'neighbour.py').write_text('')
+    arguments = ['folder/tool.py', '--flag', 'value']
+    assert run([sys.executable, *arguments], cwd=tmp_path).returncode == 1
+
+    result = run([sys.executable, '-m', 'mmdet_rfdetr', *arguments], cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert result.stdout == "__main__ RFDETR neighbour ['--flag', 'value']\n"
+
+
+def test_env_prints_versions_device_and_fixes_with_reasons(command, capsys):
+    command('env')
+    printed = capsys.readouterr().out
+    assert f'mmdet_rfdetr {mmdet_rfdetr.__version__} (' in printed
+    assert f'torch {torch.__version__}' in printed
+    assert f'mmdet {mmdet.__version__}' in printed
+    assert re.search('^device: .*(bfloat16|float32)', printed, re.MULTILINE)
+    for name, reason in mmdet_rfdetr.compat.active().items():
+        assert f'  {name}: {reason}' in printed
+
+
+def test_env_says_none_without_fixes(monkeypatch):
+    monkeypatch.setattr(mmdet_rfdetr.compat, 'active', dict)
+    assert environment().endswith('active compat fixes:\n  none')
+
+
+def test_env_names_packages_that_are_missing():
+    printed = environment()
+    missing = [name for name in PACKAGES if f'\n{name} not installed\n' in printed]
+    # Of these two there is exactly one, and nothing else may be missing.
+    assert missing in (['mmcv'], ['mmcv-lite'])
+
+
+@pytest.mark.parametrize(
+    ('native', 'said'), [(True, 'native'), (False, 'no native bfloat16, use float16')]
+)
+def test_env_describes_a_gpu(monkeypatch, native, said):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Some GPU')
+    monkeypatch.setattr('mmdet_rfdetr.__main__.has_native_bfloat16', lambda _: native)
+    assert f'device: Some GPU: {said}' in environment()
+
+
+def test_tool_is_looked_for_here_then_in_the_package_then_in_mmdet(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    assert find_tool('tools/train.py') == REPOSITORY / 'tools' / 'train.py'
+    of_mmdet = find_tool('tools/misc/print_config.py')
+    assert of_mmdet.is_file()
+    assert 'mmdet' in of_mmdet.parts
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'tools' / 'train.py').write_text('')
+    assert find_tool('tools/train.py').samefile(tmp_path / 'tools' / 'train.py')
+
+
+def test_unknown_tool_is_named(command, capsys):
+    with pytest.raises(SystemExit):
+        command('tools/trian.py')
+    assert "there is no tool 'tools/trian.py'" in capsys.readouterr().err
+
+
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command('--help')
+    assert stopped.value.code == 0
+    assert 'python -m mmdet_rfdetr tools/train.py' in capsys.readouterr().out

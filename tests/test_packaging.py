@@ -1,0 +1,109 @@
+"""The wheel, the constraints, and configs that are found wherever they lie."""
+
+import email
+import re
+import shutil
+import sys
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+
+import mmdet_rfdetr
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run, run_code
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy: a build leaves files beside its sources."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    for name in ('mmdet_rfdetr', 'configs', 'tools'):
+        ignore = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(REPOSITORY / name, source)
+    options = ['--no-deps', '--no-build-isolation', '--quiet', '--wheel-dir', folder]
+    built = run([sys.executable, '-m', 'pip', 'wheel', *options, source])
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob('*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+    """A folder that the wheel is installed into, apart from this checkout."""
+    site = tmp_path_factory.mktemp('site')
+    options = ['--no-deps', '--quiet', '--target', site]
+    result = run([sys.executable, '-m', 'pip', 'install', *options, wheel])
+    assert result.returncode == 0, result.stderr
+    return site
+
+
+def test_wheel_holds_sources_configs_and_tools(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = list(REPOSITORY.glob('mmdet_rfdetr/**/*.py'))
+    moved = [*REPOSITORY.glob('configs/**/*.py'), *REPOSITORY.glob('tools/*.*')]
+    expected = {path.relative_to(REPOSITORY).as_posix() for path in sources} | {
+        f'mmdet_rfdetr/{path.relative_to(REPOSITORY).as_posix()}' for path in moved
+    }
+    assert expected - names == set()
+    assert any(name.endswith('/LICENSE') for name in names)
+    assert not any(name.startswith('tests') for name in names)
+
+
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [name for name in archive.namelist() if name.endswith('/METADATA')]
+        return email.message_from_bytes(archive.read(path))
+
+
+def test_mmcv_is_a_choice_of_extras_and_not_a_dependency(wheel):
+    described = metadata(wheel)
+    assert {'lite', 'full', 'tests', 'tools'} <= set(
+        described.get_all('Provides-Extra')
+    )
+    requirements = map(Requirement, described.get_all('Requires-Dist'))
+    extra_of = {
+        requirement.name: str(requirement.marker)
+        for requirement in requirements
+        if requirement.name.startswith('mmcv')
+    }
+    assert extra_of == {'mmcv-lite': 'extra == "lite"', 'mmcv': 'extra == "full"'}
+
+
+def test_constraints_pin_every_requirement_within_its_range(wheel):
+    text = (REPOSITORY / 'requirements' / 'constraints.txt').read_text()
+    lines = [line for line in text.splitlines() if not line.startswith('#')]
+    # A local build such as +cpu exists on some machines only.
+    assert all(re.fullmatch(r'[a-z0-9.-]+==[0-9][0-9a-z.]*', line) for line in lines)
+    pins = dict(line.split('==') for line in lines)
+    for requirement in map(Requirement, metadata(wheel).get_all('Requires-Dist')):
+        assert requirement.name in pins
+        assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+def test_configs_are_found_in_a_checkout():
+    path = mmdet_rfdetr.config('rfdetr_nano_coco.py')
+    assert path == str(REPOSITORY / 'configs' / 'rfdetr_nano_coco.py')
+
+
+def test_unknown_config_is_answered_with_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="'rfdetr_nan.py'.*rfdetr_nano_coco.py"):
+        mmdet_rfdetr.config('rfdetr_nan.py')
+
+
+def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
+    code = """
+        import mmdet_rfdetr, mmdet_rfdetr.__main__ as command
+        print(mmdet_rfdetr.config('rfdetr_nano_coco.py'))
+        print(command.find_tool('tools/train.py'))
+    """
+    result = run_code(code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert result.returncode == 0, result.stderr
+    folder = installed / 'mmdet_rfdetr'
+    assert result.stdout.split() == [
+        str(folder / 'configs' / 'rfdetr_nano_coco.py'),
+        str(folder / 'tools' / 'train.py'),
+    ]
