@@ -1,0 +1,33 @@
+"""The two ways to number COCO's classes.
+
+The official package uses the category ids as labels: 1 to 90 with ten holes, so that
+its COCO models have 91 class rows. MMDetection numbers the same 80 classes from 0.
+"""
+
+from collections.abc import Sequence
+
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
+"""Category id of each of MMDetection's 80 labels."""
+
+NUM_ID_ROWS = CATEGORY_IDS[-1] + 1
+"""Class rows of a model whose labels are category ids."""
+
+
+def label_names() -> tuple[str, ...]:
+    """Return the names of MMDetection's 80 labels."""
+    from mmdet.datasets import CocoDataset  # takes seconds; hardly any caller needs it
+
+    return CocoDataset.METAINFO['classes']
+
+
+def are_label_names(names: Sequence[str]) -> bool:
+    """Tell whether names are those of COCO's 80 classes, in the order of the labels.
+
+    Args:
+        names: Class names of a checkpoint.
+    """
+    if len(names) != len(CATEGORY_IDS):
+        return False
+    return [name.replace('_', ' ') for name in names] == list(label_names())

@@ -1,0 +1,9 @@
+"""What goes wrong with a checkpoint file."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message says why and what to do next."""
+
+
+class UntrustedCheckpointError(CheckpointError):
+    """A checkpoint names Python objects that plain weights do not need."""

@@ -1,0 +1,221 @@
+"""Fitting a whole state dict to a model: its names, its sizes, and what is left."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from . import adapt
+from .adapt import Shape
+from .architecture import refuse_another_variant
+from .errors import CheckpointError
+from .names import from_official, is_official, is_own
+from .report import LoadReport, Reshaped
+from .vit_names import find_vit
+
+Entries = OrderedDict[str, Tensor]
+Shapes = Mapping[str, Shape]
+
+
+def fit_model(
+    state_dict: Mapping[str, Tensor], expected: Shapes, info: Mapping
+) -> tuple[Entries, LoadReport]:
+    """Fit a state dict, official or of this package, to an RF-DETR model.
+
+    Args:
+        state_dict: Names to tensors.
+        expected: Names to shapes of the model.
+        info: What the file says about itself: ``num_queries``, ``group_detr`` and
+            ``class_names``, as far as it does.
+
+    Returns:
+        Entries under the model's names, and a report of what was changed.
+
+    Raises:
+        CheckpointError: it is no RF-DETR checkpoint, or one of another variant, or
+            its sizes cannot be fitted.
+    """
+    official = is_official(state_dict)
+    if official:
+        title = 'Official RF-DETR checkpoint'
+        entries = from_official(state_dict)
+    elif is_own(state_dict):
+        title = 'RF-DETR checkpoint'
+        entries = OrderedDict(state_dict)
+    else:
+        raise CheckpointError(_describe_stranger(state_dict))
+    report = LoadReport(title, len(state_dict))
+    refuse_another_variant(_shapes(entries), expected)
+    _settle_unused_vit_entries(entries, expected, 'backbone.')
+    keep_groups = not official or _says_its_queries(entries, info)
+
+    def fit(name: str, value: Tensor, shape: Shape) -> tuple[Tensor, str] | None:
+        if name in ('reference_embedding', 'query_embedding'):
+            how = 'first queries of each group' if keep_groups else 'first rows'
+            return adapt.fit_query_table(value, shape, keep_groups=keep_groups), how
+        if name.startswith(('bbox_head.fc_cls.', 'query_selection.')):
+            return _fit_head(name, value, shape, info.get('class_names'))
+        if name.startswith('backbone.'):
+            return _fit_vit_entry(name.removeprefix('backbone.'), value, shape)
+        return None
+
+    _fit_entries(entries, expected, fit, report)
+    return entries, report
+
+
+def fit_backbone(
+    state_dict: Mapping[str, Tensor], expected: Shapes
+) -> tuple[Entries, LoadReport]:
+    """Fit the ViT of any file that holds one to an ``RFDETRBackbone``.
+
+    Args:
+        state_dict: Names to tensors.
+        expected: Names to shapes of the backbone.
+
+    Returns:
+        Entries under the backbone's names, and a report of what was changed.
+
+    Raises:
+        CheckpointError: there is no DINOv2 ViT in it, or one of another width or
+            with too few blocks.
+    """
+    found = find_vit(state_dict)
+    if found is None:
+        raise CheckpointError(
+            f'The checkpoint holds no DINOv2 backbone: {_first_names(state_dict)}; '
+            'give a DINOv2 file (original or Hugging Face names) or an RF-DETR file.'
+        )
+    title, entries = found
+    report = LoadReport(title, len(entries))
+    _settle_unused_vit_entries(entries, expected, '')
+    _fit_entries(entries, expected, _fit_vit_entry, report)
+    return entries, report
+
+
+def fits_exactly(state_dict: Mapping[str, Tensor], expected: Shapes) -> bool:
+    """Tell whether a model can take every entry of a state dict as it is.
+
+    Args:
+        state_dict: Names to tensors; some of the model's may be missing.
+        expected: Names to shapes of the model.
+    """
+    return all(
+        name in expected and _shape(value) == expected[name]
+        for name, value in state_dict.items()
+    )
+
+
+def _fit_entries(
+    entries: Entries,
+    expected: Shapes,
+    fit: Callable[[str, Tensor, Shape], tuple[Tensor, str] | None],
+    report: LoadReport,
+) -> None:
+    """Fit what has another shape than the model's, in place, and fill the report."""
+    for name, value in list(entries.items()):
+        before, after = _shape(value), expected.get(name)
+        if after is None or before == after:
+            continue
+        value, how = fit(name, value, after) or (value, '')
+        if _shape(value) != after:
+            raise CheckpointError(
+                f'The checkpoint does not fit the model: {name} has the shape '
+                f'{before}, the model needs {after}; use the config that it was '
+                'trained with, or a checkpoint of a model of this size.'
+            )
+        entries[name] = value
+        report.reshaped.append(Reshaped(name, before, after, how))
+    report.missing = [name for name in expected if name not in entries]
+    report.unexpected = [name for name in entries if name not in expected]
+
+
+def _fit_head(
+    name: str, value: Tensor, shape: Shape, class_names: Sequence[str] | None
+) -> tuple[Tensor, str]:
+    """Class layers and the encoder heads, which are stacked by group."""
+    notes = []
+    axis = 0
+    if name.startswith('query_selection.'):
+        axis = 1
+        if len(value) != shape[0]:
+            value = adapt.fit_groups(value, shape[0])
+            notes.append(f'first {shape[0]} groups')
+    if '.fc_cls.' in name and value.shape[axis] != shape[axis]:
+        rows, how = adapt.choose_class_rows(value.shape[axis], shape[axis], class_names)
+        value = value.index_select(axis, torch.tensor(rows, device=value.device))
+        notes.append(how)
+    return value, ', '.join(notes)
+
+
+def _fit_vit_entry(name: str, value: Tensor, shape: Shape) -> tuple[Tensor, str] | None:
+    if name == 'pos_embed':
+        return adapt.fit_positions(value, shape), 'position table resized'
+    if name == 'patch_embed.weight':
+        return adapt.fit_patch_kernel(value, shape), 'patch kernel resampled'
+    return None
+
+
+def _settle_unused_vit_entries(entries: Entries, expected: Shapes, prefix: str) -> None:
+    """Drop blocks that the backbone never runs; provide the mask token, never used.
+
+    Both are no loss and no gain, so that the report is silent about them.
+    """
+    pattern = re.compile(re.escape(prefix) + r'blocks\.(\d+)\.')
+
+    def blocks(names) -> set[int]:
+        return {int(match[1]) for name in names if (match := pattern.match(name))}
+
+    built, found = len(blocks(expected)), len(blocks(entries))
+    if found < built:
+        raise CheckpointError(
+            f'The checkpoint has a ViT of {found} blocks, the model needs {built}: use '
+            'the config that it was trained with, or a file with a deeper ViT.'
+        )
+    for name in list(entries):
+        if (match := pattern.match(name)) and int(match[1]) >= built:
+            del entries[name]
+    mask_token = prefix + 'mask_token'
+    if mask_token in expected:
+        entries.setdefault(mask_token, torch.zeros(expected[mask_token]))
+
+
+def _says_its_queries(entries: Entries, info: Mapping) -> bool:
+    """Whether an official file says how its query table is divided.
+
+    One number is enough, the other follows; what contradicts the table does not count.
+    """
+    groups, queries = _shape(entries['reference_embedding'])[:2]
+    said = (info.get('group_detr'), info.get('num_queries'))
+    return said != (None, None) and all(
+        number in (None, actual)
+        for number, actual in zip(said, (groups, queries), strict=True)
+    )
+
+
+def _describe_stranger(state_dict: Mapping[str, Tensor]) -> str:
+    found = find_vit(state_dict)
+    if found is not None:
+        return (
+            f'The checkpoint holds a {found[0]} only, not a whole RF-DETR model: load '
+            "it with model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
+        )
+    return (
+        f'This is no RF-DETR checkpoint: {_first_names(state_dict)}; give an official '
+        'RF-DETR file or one that this package wrote.'
+    )
+
+
+def _first_names(state_dict: Mapping) -> str:
+    names = list(state_dict)
+    shown = ', '.join(names[:3])
+    return f'its entries are {shown}' + (', ...' if len(names) > 3 else '')
+
+
+def _shape(value) -> Shape:
+    return tuple(getattr(value, 'shape', ()))
+
+
+def _shapes(entries: Entries) -> dict[str, Shape]:
+    return {name: _shape(value) for name, value in entries.items()}

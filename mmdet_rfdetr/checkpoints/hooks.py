@@ -1,0 +1,67 @@
+"""Hooks that let a model load checkpoints in any of the known formats.
+
+They run before a module takes its own entries from a state dict, so that everything
+that ends in ``load_state_dict`` understands the files: mmengine's ``load_checkpoint``,
+``load_from`` and ``init_cfg``, and plain torch.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from .fit import fit_backbone, fit_model, fits_exactly
+
+INFO_KEY = 'rfdetr'
+"""Where a state dict's metadata holds what the file says about itself."""
+
+
+def register_state_dict_adapter(model: nn.Module) -> None:
+    """Let an ``RFDETR`` load official files and files of other sizes.
+
+    Args:
+        model: The model, with all its parameters.
+    """
+    model._register_load_state_dict_pre_hook(_adapt_model, with_module=True)
+
+
+def register_backbone_adapter(backbone: nn.Module) -> None:
+    """Let an ``RFDETRBackbone`` load DINOv2 files and the ViT of RF-DETR files.
+
+    Inside an ``RFDETR`` it finds its entries fitted already and does nothing.
+
+    Args:
+        backbone: The backbone, with all its parameters.
+    """
+    backbone._register_load_state_dict_pre_hook(_adapt_backbone, with_module=True)
+
+
+# Hooks of torch get the same eight arguments by position. They are functions of the
+# module rather than closures over it, since a model is copied for its moving average.
+def _adapt_model(module, state_dict, prefix, local_metadata, *_) -> None:
+    info = local_metadata.get(INFO_KEY, {})
+    _adapt(module, state_dict, prefix, lambda *args: fit_model(*args, info))
+
+
+def _adapt_backbone(module, state_dict, prefix, local_metadata, *_) -> None:
+    _adapt(module, state_dict, prefix, fit_backbone)
+
+
+def _adapt(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, fit: Callable
+) -> None:
+    """Replace the module's entries of a state dict, in place, by fitted ones."""
+    expected: Mapping[str, tuple[int, ...]] = {
+        name: tuple(value.shape) for name, value in module.state_dict().items()
+    }
+    entries = {
+        name.removeprefix(prefix): value
+        for name, value in state_dict.items()
+        if name.startswith(prefix)
+    }
+    if fits_exactly(entries, expected):
+        return
+    fitted, report = fit(entries, expected)
+    for name in entries:
+        del state_dict[prefix + name]
+    state_dict.update((prefix + name, value) for name, value in fitted.items())
+    report.log()
