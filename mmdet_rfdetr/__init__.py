@@ -15,6 +15,7 @@ compat.apply()
 from mmdet_rfdetr import (  # noqa: E402, F401
     losses,
     matching,
+    models,
     precision,
     training,
 )
