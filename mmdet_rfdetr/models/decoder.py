@@ -136,6 +136,20 @@ class DecoderLayer(nn.Module):
         return self.norm3(query + drop(self.linear2(hidden)))
 
 
+class ReferencePointHead(nn.ModuleList):
+    """Two linear layers with ReLU between: box features to query positions."""
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__(
+            (nn.Linear(2 * embed_dims, embed_dims), nn.Linear(embed_dims, embed_dims))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 2*D) to (..., D)."""
+        first, last = self
+        return last(first(x).relu())
+
+
 class RFDETRDecoder(BaseModule):
     """Decoder whose reference boxes stay the same in all layers.
 
@@ -179,11 +193,7 @@ class RFDETRDecoder(BaseModule):
         # Copies, so that the biases of all layers start from the same numbers.
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
-        self.ref_point_head = nn.Sequential(
-            nn.Linear(2 * embed_dims, embed_dims),
-            nn.ReLU(),
-            nn.Linear(embed_dims, embed_dims),
-        )
+        self.ref_point_head = ReferencePointHead(embed_dims)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
