@@ -20,6 +20,9 @@ from mmdet_rfdetr import (  # noqa: E402, F401
     training,
 )
 
+from mmdet_rfdetr.image_size import set_image_size  # noqa: E402
+
+__all__ = ['config', 'set_image_size']
 __version__ = '0.1.0'
 
 

@@ -3,13 +3,15 @@
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import distributed
 
-from mmdet_rfdetr import config
+from mmdet_rfdetr import checkpoints, config
 
 
 def build_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -47,6 +49,11 @@ def build_parser(description: str, example: str) -> argparse.ArgumentParser:
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='none',
         help='what started this process (default: none, a single process)',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold more than weights; code in them can run',
     )
     # Some launchers pass the rank as an argument, with either spelling.
     parser.add_argument(
@@ -91,6 +98,9 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    if 'image_size' in cfg and image_sizes(cfg) != {cfg.image_size}:
+        # A config or --cfg-options changed the one number that all others follow.
+        set_image_size(cfg, cfg.image_size)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -98,18 +108,21 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def run(cfg: Config, action: Callable[[Runner], object]) -> None:
+def run(
+    cfg: Config, action: Callable[[Runner], object], *, trust_checkpoint: bool
+) -> None:
     """Build the config's runner and do something with it.
 
     Args:
         cfg: A whole config; ``runner_type`` may name another runner.
         action: Called with the runner, for example ``Runner.train``.
+        trust_checkpoint: Whether checkpoints may run code while they are loaded.
     """
-    from mmdet.registry import RUNNERS
-
+    trust = checkpoints.trust_checkpoint if trust_checkpoint else nullcontext
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     try:
-        build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
-        action(build(cfg))
+        with trust():
+            action(build(cfg))
     finally:
         # torch complains at exit about a group that was left standing.
         if distributed.is_available() and distributed.is_initialized():

@@ -1,0 +1,8 @@
+_base_ = './_base_/rfdetr_coco.py'
+_base_.model.backbone.update(patch_size=14, num_windows=4, pos_embed_size=37)
+__import__('mmdet_rfdetr').set_image_size(_base_, 560)
+
+model = dict(
+    backbone=dict(out_indices=(2, 5, 8, 11)),
+    decoder=dict(num_layers=3),
+)

@@ -1,0 +1,2 @@
+# The default variant.
+_base_ = './rfdetr_medium_coco.py'

@@ -1,0 +1,4 @@
+_base_ = './_base_/rfdetr_coco.py'
+__import__('mmdet_rfdetr').set_image_size(_base_, 576)
+
+model = dict(decoder=dict(num_layers=4))
