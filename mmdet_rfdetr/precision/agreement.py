@@ -17,7 +17,6 @@ from .policy import (
     PrecisionPolicy,
     dtype_name,
     find_policy,
-    options,
 )
 
 
@@ -105,34 +104,27 @@ def _in_config(config: Config, policy: PrecisionPolicy) -> Iterator[str]:
         )
     # Variables that look as if they set the precision. Assigning one in a config
     # that inherits changes nothing: the values below it were filled in before.
-    for name, same, fix in (
-        (
-            'precision',
-            lambda value: PrecisionPolicy.from_config(value) == policy,
-            lambda value: options(**value),
-        ),
-        (
-            'device_type',
-            lambda value: value == policy.device_type,
-            lambda value: options(device_type=value),
-        ),
-        (
-            'dtype',
-            lambda value: value == dtype_name(policy.dtype),
-            lambda value: options(dtype=value),
-        ),
-        (
-            'fp16',
-            lambda value: policy.dtype == torch.float16,
-            lambda value: options(dtype='float16'),
-        ),
-    ):
-        value = config.get(name)
-        if value and not same(value):
+    device_type = policy.device_type or 'cuda'
+    wanted = {}
+    if 'precision' in config:
+        wanted['precision'] = PrecisionPolicy.from_config(config['precision'])
+    if config.get('device_type'):
+        wanted['device_type'] = PrecisionPolicy(
+            config['device_type'], dtype_name(policy.dtype)
+        )
+    if config.get('dtype'):
+        wanted['dtype'] = PrecisionPolicy(device_type, config['dtype'])
+    if config.get('fp16'):
+        wanted['fp16'] = PrecisionPolicy(device_type, 'float16')
+    for name, other in wanted.items():
+        if other != policy:
+            fix = policy.overrides(
+                other.device_type or device_type, dtype_name(other.dtype)
+            )
             yield (
-                f'model.precision is {policy}, and the config has the variable '
-                f'{name}={value}, which does not change it. Remove the variable, or '
-                f'add --cfg-options {fix(value)}.'
+                f'model.precision is {policy}, and the variable {name}='
+                f'{config[name]} at the top of the config does not change it. Remove '
+                f'the variable and, if you mean {other}, add --cfg-options {fix}.'
             )
 
 

@@ -91,31 +91,22 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         own = ' '.join(filter(None, (self.device_type, self.dtype)))
         raise PrecisionError(
             f'model.precision is {policy}, and optim_wrapper says {own}. '
-            f'Add --cfg-options {self._options_to_follow(policy)}'
-            f'{self._options_to_lead(policy)}.'
+            f'Add --cfg-options {" or --cfg-options ".join(self._fixes(policy))}.'
         )
 
-    @staticmethod
-    def _options_to_follow(policy: PrecisionPolicy) -> str:
-        if policy.dtype == torch.float32:
-            return 'optim_wrapper.dtype=float32'
-        return (
-            f'optim_wrapper.device_type={policy.device_type} '
-            f'optim_wrapper.dtype={dtype_name(policy.dtype)}'
-        )
-
-    def _options_to_lead(self, policy: PrecisionPolicy) -> str:
+    def _fixes(self, policy: PrecisionPolicy) -> Iterator[str]:
+        """Overrides that give this wrapper the model's precision, or the reverse."""
+        dtype = dtype_name(policy.dtype)
+        if dtype == 'float32':
+            yield 'optim_wrapper.dtype=float32'
+        else:
+            yield (
+                f'optim_wrapper.device_type={policy.device_type} '
+                f'optim_wrapper.dtype={dtype}'
+            )
         device_type = self.device_type or policy.device_type
-        if device_type is None:
-            return ''
-        # mmengine does not merge keys into None: such a value is replaced.
-        replace = 'model.precision._delete_=True ' if policy.device_type is None else ''
-        return (
-            f" to take the model's, or --cfg-options {replace}"
-            f'model.precision.device_type={device_type} '
-            f'model.precision.dtype={self.dtype or dtype_name(policy.dtype)} '
-            "to take the optimizer's"
-        )
+        if device_type is not None:
+            yield policy.model_overrides(device_type, self.dtype or dtype)
 
     def bind(self, model: nn.Module) -> None:
         """Check against ``model``, and prepare the loss scale if it trains in float16.
@@ -232,8 +223,7 @@ def resolve_optim_wrapper(optim_wrapper_cfg: dict, model: nn.Module) -> dict:
             'optim_wrapper.type=AmpOptimWrapper (--amp sets it) asks for mixed '
             'precision, and model.precision is float32. Leave --amp out and set '
             'optim_wrapper.type=RFDETRAmpOptimWrapper, or add --cfg-options '
-            'model.precision._delete_=True model.precision.device_type=cuda '
-            'model.precision.dtype=bfloat16.'
+            f'{policy.overrides("cuda", "bfloat16")}.'
         )
     if cfg.pop('use_fsdp', False):
         raise PrecisionError(

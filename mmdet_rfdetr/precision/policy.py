@@ -134,8 +134,9 @@ class PrecisionPolicy:
             hint = ''
             if device.type in AUTOCAST_DEVICES:
                 name = 'bfloat16' if device.type == 'cpu' else dtype_name(self.dtype)
-                hint = f' For {name} on this device add --cfg-options ' + options(
-                    device_type=device.type, dtype=name
+                hint = (
+                    f' For {name} on this device add --cfg-options '
+                    f'{self.overrides(device.type, name)}'
                 )
             print_log(
                 f'model.precision is {self}, and the model runs on {device.type}: '
@@ -148,8 +149,8 @@ class PrecisionPolicy:
             raise PrecisionError(
                 f'model.precision is {self}, and {torch.cuda.get_device_name(device)} '
                 'has no native bfloat16. Choose float16 with --cfg-options '
-                f'{options(dtype="float16")}, or float32 with --cfg-options '
-                f'{options(dtype="float32")}.'
+                f'{self.overrides("cuda", "float16")}, or float32 with --cfg-options '
+                f'{self.overrides("cuda", "float32")}.'
             )
         return self.dtype
 
@@ -197,6 +198,22 @@ class PrecisionPolicy:
             return 'float32'
         return f'{device.type} {dtype_name(dtype)}'
 
+    def model_overrides(self, device_type: str, dtype: str) -> str:
+        """Command-line overrides that give the model another policy."""
+        # mmengine does not merge keys into None: such a value has to be replaced.
+        replace = 'model.precision._delete_=True ' if self.device_type is None else ''
+        return (
+            f'{replace}model.precision.device_type={device_type} '
+            f'model.precision.dtype={dtype}'
+        )
+
+    def overrides(self, device_type: str, dtype: str) -> str:
+        """The same for the model and for the optimizer wrapper."""
+        return (
+            f'{self.model_overrides(device_type, dtype)} '
+            f'optim_wrapper.device_type={device_type} optim_wrapper.dtype={dtype}'
+        )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PrecisionPolicy):
             return NotImplemented
@@ -219,15 +236,6 @@ class PrecisionPolicy:
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.bfloat16`` -> ``'bfloat16'``, as configs spell it."""
     return str(dtype).removeprefix('torch.')
-
-
-def options(**keys: str) -> str:
-    """Command-line overrides that set ``keys`` of the model and of the optimizer."""
-    return ' '.join(
-        f'{owner}.{key}={value}'
-        for owner in ('model.precision', 'optim_wrapper')
-        for key, value in keys.items()
-    )
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
