@@ -11,9 +11,10 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    # Here and not in custom_hooks, a list, which a config that inherits replaces.
+    precision=dict(type='RFDETRPrecisionHook'),
 )
 custom_hooks = [
-    dict(type='RFDETRPrecisionHook'),
     dict(type='RFDETREMAHook', decay=0.993, tau=100),
 ]
 env_cfg = dict(
