@@ -3,15 +3,22 @@
 Nothing here knows a model; it is all about state dicts, names and tensors.
 """
 
+from .convert import convert_checkpoint
 from .errors import CheckpointError, UntrustedCheckpointError
 from .hooks import register_backbone_adapter, register_state_dict_adapter
+from .loading import load_checkpoint_file, trust_checkpoint
 from .names import from_official, to_official
+from .saving import save_checkpoint_file
 
 __all__ = [
     'CheckpointError',
     'UntrustedCheckpointError',
+    'convert_checkpoint',
     'from_official',
+    'load_checkpoint_file',
     'register_backbone_adapter',
     'register_state_dict_adapter',
+    'save_checkpoint_file',
     'to_official',
+    'trust_checkpoint',
 ]

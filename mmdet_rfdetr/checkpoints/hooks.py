@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from .fit import fit_backbone, fit_model, fits_exactly
-
-INFO_KEY = 'rfdetr'
-"""Where a state dict's metadata holds what the file says about itself."""
+from .layout import INFO_KEY
 
 
 def register_state_dict_adapter(model: nn.Module) -> None:

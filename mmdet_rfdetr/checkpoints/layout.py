@@ -1,0 +1,170 @@
+"""What lies around the weights in a checkpoint file: official layout and mmengine's.
+
+An official file holds ``model`` and ``args`` (a namespace or a dict), a Lightning file
+``state_dict`` with prefixed names. mmengine reads ``state_dict`` and ``meta``. What an
+official file says about itself travels with the weights, in the metadata that torch
+attaches to a state dict, since that is all that reaches a model; what only the
+official package reads waits in ``meta`` for the way back.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from . import coco
+from .names import VIT, is_official, is_own
+
+INFO_KEY = 'rfdetr'
+"""Where metadata of a state dict, and ``meta``, hold what is RF-DETR's."""
+
+_EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
+_LIGHTNING_PREFIXES = ('model.', '_orig_mod.')
+_ENCODER_HEAD = re.compile(r'transformer\.enc_output\.\d+\.weight')
+
+
+def to_mmengine_layout(checkpoint: dict) -> dict:
+    """Bring an RF-DETR checkpoint into mmengine's layout; names stay as they are.
+
+    Args:
+        checkpoint: Content of a file.
+
+    Returns:
+        ``state_dict``, an OrderedDict with the file's information in its metadata,
+        and ``meta``, besides what an own checkpoint holds more. A checkpoint of
+        another model comes back unchanged.
+
+    Raises:
+        CheckpointError: it holds LoRA adapters.
+    """
+    weights = _official_weights(checkpoint)
+    if weights is not None:
+        return _from_official_layout(checkpoint, weights)
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    if not (isinstance(state_dict, dict) and is_own(state_dict)):
+        return checkpoint
+    if state_dict is checkpoint:
+        checkpoint = {'meta': {}}
+    info = {'class_names': class_names(checkpoint.get('meta', {}))}
+    return {**checkpoint, 'state_dict': attach_info(state_dict, info)}
+
+
+def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
+    """Bring weights with official names into the layout of an official file.
+
+    Args:
+        state_dict: Official names to tensors.
+        meta: As in mmengine's layout. Arguments that came from an official file are
+            given back; otherwise those that its loader reads are made.
+
+    Returns:
+        ``model`` and ``args``, and what else an official file brought.
+    """
+    kept = dict(meta.get(INFO_KEY, {}))
+    args = kept.pop('args', None)
+    if args is None:
+        groups = len({name for name in state_dict if _ENCODER_HEAD.fullmatch(name)})
+        kernel = state_dict[VIT + 'embeddings.patch_embeddings.projection.weight']
+        args = {
+            'num_queries': len(state_dict['refpoint_embed.weight']) // groups,
+            'group_detr': groups,
+            'patch_size': kernel.shape[-1],
+            'segmentation_head': 'segmentation_head.bias' in state_dict,
+        }
+        if names := class_names(meta):
+            args['class_names'] = names
+    return {'model': dict(state_dict), 'args': args, **kept}
+
+
+def class_names(meta: Mapping) -> list[str] | None:
+    """Return the class names that mmengine's ``meta`` holds, None without any.
+
+    Args:
+        meta: As in mmengine's layout.
+    """
+    return _as_names(meta.get('dataset_meta', {}).get('classes'))
+
+
+def attach_info(
+    state_dict: Mapping[str, Tensor], info: Mapping
+) -> OrderedDict[str, Tensor]:
+    """Attach to weights what their file says about itself.
+
+    Args:
+        state_dict: Names to tensors.
+        info: Replaces nothing that is attached already.
+
+    Returns:
+        A copy; the tensors are the same.
+    """
+    attached = OrderedDict(state_dict)
+    metadata = OrderedDict(getattr(state_dict, '_metadata', {}))
+    root = metadata.get('', {})
+    metadata[''] = {**root, INFO_KEY: {**info, **root.get(INFO_KEY, {})}}
+    attached._metadata = metadata
+    return attached
+
+
+def attached_info(state_dict: Mapping[str, Tensor]) -> Mapping:
+    """Return what :func:`attach_info` attached, nothing without it.
+
+    Args:
+        state_dict: Names to tensors.
+    """
+    return getattr(state_dict, '_metadata', {}).get('', {}).get(INFO_KEY, {})
+
+
+def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
+    """The state dict with official names, wherever the file keeps it."""
+    for place in (checkpoint.get('model'), checkpoint.get('state_dict'), checkpoint):
+        if not isinstance(place, dict):
+            continue
+        names = [name for name in place if isinstance(name, str)]
+        prefix = ''
+        for part in _LIGHTNING_PREFIXES:
+            if any(name.startswith(prefix + part) for name in names):
+                prefix += part
+        inner = {
+            name.removeprefix(prefix): place[name]
+            for name in names
+            if name.startswith(prefix)
+        }
+        if is_official(inner):
+            return inner
+    return None
+
+
+def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> dict:
+    args = _as_dict(checkpoint.get('args', checkpoint.get('hyper_parameters')))
+    config = _as_dict(checkpoint.get('model_config'))
+    names = _as_names(args.get('class_names'))
+    info = {'class_names': names}
+    for key in ('num_queries', 'group_detr'):
+        # Files of the newest writer keep these two in the model's configuration.
+        info[key] = _as_int(args.get(key, config.get(key)))
+    extras = {key: checkpoint[key] for key in _EXTRAS if key in checkpoint}
+    meta = {INFO_KEY: {'args': args, **extras}}
+    if not names and len(weights['class_embed.bias']) == coco.NUM_ID_ROWS:
+        names = coco.label_names()
+    if names:
+        meta['dataset_meta'] = {'classes': tuple(names)}
+    return {'state_dict': attach_info(weights, info), 'meta': meta}
+
+
+def _as_dict(args) -> dict:
+    return (
+        dict(args) if isinstance(args, Mapping) else dict(getattr(args, '__dict__', {}))
+    )
+
+
+def _as_int(value) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _as_names(names) -> list[str] | None:
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, (list, tuple)):
+        return None
+    return [name for name in names if isinstance(name, str)] or None

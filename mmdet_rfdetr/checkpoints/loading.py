@@ -1,0 +1,152 @@
+"""Reading checkpoint files without running code that they contain."""
+
+import json
+import logging
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+
+from .errors import CheckpointError, UntrustedCheckpointError
+from .layout import INFO_KEY, attach_info, to_mmengine_layout
+from .safe_pickle import harmless_classes
+
+_trusted = ContextVar('trusted', default=False)
+
+_ZIP = b'PK\x03\x04'
+_PICKLE = b'\x80'  # a file in the format of torch before 1.6
+
+
+@contextmanager
+def trust_checkpoint() -> Iterator[None]:
+    """Let checkpoints run code while they are loaded, for files one made oneself.
+
+    It is what ``--trust-checkpoint`` of the tools turns on, and the only way around
+    the refusal of unknown classes.
+    """
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def load_checkpoint_file(filename: str, map_location=None) -> dict:
+    """Load a checkpoint file of any kind; official ones get mmengine's layout.
+
+    Args:
+        filename: Path of a ``.safetensors`` file or of one that ``torch.save`` wrote.
+        map_location: As in :func:`torch.load`; None loads to the CPU.
+
+    Returns:
+        For RF-DETR files ``state_dict`` (under the names it had) and ``meta``. Other
+        files come as they are, a bare state dict included.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UntrustedCheckpointError: it names classes that weights do not need; none of
+            its code has run.
+        CheckpointError: it is damaged, or no checkpoint.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        kind = 'is a folder' if path.is_dir() else 'does not exist'
+        raise FileNotFoundError(
+            f'{path} {kind}: give the path of a checkpoint file (paths start from '
+            f'{Path.cwd()}).'
+        )
+    if path.suffix == '.safetensors':
+        checkpoint = _load_safetensors(path, map_location)
+    else:
+        checkpoint = _load_pickle(path, map_location)
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'{path} holds a {type(checkpoint).__name__} and no checkpoint: give a '
+            'file with a state dict.'
+        )
+    return to_mmengine_layout(checkpoint)
+
+
+def _load_pickle(path: Path, map_location):
+    with path.open('rb') as file:
+        head = file.read(16)
+    if not head:
+        raise CheckpointError(f'{path} is empty: get the file again.')
+    if head.startswith(_ZIP) and not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f'{path} is incomplete, its end is missing ({path.stat().st_size} bytes '
+            'are there): get the file again.'
+        )
+    if not head.startswith((_ZIP, _PICKLE)):
+        raise CheckpointError(
+            f'{path} is no checkpoint, it starts with {head!r}: give a file that '
+            'torch.save wrote, or a .safetensors file.'
+        )
+    trusted = _trusted.get()
+    if trusted:
+        print_log(
+            f'{path} is trusted: code in it may run while it is loaded.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    try:
+        with harmless_classes():
+            return torch.load(
+                path, map_location=map_location or 'cpu', weights_only=not trusted
+            )
+    except pickle.UnpicklingError as error:
+        raise UntrustedCheckpointError(
+            f'{path} was refused and nothing in it has run: weights do not need '
+            f'{_refused_object(error)}. If you made the file yourself, load it with '
+            '--trust-checkpoint (in Python: with trust_checkpoint()).'
+        ) from None
+    except (EOFError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _load_safetensors(path: Path, map_location) -> dict:
+    from safetensors import SafetensorError, safe_open
+
+    if not isinstance(map_location, (str, torch.device, type(None))):
+        raise CheckpointError(
+            f'map_location={map_location!r} does not work for {path}: name a device.'
+        )
+    try:
+        with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+            metadata = file.metadata() or {}
+            state_dict = OrderedDict(
+                (name, file.get_tensor(name))
+                for name in file.keys()  # noqa: SIM118
+            )
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+    stored = json.loads(metadata.get(INFO_KEY, '{}'))
+    if 'official' in stored:
+        return {'model': state_dict, **stored['official']}
+    state_dict = attach_info(state_dict, stored.get('info', {}))
+    return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return CheckpointError(
+        f'{path} cannot be read ({reason}): if it is cut off or damaged, get the file '
+        'again.'
+    )
+
+
+def _refused_object(error: pickle.UnpicklingError) -> str:
+    """The name of what torch did not want to make, from its long message."""
+    message = str(error)
+    named = re.search(r'GLOBAL (\S+)', message)
+    if named is not None:
+        return named[1] if '.' in named[1] else f'builtins.{named[1]}'
+    reason = re.search(r'WeightsUnpickler error:\s*(.+)', message)
+    return f'what it holds ({reason[1] if reason else message})'
