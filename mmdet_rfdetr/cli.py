@@ -11,7 +11,8 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import distributed
 
-from mmdet_rfdetr import checkpoints, config
+from mmdet_rfdetr import config
+from mmdet_rfdetr.checkpoints import loading
 
 
 def build_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -118,7 +119,7 @@ def run(
         action: Called with the runner, for example ``Runner.train``.
         trust_checkpoint: Whether checkpoints may run code while they are loaded.
     """
-    trust = checkpoints.trust_checkpoint if trust_checkpoint else nullcontext
+    trust = loading.trust_checkpoint if trust_checkpoint else nullcontext
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     try:
         with trust():

@@ -272,11 +272,31 @@ def train_data_parallel_on_cpu() -> str | None:
     return "No accelerator: mmengine's data-parallel training takes one for granted."
 
 
+def silence_unused_file_client() -> str | None:
+    """Keep mmengine from warning about a deprecated class that only itself makes.
+
+    Its checkpoint hook makes a ``FileClient`` in every run, to be compatible with
+    settings that nobody gave, and making one logs two deprecation warnings.
+
+    Returns:
+        The reason, or None with an mmengine that no longer has the class.
+    """
+    if importlib.util.find_spec('mmengine.fileio.file_client') is None:
+        return None
+
+    from mmengine.fileio import file_client
+
+    # These two warnings are all that the module ever logs.
+    file_client.print_log = lambda *args, **kwargs: None
+    return "mmengine's checkpoint hook makes, unused, what mmengine deprecates."
+
+
 _FIXES = (
     stub_compiled_ops,
     replace_pkg_resources,
     load_checkpoints_safely,
     train_data_parallel_on_cpu,
+    silence_unused_file_client,
 )
 _active: dict[str, str] = {}
 

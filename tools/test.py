@@ -63,7 +63,7 @@ def main() -> None:
             runner.test_evaluator.metrics.append(dump)
         runner.test()
 
-    cli.run(cfg, test)
+    cli.run(cfg, test, trust_checkpoint=args.trust_checkpoint)
 
 
 def use_test_time_augmentation(cfg: Config) -> None:

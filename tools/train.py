@@ -53,7 +53,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
-    cli.run(cfg, Runner.train)
+    cli.run(cfg, Runner.train, trust_checkpoint=args.trust_checkpoint)
 
 
 if __name__ == '__main__':
