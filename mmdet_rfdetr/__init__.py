@@ -19,7 +19,6 @@ from mmdet_rfdetr import (  # noqa: E402, F401
     precision,
     training,
 )
-
 from mmdet_rfdetr.image_size import set_image_size  # noqa: E402
 
 __all__ = ['config', 'set_image_size']

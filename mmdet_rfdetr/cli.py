@@ -13,6 +13,7 @@ from torch import distributed
 
 from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
+from mmdet_rfdetr.image_size import image_sizes, set_image_size
 
 
 def build_parser(description: str, example: str) -> argparse.ArgumentParser:
