@@ -1,59 +1,38 @@
-import re
-
 import pytest
 import torch
-from mmdet.registry import MODEL_WRAPPERS
+from mmdet.registry import MODEL_WRAPPERS, MODELS
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+import mmdet_rfdetr
+from mmdet_rfdetr.checkpoints.names import from_official
 from mmdet_rfdetr.training import optim_constructor
-from mmdet_rfdetr.training.optim_constructor import is_undecayed
+from mmdet_rfdetr.training.optim_constructor import (
+    RFDETROptimWrapperConstructor,
+    is_undecayed,
+)
 
 from ..fixtures import load_json, needs_fixtures
-
-CASES = ('nano', 'medium', 'seg_nano')
-VIT = 'backbone.0.encoder.encoder.'
-
-# Official name to ours, the first match; what is stacked or packed in our model
-# has one name for several official ones.
-NAMES = [
-    (rf'{VIT}embeddings\.patch_embeddings\.projection\.', 'backbone.patch_embed.'),
-    (rf'{VIT}embeddings\.position_embeddings', 'backbone.pos_embed'),
-    (rf'{VIT}embeddings\.', 'backbone.'),
-    (
-        rf'{VIT}encoder\.layer\.(\d+)\.attention\.attention\.(?:query|key|value)\.',
-        r'backbone.blocks.\1.attn.qkv.',
-    ),
-    (
-        rf'{VIT}encoder\.layer\.(\d+)\.attention\.output\.dense\.',
-        r'backbone.blocks.\1.attn.proj.',
-    ),
-    (
-        rf'{VIT}encoder\.layer\.(\d+)\.(layer_scale\d)\.lambda1',
-        r'backbone.blocks.\1.\2',
-    ),
-    (rf'{VIT}encoder\.layer\.', 'backbone.blocks.'),
-    (rf'{VIT}layernorm\.', 'backbone.norm.'),
-    (r'backbone\.0\.projector\.stages\.(\d+)\.0\.', r'neck.stages.\1.c2f.'),
-    (r'backbone\.0\.projector\.stages\.(\d+)\.1\.', r'neck.stages.\1.norm.'),
-    (r'transformer\.enc_output\.\d+\.', 'query_selection.fc.'),
-    (r'transformer\.enc_output_norm\.\d+\.', 'query_selection.norm.'),
-    (r'transformer\.enc_out_class_embed\.\d+\.', 'query_selection.fc_cls.'),
-    (r'transformer\.enc_out_bbox_embed\.\d+\.layers\.', 'query_selection.fc_reg.'),
-    (r'transformer\.decoder\.', 'decoder.'),
-    (r'refpoint_embed\.weight', 'reference_embedding'),
-    (r'query_feat\.weight', 'query_embedding'),
-    (r'class_embed\.', 'bbox_head.fc_cls.'),
-    (r'bbox_embed\.layers\.', 'bbox_head.fc_reg.'),
-    (r'segmentation_head\.', 'mask_head.'),
-]
+from . import tiny
 
 
-def our_name(official):
-    for pattern, replacement in NAMES:
-        if re.match(pattern, official):
-            return re.sub(pattern, replacement, official, count=1)
-    raise KeyError(official)
+def official_settings(case, key):
+    """The official ``lr`` or ``weight_decay`` of each of our parameters.
+
+    Packing and stacking of parameters also packs their settings, which have to be
+    the same then.
+    """
+    params = load_json(f'{case}/optim')['params']
+    ours = from_official(
+        {
+            name: torch.full((13, 1), params[name][key], dtype=torch.float64)
+            for name in params
+        }
+    )
+    del ours['backbone.mask_token']  # here a buffer; a parameter without gradient there
+    assert all((values == values.flatten()[0]).all() for values in ours.values())
+    return {name: values.flatten()[0].item() for name, values in ours.items()}
 
 
 class Skeleton(nn.Module):
@@ -71,12 +50,6 @@ class Skeleton(nn.Module):
             module.register_parameter(leaf, nn.Parameter(torch.zeros(1)))
         self.backbone.out_indices = out_indices
         self.precision = None
-
-
-def skeleton(case='nano'):
-    official = load_json(f'{case}/optim')['params']
-    names = {our_name(name) for name in official if 'mask_token' not in name}
-    return Skeleton(sorted(names))
 
 
 def optim_cfg(**paramwise_cfg):
@@ -102,23 +75,41 @@ def settings(model, optim_wrapper):
     }
 
 
-@needs_fixtures
-@pytest.mark.parametrize('case', CASES)
-def test_every_parameter_has_the_official_rate_and_decay(case):
-    official = load_json(f'{case}/optim')
-    model = skeleton(case)
+def assert_official(case, model):
+    """Compare the groups of ``model`` with those of the official one."""
     optim_wrapper = build_optim_wrapper(model, optim_cfg())
     ours = settings(model, optim_wrapper)
-    compared = set()
-    for name, expected in official['params'].items():
-        if 'mask_token' in name:  # a parameter without gradient there, a buffer here
-            continue
-        rate, decay = ours[our_name(name)]
-        assert rate == pytest.approx(expected['lr'], rel=1e-12), name
-        assert decay == expected['weight_decay'], name
-        compared.add(our_name(name))
-    assert compared == set(ours) == {name for name, _ in model.named_parameters()}
-    assert len(optim_wrapper.optimizer.param_groups) == len(official['groups']) == 28
+    assert set(ours) == {name for name, _ in model.named_parameters()}
+    rates = {name: rate for name, (rate, _) in ours.items()}
+    assert rates == pytest.approx(official_settings(case, 'lr'), rel=1e-12)
+    decays = {name: decay for name, (_, decay) in ours.items()}
+    assert decays == official_settings(case, 'weight_decay')
+    groups = load_json(f'{case}/optim')['groups']
+    assert len(optim_wrapper.optimizer.param_groups) == len(groups) == 28
+
+
+@needs_fixtures
+@pytest.mark.parametrize('case', ['nano', 'medium', 'seg_nano'])
+def test_every_parameter_has_the_official_rate_and_decay(case):
+    assert_official(case, Skeleton(official_settings(case, 'lr')))
+
+
+@needs_fixtures
+@pytest.mark.parametrize('case', ['nano', 'medium'])
+def test_the_shipped_configs_have_the_official_rates(case):
+    cfg = Config.fromfile(mmdet_rfdetr.config(f'rfdetr_{case}_coco.py'))
+    assert {
+        key: cfg.optim_wrapper[key]
+        for key in ('constructor', 'paramwise_cfg', 'optimizer')
+    } == dict(
+        constructor='RFDETROptimWrapperConstructor',
+        paramwise_cfg=RFDETROptimWrapperConstructor.DEFAULTS,
+        optimizer=optim_cfg()['optimizer'],
+    )
+    cfg.model.pop('data_preprocessor')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert_official(case, model)
 
 
 def names(depth):
@@ -220,3 +211,11 @@ def test_layer_scale_is_decayed_and_other_families_decay_norms():
     assert not is_undecayed('decoder.layers.0.norm1.bias')
     assert not is_undecayed('neck.stages.0.norm.weight')
     assert is_undecayed('backbone.blocks.3.attn.proj.bias')
+
+
+@pytest.mark.parametrize(('stages', 'frozen'), [(-1, 0), (0, 4), (1, 18), (2, 34)])
+def test_frozen_stages_of_the_backbone_are_not_optimised(stages, frozen):
+    model = tiny.model(frozen_stages=stages)
+    ours = settings(model, build_optim_wrapper(model, optim_cfg()))
+    assert len(ours) == len(list(model.parameters())) - frozen
+    assert set(ours) == {n for n, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,149 @@
+"""All parts of the recipe together, in a run of mmengine's Runner."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from . import tiny
+from .test_val_loss import MMDETS_ORDER, loader
+
+TRAIN = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(tiny.SIZE, tiny.SIZE), keep_ratio=False),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+
+
+def cfg(folder, work_dir, **changes):
+    train = loader(folder, TRAIN, batch_size=1)
+    train['dataset'].update(test_mode=False)
+    train['sampler'].update(shuffle=True)
+    base = dict(
+        default_scope='mmdet',
+        model=tiny.model_cfg(frozen_stages=1, drop_path_rate=0.1),
+        work_dir=str(work_dir),
+        experiment_name=work_dir.name,
+        train_dataloader=train,
+        val_dataloader=loader(folder, MMDETS_ORDER),
+        val_evaluator=dict(
+            type='CocoMetric', ann_file=str(folder / 'annotations.json'), metric='bbox'
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        val_cfg={},
+        optim_wrapper=dict(
+            constructor='RFDETROptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
+            clip_grad=dict(max_norm=0.1),
+            accumulative_counts=2,
+        ),
+        param_scheduler=dict(
+            type='RFDETRLR', preset='cosine', warmup=1, convert_to_iter_based=True
+        ),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(type='CheckpointHook', interval=1, save_best='loss'),
+        ),
+        custom_hooks=[
+            dict(type='RFDETREMAHook', evaluate_base=True),
+            dict(type='RFDETRDropScheduleHook'),
+            dict(type='RFDETRValLossHook'),
+        ],
+        randomness=dict(seed=0),
+    )
+    return Config(copy.deepcopy(dict(base, **changes)))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('recipe')
+    tiny.write_coco(folder / 'data', count=9)
+    runner = Runner.from_cfg(cfg(folder / 'data', folder / 'work'))
+    rates = []
+    stock = runner.call_hook
+
+    def call_hook(name, **kwargs):
+        stock(name, **kwargs)
+        if name == 'before_train_iter':
+            rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    runner.call_hook = call_hook
+    start = copy.deepcopy(runner.model.state_dict())
+    runner.train()
+    return folder, runner, start, rates
+
+
+def test_rates_follow_the_schedule(trained):
+    _, runner, _, rates = trained
+    (scheduler,) = runner.param_schedulers
+    # Four epochs of nine batches, two of which make a step: some cross epochs.
+    assert scheduler.total_steps == 18
+    assert scheduler.warmup_steps == 4
+    expected = [1e-4 * scheduler.factor(iteration // 2) for iteration in range(36)]
+    assert rates == pytest.approx(expected)
+    assert expected[0] == 0 and expected[8] == 1e-4
+
+
+def test_frozen_parameters_stay_and_all_others_move(trained):
+    _, runner, start, _ = trained
+    groups = runner.optim_wrapper.optimizer.param_groups
+    optimised = {id(p) for group in groups for p in group['params']}
+    for name, parameter in runner.model.named_parameters():
+        frozen = name.startswith(
+            (
+                'backbone.patch_embed',
+                'backbone.cls',
+                'backbone.pos',
+                'backbone.blocks.0',
+            )
+        )
+        assert (id(parameter) in optimised) is not frozen, name
+        if frozen:
+            assert torch.equal(parameter, start[name]), name
+        elif not name.endswith('qkv.bias'):  # keys have no gradient but rounding
+            assert not torch.equal(parameter, start[name]), name
+
+
+def test_validation_logs_losses_and_both_sets_of_weights(trained):
+    _, runner, _, _ = trained
+    logged = runner.message_hub.log_scalars
+    for name in ('val/loss', 'val/d0.loss_cls', 'val/coco/bbox_mAP'):
+        assert name in logged
+    assert 'val/base/coco/bbox_mAP' in logged
+
+
+def test_drop_path_is_spread(trained):
+    _, runner, _, _ = trained
+    blocks = runner.model.backbone.blocks
+    assert [block.drop_path.drop_prob for block in blocks] == pytest.approx([0, 0.1])
+
+
+def test_the_log_has_one_table(trained):
+    folder, _, _, _ = trained
+    (log,) = (folder / 'work').glob('*/*.log')
+    text = log.read_text()
+    assert text.count('encoder embeddings') == 1
+    assert 'Validation of the EMA weights after 18 updates' in text
+
+
+def test_auto_scale_lr_scales_every_group(trained, tmp_path):
+    folder, runner, _, _ = trained
+    scaled = Runner.from_cfg(
+        cfg(
+            folder / 'data',
+            tmp_path / 'scaled',
+            auto_scale_lr=dict(enable=True, base_batch_size=4),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+        )
+    )
+    scaled.train()
+    for one, other in zip(
+        scaled.optim_wrapper.optimizer.param_groups,
+        runner.optim_wrapper.optimizer.param_groups,
+        strict=True,
+    ):
+        assert one['initial_lr'] == pytest.approx(other['initial_lr'] / 4)
