@@ -12,6 +12,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .boxes import EPS, cxcywh_to_xyxy
+from .masks import (
+    MaskFeatures,
+    PointSource,
+    TargetMasks,
+    drawing_order,
+    random_points,
+)
 from .precision import float32_island
 
 
@@ -23,11 +30,13 @@ class Targets:
         labels: (T,) int64 in [0, K).
         boxes: (T, 4) cxcywh normalised to the image.
         counts: number of objects of each image; they sum to T.
+        masks: their masks, for instance segmentation.
     """
 
     labels: Tensor
     boxes: Tensor
     counts: tuple[int, ...]
+    masks: TargetMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Matches:
         rows: (pairs,) matched row of R.
         targets: (pairs,) matched object of T.
         stage_sizes: queries N of each stage; they sum to R.
+        pair_counts: pairs of each image, for each stage.
     """
 
     stages: Tensor
@@ -51,11 +61,19 @@ class Matches:
     rows: Tensor
     targets: Tensor
     stage_sizes: tuple[int, ...]
+    pair_counts: tuple[tuple[int, ...], ...]
 
     def sum_by_stage(self, values: Tensor) -> Tensor:
         """Sum the values of the pairs (pairs,) of each stage: (stages,)."""
         sums = values.new_zeros(len(self.stage_sizes))
         return sums.index_add(0, self.stages, values)
+
+    def of_stage(self, stage: int) -> tuple[Tensor, Tensor]:
+        """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""
+        start = sum(map(sum, self.pair_counts[:stage]))
+        pairs = slice(start, start + sum(self.pair_counts[stage]))
+        first = sum(self.stage_sizes[:stage])
+        return self.rows[pairs] - first, self.targets[pairs]
 
 
 @TASK_UTILS.register_module()
@@ -64,14 +82,21 @@ class RFDETRHungarianAssigner:
 
     The cost of a pair is ``cls_weight`` times a focal classification cost, plus
     ``bbox_weight`` times the L1 distance of the normalised boxes, minus
-    ``iou_weight`` times their GIoU. All costs of a batch are computed together
-    in float32 and brought to the host in one transfer.
+    ``iou_weight`` times their GIoU. For instance segmentation come ``mask_weight``
+    times the cross-entropy and ``dice_weight`` times the dice loss of the masks at
+    random points, which all pairs of a stage share. All costs of a batch are
+    computed together in float32 and brought to the host in one transfer.
 
     Args:
         cls_weight: weight of the classification cost.
         bbox_weight: weight of the L1 cost.
         iou_weight: weight of the GIoU cost.
         alpha: balance of the focal cost.
+        mask_weight: weight of the cross-entropy of the masks.
+        dice_weight: weight of the dice loss of the masks.
+        point_ratio: cells of the predicted mask for each random point.
+        points: source of the random points, called for each stage with the name
+            ``matcher/<stage>`` and the shape (1, P, 2).
     """
 
     def __init__(
@@ -81,11 +106,19 @@ class RFDETRHungarianAssigner:
         bbox_weight: float = 5.0,
         iou_weight: float = 2.0,
         alpha: float = 0.25,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        point_ratio: int = 16,
+        points: PointSource = random_points,
     ) -> None:
         self.cls_weight = cls_weight
         self.bbox_weight = bbox_weight
         self.iou_weight = iou_weight
         self.alpha = alpha
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.point_ratio = point_ratio
+        self.points = points
         self._warned = set()
 
     @torch.no_grad()
@@ -96,6 +129,7 @@ class RFDETRHungarianAssigner:
         stage_sizes: Sequence[int],
         targets: Targets,
         num_groups: int,
+        mask_preds: Sequence[MaskFeatures] | None = None,
     ) -> Matches:
         """Match.
 
@@ -105,12 +139,17 @@ class RFDETRHungarianAssigner:
             stage_sizes: queries of each stage; each divides by ``num_groups``.
             targets: the objects of the B images.
             num_groups: G; every object is matched once in each group of a stage.
+            mask_preds: masks of each stage, to be compared with those of the
+                targets.
 
         Returns:
             The pairs, ``min(queries of a group, objects)`` for each image, group
             and stage.
         """
-        costs = self._costs(cls_scores, bbox_preds, targets).cpu().numpy()
+        costs = self._costs(cls_scores, bbox_preds, targets)
+        if mask_preds is not None:
+            self._add_mask_costs(costs, mask_preds, targets)
+        costs = costs.cpu().numpy()
         offsets = np.cumsum([0, *targets.counts])
         pairs = []
         start = 0
@@ -135,7 +174,14 @@ class RFDETRHungarianAssigner:
             start += size
         joined = np.concatenate([np.empty((4, 0), np.int64), *pairs], axis=1)
         index = torch.from_numpy(joined).to(cls_scores.device)
-        return Matches(*index.unbind(), stage_sizes=tuple(stage_sizes))
+        return Matches(
+            *index.unbind(),
+            stage_sizes=tuple(stage_sizes),
+            pair_counts=tuple(
+                tuple(num_groups * min(size // num_groups, n) for n in targets.counts)
+                for size in stage_sizes
+            ),
+        )
 
     @float32_island()
     def _costs(
@@ -172,6 +218,31 @@ class RFDETRHungarianAssigner:
         giou = intersection.div_(union.clamp(min=EPS))
         giou -= (hull - union).div_(hull.clamp(min=EPS))
         return cost.sub_(giou, alpha=self.iou_weight)
+
+    @float32_island()
+    def _add_mask_costs(
+        self, costs: Tensor, mask_preds: Sequence[MaskFeatures], targets: Targets
+    ) -> None:
+        """Add the costs of the masks to ``costs``, stage by stage."""
+        sizes = [masks.query_features.shape[1] for masks in mask_preds]
+        blocks = costs.split(sizes, dim=1)
+        everyone = torch.arange(sum(targets.counts), device=costs.device)
+        for stage, name in drawing_order(len(mask_preds)):
+            height, width = mask_preds[stage].spatial_features.shape[2:]
+            count = height * width // self.point_ratio
+            points = self.points(f'matcher/{name}', (1, count, 2), costs.device)
+            true = targets.masks.sample(points, everyone)
+            true = pad_images(true, targets.counts).transpose(1, 2)
+            logits = mask_preds[stage].at_points(points)
+
+            # The cross-entropy is softplus(x) - x * y.
+            entropy = F.softplus(logits).sum(2, keepdim=True) - logits @ true
+            blocks[stage].add_(entropy, alpha=self.mask_weight / count)
+            probability = logits.sigmoid_()
+            overlap = probability @ true
+            total = probability.sum(2, keepdim=True) + true.sum(1, keepdim=True)
+            dice = 1 - (2 * overlap + 1) / (total + 1)
+            blocks[stage].add_(dice, alpha=self.dice_weight)
 
     def _replace_non_finite(
         self, costs: np.ndarray, counts: Sequence[int]

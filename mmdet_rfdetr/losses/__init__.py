@@ -6,12 +6,14 @@ that any of them can stand in ``bbox_head.loss_cls``.
 """
 
 from .iou_aware_bce import RFDETRIoUAwareBCELoss
+from .mask_points import RFDETRPointMaskLoss
 from .position_supervised import RFDETRPositionSupervisedLoss
 from .sigmoid_focal import RFDETRSigmoidFocalLoss
 from .varifocal import RFDETRVarifocalLoss
 
 __all__ = [
     'RFDETRIoUAwareBCELoss',
+    'RFDETRPointMaskLoss',
     'RFDETRPositionSupervisedLoss',
     'RFDETRSigmoidFocalLoss',
     'RFDETRVarifocalLoss',

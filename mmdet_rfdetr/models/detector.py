@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
+from ..masks import MaskFeatures
 from ..precision import PrecisionPolicy
 from .decoder import RFDETRDecoder
 from .query_selection import QuerySelection, make_proposals
@@ -34,6 +35,9 @@ class RFDETR(DetectionTransformer):
         bbox_head: config of the head; ``embed_dims`` likewise.
         num_queries: Q, queries of a group.
         num_groups: G, groups in training.
+        mask_head: config of the mask head, for instance segmentation;
+            ``embed_dims`` and ``num_blocks`` follow from the decoder. It goes
+            together with ``bbox_head.loss_mask``.
         precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
             precision in every mode, None for float32.
         train_cfg: see :class:`RFDETRHead`.
@@ -54,6 +58,7 @@ class RFDETR(DetectionTransformer):
         bbox_head: dict,
         num_queries: int,
         num_groups: int,
+        mask_head: dict | None = None,
         precision: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -84,6 +89,17 @@ class RFDETR(DetectionTransformer):
         self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
         self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
+        self.mask_head = None
+        if mask_head is not None:
+            self.mask_head = MODELS.build(
+                dict(mask_head, embed_dims=width, num_blocks=len(self.decoder.layers))
+            )
+        if (self.mask_head is None) != (self.bbox_head.loss_mask is None):
+            raise ValueError(
+                f'mask_head={mask_head} and bbox_head.loss_mask='
+                f'{self.bbox_head.loss_mask} do not go together: give both for '
+                'instance segmentation, neither for detection'
+            )
         register_state_dict_adapter(self)
 
     def _init_layers(self) -> None:
@@ -109,10 +125,22 @@ class RFDETR(DetectionTransformer):
             (B, N, 4) cxcywh normalised to the image, ``aux_outputs`` (the same
             of the layers before the last) and ``enc_outputs`` (of the encoder).
             N is ``num_groups * num_queries`` in training and ``num_queries``
-            otherwise.
+            otherwise. With a mask head also ``pred_masks`` (B, N, h, w) raw; in
+            training these are never computed, and in their place stands a dict
+            of ``spatial_features`` (B, D, h, w), ``query_features`` (B, N, D)
+            and ``bias`` (1,).
         """
         with self.precision.autocast(inputs.device):
             return super().forward(inputs, data_samples, mode)
+
+    def loss(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Compute the loss terms; arguments and result are mmdet's."""
+        outputs, mask_preds = self._outputs(batch_inputs, batch_data_samples)
+        return self.bbox_head.loss(
+            **outputs, batch_data_samples=batch_data_samples, mask_preds=mask_preds
+        )
 
     def predict(
         self,
@@ -121,14 +149,19 @@ class RFDETR(DetectionTransformer):
         rescale: bool = True,
     ) -> SampleList:
         """Detect; arguments and result are mmdet's."""
-        outputs = self.forward_transformer(
-            self.extract_feat(batch_inputs), batch_data_samples
-        )
+        img_feats = self.extract_feat(batch_inputs)
+        outputs = self.forward_transformer(img_feats, batch_data_samples)
+        mask_preds = None
+        if self.mask_head is not None:
+            mask_preds = self.mask_head.last_layer(
+                img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states']
+            )
         results = self.bbox_head.predict(
             outputs['hidden_states'],
             outputs['references'],
             batch_data_samples,
             rescale=rescale,
+            mask_preds=mask_preds,
         )
         return self.add_pred_to_datasample(batch_data_samples, results)
 
@@ -136,21 +169,35 @@ class RFDETR(DetectionTransformer):
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> dict:
         """Compute the raw outputs; see :meth:`forward`."""
-        outputs = self.forward_transformer(
-            self.extract_feat(batch_inputs), batch_data_samples
-        )
+        outputs, mask_preds = self._outputs(batch_inputs, batch_data_samples)
         logits, boxes = self.bbox_head(outputs['hidden_states'], outputs['references'])
-        layers = [
-            dict(pred_logits=layer_logits, pred_boxes=layer_boxes)
-            for layer_logits, layer_boxes in zip(logits, boxes, strict=True)
+        stages = [
+            dict(pred_logits=stage_logits, pred_boxes=stage_boxes)
+            for stage_logits, stage_boxes in zip(
+                [*logits, outputs['enc_outputs_class']],
+                [*boxes, outputs['enc_outputs_coord']],
+                strict=True,
+            )
         ]
-        return dict(
-            layers[-1],
-            aux_outputs=layers[:-1],
-            enc_outputs=dict(
-                pred_logits=outputs['enc_outputs_class'],
-                pred_boxes=outputs['enc_outputs_coord'],
-            ),
+        if mask_preds is not None:
+            for stage, masks in zip(stages, mask_preds, strict=True):
+                stage['pred_masks'] = (
+                    masks.as_dict() if self.training else masks.of_all()
+                )
+        *auxiliary, last, encoder = stages
+        return dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
+
+    def _outputs(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList
+    ) -> tuple[dict, list[MaskFeatures] | None]:
+        """Run all but the box head: its inputs, and the masks of every stage."""
+        img_feats = self.extract_feat(batch_inputs)
+        outputs = self.forward_transformer(img_feats, batch_data_samples)
+        enc_tokens = outputs.pop('enc_tokens')
+        if self.mask_head is None:
+            return outputs, None
+        return outputs, self.mask_head(
+            img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states'], enc_tokens
         )
 
     def pre_transformer(
@@ -217,8 +264,9 @@ class RFDETR(DetectionTransformer):
 
         Returns:
             Inputs of the decoder, ``query`` (B, N, D), ``references`` (B, N, 4) and
-            ``num_groups``; inputs of the head, ``references``, ``num_groups``,
-            ``enc_outputs_class`` (B, g*k, K), ``enc_outputs_coord`` (B, g*k, 4).
+            ``num_groups``; inputs of the heads, ``references``, ``num_groups``,
+            ``enc_outputs_class`` (B, g*k, K), ``enc_outputs_coord`` (B, g*k, 4) and
+            ``enc_tokens`` (B, g*k, D).
         """
         num_groups = self.num_groups if self.training else 1
         proposals, valid = make_proposals(spatial_shapes, valid_sizes, memory.device)
@@ -242,6 +290,7 @@ class RFDETR(DetectionTransformer):
             shared,
             enc_outputs_class=selected['cls_scores'],
             enc_outputs_coord=selected['bbox_preds'],
+            enc_tokens=selected['tokens'],
         )
         return decoder_inputs, head_inputs
 

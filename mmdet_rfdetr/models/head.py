@@ -1,4 +1,4 @@
-"""Class and box outputs, their losses, and the final detections."""
+"""Class and box outputs, the losses of all outputs, and the final detections."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
+from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island
+from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
 
 TEST_CFG_KEYS = ('max_per_img', 'score_thr')
@@ -56,6 +58,8 @@ class RFDETRHead(BaseModule):
         loss_cls: a classification loss of :mod:`mmdet_rfdetr.losses`.
         loss_bbox: an mmdet loss of normalised cxcywh boxes.
         loss_iou: an mmdet loss of normalised xyxy boxes.
+        loss_mask: :class:`mmdet_rfdetr.losses.RFDETRPointMaskLoss`, for a model with
+            a mask head.
         train_cfg: ``assigner``, the matching; needed for the loss only.
         test_cfg: ``max_per_img`` (required) detections an image and, to drop weak
             ones, ``score_thr``.
@@ -73,6 +77,7 @@ class RFDETRHead(BaseModule):
         loss_cls: dict,
         loss_bbox: dict,
         loss_iou: dict,
+        loss_mask: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
@@ -86,6 +91,7 @@ class RFDETRHead(BaseModule):
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
+        self.loss_mask = None if loss_mask is None else MODELS.build(loss_mask)
 
         self.fc_cls = nn.Linear(embed_dims, num_classes)
         self.fc_reg = nn.ModuleList(
@@ -120,6 +126,7 @@ class RFDETRHead(BaseModule):
         enc_outputs_coord: Tensor,
         num_groups: int,
         batch_data_samples: SampleList,
+        mask_preds: list[MaskFeatures] | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss terms of a batch.
 
@@ -130,11 +137,13 @@ class RFDETRHead(BaseModule):
             enc_outputs_coord: (B, N_enc, 4) their boxes, cxcywh.
             num_groups: G groups along the query axes.
             batch_data_samples: samples with ``gt_instances``.
+            mask_preds: masks of each layer and of the encoder, if the model has
+                a mask head.
 
         Returns:
-            Weighted terms: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last
-            layer, with prefix ``d0.`` and so on of the others, with ``enc_`` of
-            the encoder.
+            Weighted terms: ``loss_cls``, ``loss_bbox``, ``loss_iou`` (and with
+            masks ``loss_mask``, ``loss_dice``) of the last layer, with prefix
+            ``d0.`` and so on of the others, with ``enc_`` of the encoder.
         """
         return self.loss_by_feat(
             *self(hidden_states, references),
@@ -143,6 +152,7 @@ class RFDETRHead(BaseModule):
             batch_gt_instances=[s.gt_instances for s in batch_data_samples],
             batch_img_metas=[s.metainfo for s in batch_data_samples],
             num_groups=num_groups,
+            mask_preds=mask_preds,
         )
 
     @float32_island()
@@ -156,6 +166,7 @@ class RFDETRHead(BaseModule):
         batch_gt_instances: InstanceList,
         batch_img_metas: list[dict],
         num_groups: int,
+        mask_preds: list[MaskFeatures] | None = None,
     ) -> dict[str, Tensor]:
         """Match and compute the loss terms of all stages together.
 
@@ -164,9 +175,11 @@ class RFDETRHead(BaseModule):
             all_layers_bbox_preds: (layers, B, N, 4) cxcywh.
             enc_cls_scores: (B, N_enc, K) raw logits.
             enc_bbox_preds: (B, N_enc, 4) cxcywh.
-            batch_gt_instances: ``labels`` and absolute xyxy ``bboxes``.
+            batch_gt_instances: ``labels``, absolute xyxy ``bboxes`` and, if
+                needed, ``masks``.
             batch_img_metas: with ``img_shape``.
             num_groups: G groups along the query axes.
+            mask_preds: masks of each layer and of the encoder.
 
         Returns:
             See :meth:`loss`.
@@ -179,7 +192,7 @@ class RFDETRHead(BaseModule):
 
         targets = self.get_targets(batch_gt_instances, batch_img_metas)
         matches = self.assigner.assign(
-            cls_scores, bbox_preds, stage_sizes, targets, num_groups
+            cls_scores, bbox_preds, stage_sizes, targets, num_groups, mask_preds
         )
         total = bbox_preds.new_tensor(float(num_groups * sum(targets.counts)))
         avg_factor = reduce_mean(total).clamp(min=1)
@@ -197,6 +210,8 @@ class RFDETRHead(BaseModule):
             loss_bbox=self._box_term(self.loss_bbox, boxes, target_boxes, matches),
             loss_iou=self._box_term(self.loss_iou, corners, target_corners, matches),
         )
+        if mask_preds is not None:
+            terms.update(self.loss_mask(mask_preds, targets.masks, matches))
         losses = {}
         for name, sums in terms.items():
             for prefix, value in zip(
@@ -218,6 +233,11 @@ class RFDETRHead(BaseModule):
         self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
     ) -> Targets:
         """Join the objects of all images, boxes normalised by ``img_shape``."""
+        masks = None
+        if self.loss_mask is not None:
+            masks = TargetMasks.from_instances(
+                batch_gt_instances, batch_img_metas, self.fc_cls.weight.device
+            )
         boxes = torch.cat([gt.bboxes for gt in batch_gt_instances])
         counts = tuple(len(gt) for gt in batch_gt_instances)
         sizes = [meta['img_shape'][1::-1] * 2 for meta in batch_img_metas]
@@ -228,6 +248,7 @@ class RFDETRHead(BaseModule):
             labels=torch.cat([gt.labels for gt in batch_gt_instances]),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),
             counts=counts,
+            masks=masks,
         )
 
     def predict(
@@ -236,6 +257,7 @@ class RFDETRHead(BaseModule):
         references: Tensor,
         batch_data_samples: SampleList,
         rescale: bool = True,
+        mask_preds: MaskFeatures | None = None,
     ) -> InstanceList:
         """Detect the objects of a batch by the last layer.
 
@@ -244,7 +266,8 @@ class RFDETRHead(BaseModule):
             references: (B, Q, 4) cxcywh.
             batch_data_samples: samples with ``img_shape`` and, for ``rescale``,
                 ``scale_factor``.
-            rescale: give boxes in pixels of the original image.
+            rescale: give boxes and masks in pixels of the original image.
+            mask_preds: masks of the last layer, if the model has a mask head.
 
         Returns:
             See :meth:`predict_by_feat`.
@@ -255,6 +278,7 @@ class RFDETRHead(BaseModule):
             bbox_preds[0],
             batch_img_metas=[s.metainfo for s in batch_data_samples],
             rescale=rescale,
+            mask_preds=mask_preds,
         )
 
     def loss_and_predict(
@@ -266,6 +290,7 @@ class RFDETRHead(BaseModule):
         num_groups: int,
         batch_data_samples: SampleList,
         rescale: bool = False,
+        mask_preds: list[MaskFeatures] | None = None,
     ) -> tuple[dict[str, Tensor], InstanceList]:
         """Compute losses and the detections of the first group in one pass.
 
@@ -278,13 +303,18 @@ class RFDETRHead(BaseModule):
             enc_outputs_coord,
             num_groups,
             batch_data_samples,
+            mask_preds,
         )
         queries = hidden_states.shape[2] // num_groups
+        last_masks = None
+        if mask_preds is not None:
+            last_masks = mask_preds[-2].first_queries(queries)
         predictions = self.predict(
             hidden_states[:, :, :queries],
             references[:, :queries],
             batch_data_samples,
             rescale=rescale,
+            mask_preds=last_masks,
         )
         return losses, predictions
 
@@ -296,6 +326,7 @@ class RFDETRHead(BaseModule):
         *,
         batch_img_metas: list[dict],
         rescale: bool = True,
+        mask_preds: MaskFeatures | None = None,
     ) -> InstanceList:
         """Turn raw outputs into detections, without suppression of overlaps.
 
@@ -306,12 +337,15 @@ class RFDETRHead(BaseModule):
             cls_scores: (B, Q, K) raw logits.
             bbox_preds: (B, Q, 4) cxcywh.
             batch_img_metas: with ``img_shape`` and, for ``rescale``,
-                ``scale_factor``.
-            rescale: give boxes in pixels of the original image.
+                ``scale_factor``; masks need ``batch_input_shape`` if there is
+                padding and ``ori_shape`` for ``rescale``.
+            rescale: give boxes and masks in pixels of the original image.
+            mask_preds: masks of the Q queries.
 
         Returns:
             For each image ``bboxes`` (n, 4) xyxy in pixels inside the image,
-            ``scores`` (n,) descending and ``labels`` (n,).
+            ``scores`` (n,) descending and ``labels`` (n,). With masks also
+            ``masks``, see :func:`full_size_masks`.
         """
         scores, indices = top_scores(
             cls_scores.sigmoid().flatten(1), self.test_cfg['max_per_img']
@@ -329,8 +363,14 @@ class RFDETRHead(BaseModule):
             result = InstanceData(
                 bboxes=boxes[image], scores=scores[image], labels=labels[image]
             )
+            chosen = queries[image]
             if threshold is not None:
-                result = result[result.scores > threshold]
+                confident = result.scores > threshold
+                result, chosen = result[confident], chosen[confident]
+            if mask_preds is not None:
+                result.masks = full_size_masks(
+                    mask_preds, image, chosen, batch_img_metas[image], rescale=rescale
+                )
             results.append(result)
         return results
 
