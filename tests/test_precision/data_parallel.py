@@ -1,0 +1,22 @@
+"""Train in one of several processes and write down what the model ran in."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from mmengine.runner import Runner
+
+import mmdet_rfdetr  # noqa: F401
+
+from .recorder import recorded
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    with recorded() as seen:
+        Runner.from_cfg(Config.fromfile(folder / 'config.py')).train()
+    states = [str(state) for state, _ in seen]
+    (folder / f'rank{get_rank()}.json').write_text(json.dumps(states))

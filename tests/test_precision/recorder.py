@@ -1,0 +1,31 @@
+"""What autocast does deep inside the model, whoever calls it."""
+
+import contextlib
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook
+
+from mmdet_rfdetr.models.backbone import MLP
+from mmdet_rfdetr.precision import AutocastState
+
+
+@contextlib.contextmanager
+def recorded():
+    """Collect ``(state, dtype of a product)`` of every ViT block that runs."""
+    seen = []
+
+    def note(module, inputs, output):
+        if isinstance(module, MLP):
+            state = AutocastState.now(inputs[0].device.type)
+            seen.append((state, output.dtype))
+
+    handle = register_module_forward_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def expected(dtype: torch.dtype):
+    """The record of a model that runs in ``dtype`` on this CPU."""
+    return AutocastState('cpu', dtype != torch.float32, dtype), dtype
