@@ -52,6 +52,7 @@ class RFDETROptimWrapperConstructor:
     block b and ``N + 1`` for the last norm. ``lr`` and ``weight_decay`` are the
     optimizer's own. Layer scale is decayed. This is the official package's
     (1.11.2) rule. Parameters of equal rate and decay share one optimizer group.
+    On CUDA, AdamW uses its fused kernel unless the config says otherwise.
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer``.
@@ -107,6 +108,8 @@ class RFDETROptimWrapperConstructor:
             model = model.module
         cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
         optimizer_cfg = dict(cfg.pop('optimizer'))
+        if optimizer_cfg['type'] == 'AdamW' and on_cuda(model):
+            optimizer_cfg.setdefault('fused', True)
         parts = self._parts(model, optimizer_cfg['lr'])
         groups = merge_groups(parts, optimizer_cfg['weight_decay'])
         print_log(summary(parts, groups, optimizer_cfg), logger='current')
@@ -147,6 +150,11 @@ class RFDETROptimWrapperConstructor:
                     'model remove optim_wrapper.constructor from the config'
                 )
         return parts
+
+
+def on_cuda(model: nn.Module) -> bool:
+    """Whether all parameters lie on CUDA devices."""
+    return all(parameter.is_cuda for parameter in model.parameters())
 
 
 def part_of(name: str) -> str:

@@ -27,8 +27,8 @@ class RFDETRValLossHook(Hook):
 
     def before_val_epoch(self, runner) -> None:
         """Forget the last validation."""
-        self._sums: dict[str, Tensor] = {}
-        self._images = 0
+        self._names: list[str] = []
+        self._sums: Tensor | float = 0.0
         self._resized = annotations_are_resized(runner.val_dataloader.dataset)
 
     @torch.no_grad()
@@ -51,17 +51,16 @@ class RFDETRValLossHook(Hook):
                 scale = instances.bboxes.new_tensor(sample.scale_factor * 2)
                 instances.bboxes = instances.bboxes * scale
         _, terms = model.parse_losses(model(**data, mode='loss'))
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + value.double() * len(samples)
-        self._images += len(samples)
+        self._names = list(terms)
+        # The images are counted beside the terms, which are then weighted by them.
+        values = torch.stack([*terms.values(), terms['loss'].new_ones(())])
+        self._sums = self._sums + values.cpu().double() * len(samples)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Average over the images of all processes."""
-        counts = next(iter(self._sums.values())).new_tensor([self._images])
-        totals = torch.cat((torch.stack([*self._sums.values()]), counts))
-        all_reduce(totals)
-        means = (totals[:-1] / totals[-1]).tolist()
-        metrics.update(zip(self._sums, means, strict=True))
+        all_reduce(self._sums)
+        means = self._sums[:-1] / self._sums[-1]
+        metrics.update(zip(self._names, means.tolist(), strict=True))
 
 
 def annotations_are_resized(dataset) -> bool:

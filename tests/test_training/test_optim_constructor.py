@@ -219,3 +219,27 @@ def test_frozen_stages_of_the_backbone_are_not_optimised(stages, frozen):
     ours = settings(model, build_optim_wrapper(model, optim_cfg()))
     assert len(ours) == len(list(model.parameters())) - frozen
     assert set(ours) == {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ('cuda', 'cfg', 'fused'),
+    [(False, {}, None), (True, {}, True), (True, dict(fused=False), False)],
+)
+def test_adamw_is_fused_on_cuda_by_default(monkeypatch, cuda, cfg, fused):
+    built = {}
+    monkeypatch.setattr(optim_constructor, 'on_cuda', lambda model: cuda)
+    monkeypatch.setattr(torch.optim.AdamW, '__init__', recorder(built))
+    with pytest.raises(StopIteration):
+        build_optim_wrapper(
+            Skeleton(names(12)),
+            dict(optim_cfg(), optimizer=dict(optim_cfg()['optimizer'], **cfg)),
+        )
+    assert built.get('fused') is fused
+
+
+def recorder(built):
+    def init(self, params, **kwargs):
+        built.update(kwargs)
+        raise StopIteration  # the fused kernel itself needs a device
+
+    return init
