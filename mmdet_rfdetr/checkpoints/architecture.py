@@ -70,9 +70,9 @@ class Architecture:
             patch_size=model['backbone']['patch_size'],
             position_grid=model['backbone']['pos_embed_size'],
             decoder_layers=model['decoder']['num_layers'],
-            decoder_width=model['decoder']['embed_dims'],
-            levels=tuple(model['neck']['scales']),
-            masks='mask_head' in model,
+            decoder_width=model['neck']['out_channels'],
+            levels=tuple(model['neck'].get('scales', ('P4',))),
+            masks=model.get('mask_head') is not None,
             keypoints=False,
         )
 

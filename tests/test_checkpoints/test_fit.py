@@ -1,0 +1,339 @@
+import pytest
+import torch
+
+from mmdet_rfdetr.checkpoints import CheckpointError, coco, from_official
+from mmdet_rfdetr.checkpoints.fit import fit_backbone, fit_model, fits_exactly
+
+from .official import official_sizes, official_state
+
+
+def shapes_of(**sizes):
+    """Names and shapes of a model of this package."""
+    own = from_official(official_sizes(**sizes))
+    return {name: tuple(value.shape) for name, value in own.items()}
+
+
+def reshaped(report):
+    return {entry.name: (entry.before, entry.after) for entry in report.reshaped}
+
+
+def test_official_entries_of_the_same_size_all_fit():
+    official = official_state()
+    entries, report = fit_model(official, shapes_of(), {})
+    assert not (report.reshaped or report.missing or report.unexpected)
+    assert str(report) == (
+        f'Official RF-DETR checkpoint, {len(official)} entries: all fit'
+    )
+    for name, value in from_official(official).items():
+        assert torch.equal(entries[name], value)
+
+
+@pytest.mark.parametrize('official', [True, False])
+def test_everything_that_can_be_fitted_is_fitted_and_listed(official):
+    state = official_state()
+    expected = shapes_of(num_rows=3, num_groups=2, num_queries=4, grid=5)
+    said = {'num_queries': 5, 'group_detr': 3}
+    entries, report = fit_model(
+        state if official else from_official(state), expected, said
+    )
+    assert fits_exactly(entries, expected)
+    assert not (report.missing or report.unexpected)
+    changes = reshaped(report)
+    assert changes['bbox_head.fc_cls.weight'] == ((7, 16), (3, 16))
+    assert changes['query_selection.fc_cls.bias'] == ((3, 7), (2, 3))
+    assert changes['query_selection.fc.weight'] == ((3, 16, 16), (2, 16, 16))
+    assert changes['query_embedding'] == ((3, 5, 16), (2, 4, 16))
+    assert changes['backbone.pos_embed'] == ((1, 10, 8), (1, 26, 8))
+    before = shapes_of()
+    assert set(changes) == {n for n in expected if expected[n] != before[n]}
+    own = from_official(state)
+    table = own['reference_embedding']
+    assert torch.equal(entries['reference_embedding'], table[:2, :4])
+    assert torch.equal(
+        entries['query_selection.fc_cls.weight'],
+        own['query_selection.fc_cls.weight'][:2, :3],
+    )
+    assert torch.equal(
+        entries['bbox_head.fc_cls.bias'], own['bbox_head.fc_cls.bias'][:3]
+    )
+
+
+def test_coco_rows_are_picked_in_every_class_layer():
+    official = official_state(num_rows=91)
+    entries, report = fit_model(official, shapes_of(num_rows=80), {})
+    rows = list(coco.CATEGORY_IDS)
+    for kind in ('weight', 'bias'):
+        torch.testing.assert_close(
+            entries[f'bbox_head.fc_cls.{kind}'], official[f'class_embed.{kind}'][rows]
+        )
+        for group in range(3):
+            torch.testing.assert_close(
+                entries[f'query_selection.fc_cls.{kind}'][group],
+                official[f'transformer.enc_out_class_embed.{group}.{kind}'][rows],
+            )
+    line = str(report).splitlines()[1].split(maxsplit=5)
+    assert line == [
+        'reshaped',
+        'bbox_head.fc_cls.weight',
+        '91x16',
+        '->',
+        '80x16',
+        'rows picked by COCO category id',
+    ]
+
+
+def test_own_class_names_keep_a_file_from_being_taken_for_coco():
+    official = official_state(num_rows=91)
+    info = {'class_names': [f'class {i}' for i in range(90)]}
+    entries, _ = fit_model(official, shapes_of(num_rows=80), info)
+    assert torch.equal(
+        entries['bbox_head.fc_cls.bias'], official['class_embed.bias'][:80]
+    )
+
+
+@pytest.mark.parametrize(
+    ('info', 'first_of_second_group'),
+    [
+        ({'num_queries': 5, 'group_detr': 3}, 5),
+        ({'num_queries': 5}, 5),  # the other number follows
+        ({'group_detr': 3}, 5),
+        ({'num_queries': 15, 'group_detr': 1}, 4),  # contradicts the encoder's heads
+        ({'num_queries': 4}, 4),  # does not divide the table
+        ({}, 4),
+        ({'num_queries': None, 'group_detr': None}, 4),
+    ],
+)
+def test_queries_are_cut_by_group_if_the_file_says_how_many(
+    info, first_of_second_group
+):
+    official = official_state()
+    entries, _ = fit_model(official, shapes_of(num_queries=4), info)
+    rows = official['query_feat.weight']
+    assert torch.equal(entries['query_embedding'][0], rows[:4])
+    assert torch.equal(entries['query_embedding'][1, 0], rows[first_of_second_group])
+
+
+@pytest.mark.parametrize('sizes', [dict(num_queries=6), dict(num_groups=4)])
+def test_more_queries_or_groups_than_the_file_has_are_refused(sizes):
+    with pytest.raises(CheckpointError, match='3 (query )?groups'):
+        fit_model(official_state(), shapes_of(**sizes), {})
+
+
+@pytest.mark.parametrize('unused', [1, 3])
+def test_blocks_that_are_never_run_are_dropped_without_a_word(unused):
+    expected = {
+        name: shape
+        for name, shape in shapes_of().items()
+        if not any(f'blocks.{12 - n}.' in name for n in range(1, unused + 1))
+    }
+    entries, report = fit_model(official_state(), expected, {})
+    assert set(entries) == set(expected)
+    assert str(report).endswith('all fit')
+
+
+def test_a_shallower_vit_is_refused():
+    with pytest.raises(CheckpointError, match='ViT of 11 blocks, the model needs 12'):
+        fit_model(official_state(num_blocks=11), shapes_of(), {})
+
+
+def test_missing_and_unexpected_entries_are_listed():
+    official = official_state()
+    del official['transformer.decoder.norm.bias']
+    for layer in (0, 1):
+        del official[f'transformer.decoder.layers.{layer}.norm2.weight']
+    official['something.else'] = torch.zeros(2)
+    entries, report = fit_model(official, shapes_of(), {})
+    assert 'something.else' in entries, 'a strict load must still see it'
+    lines = [line.split() for line in str(report).splitlines()]
+    assert lines[1:] == [
+        ['missing', 'decoder.norm.bias'],
+        ['missing', 'decoder.layers.{0-1}.norm2.weight'],
+        ['unexpected', 'something.else'],
+    ] or lines[1:] == [
+        ['missing', 'decoder.layers.{0-1}.norm2.weight'],
+        ['missing', 'decoder.norm.bias'],
+        ['unexpected', 'something.else'],
+    ]
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'text'),
+    [
+        (dict(num_layers=3), r'decoder layers 3 \(model: 2\)'),
+        (dict(num_layers=1), r'decoder layers 1 \(model: 2\)'),
+        (dict(patch_size=5), r'patch size 5 \(model: 4\)'),
+        (dict(vit_width=12), r'vit width 12 \(model: 8\)'),
+        (dict(width=20), r'decoder width 20 \(model: 16\)'),
+        (dict(levels=('P3', 'P5')), r'levels P3\+P5 \(model: P4\)'),
+        (dict(num_mask_blocks=2), r'masks yes \(model: no\)'),
+    ],
+)
+def test_another_variant_is_refused_with_both_sizes(sizes, text):
+    with pytest.raises(CheckpointError, match='another variant .*' + text):
+        fit_model(official_state(**sizes), shapes_of(), {})
+
+
+def test_another_variant_is_refused_with_its_config():
+    nano = dict(
+        vit_width=384,
+        patch_size=16,
+        grid=24,
+        width=256,
+        feedforward=8,
+        num_groups=1,
+        num_queries=1,
+    )
+    with pytest.raises(
+        CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
+    ):
+        fit_model(official_sizes(**nano), shapes_of(**{**nano, 'num_layers': 4}), {})
+    nano['grid'] = 25  # the same network for another input size
+    with pytest.raises(
+        CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
+    ):
+        fit_model(official_sizes(**nano), shapes_of(**{**nano, 'num_layers': 4}), {})
+
+
+def test_a_keypoint_file_is_refused_as_such():
+    official = official_state()
+    official['keypoint_embed.layers.0.weight'] = torch.zeros(2, 2)
+    with pytest.raises(CheckpointError, match='a keypoint model.* no keypoint models'):
+        fit_model(official, shapes_of(), {})
+
+
+@pytest.mark.parametrize('sizes', [dict(feedforward=48), dict(samples=4)])
+def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
+    with pytest.raises(CheckpointError, match=r'decoder.layers.0.* has the shape'):
+        fit_model(official_state(**sizes), shapes_of(), {})
+
+
+@pytest.mark.parametrize(
+    ('names', 'text'),
+    [
+        (['conv1.weight', 'bn1.weight'], 'no RF-DETR checkpoint: .* conv1.weight'),
+        (['model', 'args'], 'no RF-DETR checkpoint'),
+        (
+            [
+                'decoder.norm.weight',
+                'bbox_head.fc_cls.weight',
+                'query_embedding.weight',
+            ],
+            'no RF-DETR checkpoint',
+        ),
+        (['blocks.0.ls1.gamma'], 'DINOv2 backbone only.*init_cfg=dict'),
+        (['model.encoder.layer.0.layer_scale1.lambda1'], 'DINOv2 backbone only'),
+    ],
+)
+def test_strangers_are_refused(names, text):
+    with pytest.raises(CheckpointError, match=text):
+        fit_model(dict.fromkeys(names, torch.zeros(2)), shapes_of(), {})
+
+
+# Backbones alone.
+
+
+def backbone_shapes(**sizes):
+    return {
+        name.removeprefix('backbone.'): shape
+        for name, shape in shapes_of(**sizes).items()
+        if name.startswith('backbone.')
+    }
+
+
+def huggingface(prefix='', **sizes):
+    vit = 'backbone.0.encoder.encoder.'
+    return {
+        prefix + name.removeprefix(vit): value
+        for name, value in official_state(**sizes).items()
+        if name.startswith(vit)
+    }
+
+
+def short_names(**sizes):
+    """As transformers 5 keeps them in memory."""
+    renamed = {}
+    for name, value in huggingface(**sizes).items():
+        for long, short in (
+            ('attention.query', 'q_proj'),
+            ('attention.key', 'k_proj'),
+            ('attention.value', 'v_proj'),
+            ('output.dense', 'o_proj'),
+        ):
+            name = name.replace(long, short)
+        renamed[name] = value
+    return renamed
+
+
+def dinov2(**sizes):
+    """The original names."""
+    own = from_official(official_state(**sizes))
+    renamed = {}
+    for name, value in own.items():
+        if name.startswith('backbone.'):
+            name = name.removeprefix('backbone.')
+            name = name.replace('patch_embed.', 'patch_embed.proj.')
+            for index in (1, 2):
+                name = name.replace(f'.layer_scale{index}', f'.ls{index}.gamma')
+            renamed[name] = value
+    return renamed
+
+
+@pytest.mark.parametrize(
+    'file',
+    [
+        pytest.param(dinov2, id='original'),
+        pytest.param(huggingface, id='hugging-face'),
+        pytest.param(lambda **s: huggingface('dinov2.', **s), id='classifier'),
+        pytest.param(short_names, id='transformers-5'),
+        pytest.param(official_state, id='official-rf-detr'),
+        pytest.param(lambda **s: from_official(official_state(**s)), id='own-rf-detr'),
+    ],
+)
+def test_every_backbone_file_gives_the_same_backbone(file):
+    expected = backbone_shapes()
+    entries, report = fit_backbone(file(), expected)
+    own = from_official(official_state())
+    assert set(entries) == set(expected)
+    for name in expected:
+        assert torch.equal(entries[name], own['backbone.' + name]), name
+    assert not (report.reshaped or report.missing or report.unexpected)
+
+
+@pytest.mark.parametrize('file', [dinov2, huggingface])
+def test_patch_kernel_and_position_table_are_resampled(file):
+    entries, report = fit_backbone(file(), backbone_shapes(patch_size=6, grid=5))
+    assert reshaped(report) == {
+        'pos_embed': ((1, 10, 8), (1, 26, 8)),
+        'patch_embed.weight': ((8, 3, 4, 4), (8, 3, 6, 6)),
+    }
+    assert entries['patch_embed.weight'].shape == (8, 3, 6, 6)
+    assert 'patch kernel resampled' in str(report)
+
+
+def test_a_backbone_of_another_width_is_refused():
+    with pytest.raises(CheckpointError, match='has the shape .*8.* needs .*12'):
+        fit_backbone(dinov2(), backbone_shapes(vit_width=12))
+
+
+def test_a_backbone_with_too_few_blocks_is_refused():
+    with pytest.raises(CheckpointError, match='12 blocks, the model needs 13'):
+        fit_backbone(dinov2(), backbone_shapes(num_blocks=13))
+
+
+def test_registers_that_the_backbone_lacks_are_listed():
+    state = {**dinov2(), 'register_tokens': torch.zeros(1, 4, 8)}
+    _, report = fit_backbone(state, backbone_shapes())
+    assert report.unexpected == ['register_tokens']
+
+
+def test_a_missing_mask_token_is_no_matter():
+    state = dinov2()
+    del state['mask_token']
+    entries, report = fit_backbone(state, backbone_shapes())
+    assert entries['mask_token'].shape == (1, 8)
+    assert not report.missing
+
+
+def test_a_file_without_a_vit_is_refused():
+    with pytest.raises(CheckpointError, match='no DINOv2 backbone: .* conv1.weight'):
+        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_shapes())
