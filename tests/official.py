@@ -1,0 +1,269 @@
+"""The official package's side of a comparison; needs ``rfdetr==1.11.2``, not mmdet.
+
+A case is a dict of plain values:
+
+- ``model``: official names of sizes (``hidden_dim``, ``num_queries`` ...) that differ
+  from those of ``config_class``; ``vit`` in it holds sizes of the transformer
+  encoder, which the official package knows for its own variants only;
+- ``config_class``: official configuration to start from, Nano if left out;
+- ``seed``: of weights, images and objects (see :mod:`tests.golden_rule`);
+- ``batch_size`` (height, width) and ``sizes`` of the images, padded to it;
+- ``counts``: objects of each image. With them the case is trained for one step,
+  without them it is evaluated;
+- ``criterion``: official switches of the loss, for training.
+
+``python -m tests.official REQUEST.json ANSWER.npz`` runs the official side in an
+environment of its own: the request is a list of cases, and the answer holds the
+arrays of case i under ``i/<name>``.
+"""
+
+import contextlib
+import json
+import sys
+
+import numpy as np
+import torch
+
+from tests import golden_rule
+
+
+def namespace(case):
+    """The official package's arguments of a case."""
+    from rfdetr import config
+    from rfdetr._namespace import _namespace_from_configs
+
+    model = getattr(config, case.get('config_class', 'RFDETRNanoConfig'))
+    arguments = _namespace_from_configs(
+        model(pretrain_weights=None, device='cpu'),
+        config.TrainConfig(dataset_dir='.', output_dir='.'),
+    )
+    # Any name: it is not read, but None would fetch weights from the network.
+    arguments.pretrain_weights = 'none'
+    changes = {**case.get('model', {}), **case.get('criterion', {})}
+    changes.pop('vit', None)
+    for name, value in changes.items():
+        if not hasattr(arguments, name):
+            raise ValueError(f'the official package has no argument {name!r}')
+        setattr(arguments, name, value)
+    return arguments
+
+
+@contextlib.contextmanager
+def _shrunk_vit(sizes):
+    """Let the official package build a ViT of other sizes than its own."""
+    from rfdetr.models.backbone import dinov2
+
+    original = dinov2.get_config, dinov2.size_to_width
+    if sizes:
+        dinov2.get_config = lambda *args: {**original[0](*args), **sizes}
+        width = sizes.get('hidden_size', original[1]['small'])
+        dinov2.size_to_width = dict.fromkeys(original[1], width)
+    yield
+    dinov2.get_config, dinov2.size_to_width = original
+
+
+def build(case):
+    """Build model, criterion and postprocessing of a case, with rule-made weights."""
+    from rfdetr.models import lwdetr
+
+    arguments = namespace(case)
+    with _shrunk_vit(case.get('model', {}).get('vit')):
+        model = lwdetr.build_model(arguments)
+    model.load_state_dict(
+        {
+            name: torch.from_numpy(
+                golden_rule.weight(name, tuple(value.shape), case['seed'])
+            )
+            if value.dtype == torch.float32
+            else value
+            for name, value in model.state_dict().items()
+        }
+    )
+    criterion, postprocess = lwdetr.build_criterion_and_postprocessors(arguments)
+    return model, criterion, postprocess
+
+
+def batch(case):
+    """Images of a case as the official model takes them."""
+    from rfdetr.utilities.tensors import NestedTensor
+
+    images, mask = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
+    return NestedTensor(torch.from_numpy(images), torch.from_numpy(mask))
+
+
+def run(case):
+    """Evaluate or train a case.
+
+    Returns:
+        Names of stages to arrays, in the order in which data flows.
+    """
+    stages = train(case) if 'counts' in case else evaluate(case)
+    return {
+        name: np.asarray(torch.as_tensor(value).detach())
+        for name, value in stages.items()
+    }
+
+
+@contextlib.contextmanager
+def _selections():
+    """Record the arguments and indices of every top-k."""
+    calls = []
+    topk = torch.topk
+
+    def recording(scores, *args, **kwargs):
+        result = topk(scores, *args, **kwargs)
+        calls.append((scores.detach(), result[1]))
+        return result
+
+    torch.topk = recording
+    yield calls
+    torch.topk = topk
+
+
+def _first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+def evaluate(case):
+    """Every stage from the embeddings to the detections, without gradient."""
+    model, _, postprocess = build(case)
+    model.eval()
+    seen = {}
+
+    def keep(name, module):
+        module.register_forward_hook(
+            lambda module, inputs, output: seen.__setitem__(name, _first(output))
+        )
+
+    def keep_list(name, module):
+        module.register_forward_hook(
+            lambda module, inputs, output: seen.update(
+                {f'{name}_{index}': value for index, value in enumerate(output)}
+            )
+        )
+
+    backbone, transformer = model.backbone[0], model.transformer
+    vit = backbone.encoder.encoder
+    keep('embeddings', vit.embeddings)
+    for index, layer in enumerate(vit.encoder.layer):
+        keep(f'block_{index}', layer)
+    keep_list('backbone', backbone.encoder)
+    keep_list('projector', backbone.projector)
+    decoder = transformer.decoder
+    decoder.register_forward_pre_hook(
+        lambda module, inputs, keywords: seen.update(
+            references=keywords['refpoints_unsigmoid']
+        ),
+        with_kwargs=True,
+    )
+    decoder.ref_point_head.register_forward_hook(
+        lambda module, inputs, output: seen.update(
+            sine_embed=inputs[0], query_pos=output
+        )
+    )
+    for index, layer in enumerate(decoder.layers):
+        keep(f'dec{index}_self_attn', layer.self_attn)
+        keep(f'dec{index}_cross_attn', layer.cross_attn)
+        keep(f'dec{index}_out', layer)
+    transformer.register_forward_hook(
+        lambda module, inputs, output: seen.update(
+            {f'hs_{index}': value for index, value in enumerate(output[0])},
+            memory_ts=output[2],
+            enc_boxes=output[3],
+        )
+    )
+
+    with torch.no_grad(), _selections() as selections:
+        outputs = model(batch(case))
+        sizes = torch.tensor(case['sizes'])
+        detections = postprocess(outputs, sizes)
+    scores, indices = selections[0]
+    seen.update(enc_all_score=scores, enc_topk_index=indices)
+    seen['enc_logits'] = outputs['enc_outputs']['pred_logits']
+    for index, layer in enumerate(outputs['aux_outputs']):
+        seen[f'aux{index}_logits'] = layer['pred_logits']
+        seen[f'aux{index}_boxes'] = layer['pred_boxes']
+    seen['pred_logits'], seen['pred_boxes'] = (
+        outputs['pred_logits'],
+        outputs['pred_boxes'],
+    )
+    for index, image in enumerate(detections):
+        for name in ('scores', 'labels', 'boxes'):
+            seen[f'image{index}_{name}'] = image[name]
+    return seen
+
+
+def train(case):
+    """One training step: selection, outputs, matches, losses, gradients."""
+    model, criterion, _ = build(case)
+    model.train()
+    criterion.train()
+    targets = [
+        {name: torch.from_numpy(value) for name, value in image.items()}
+        for image in golden_rule.objects(
+            case['counts'], model.class_embed.out_features, case['seed']
+        )
+    ]
+    with _selections() as selections:
+        outputs = model(batch(case))
+    # One call for all groups, or one for each.
+    scores, indices = (
+        torch.stack(parts) if len(parts) > 1 else parts[0]
+        for parts in zip(*selections, strict=True)
+    )
+    seen = dict(enc_all_score=scores, enc_topk_index=indices)
+    layers = {'enc': outputs['enc_outputs']}
+    layers.update(
+        {f'aux{index}': layer for index, layer in enumerate(outputs['aux_outputs'])}
+    )
+    layers['final'] = {name: outputs[name] for name in ('pred_logits', 'pred_boxes')}
+    for name, layer in layers.items():
+        seen[f'{name}_logits'] = layer['pred_logits']
+        seen[f'{name}_boxes'] = layer['pred_boxes']
+    for name, layer in layers.items():
+        matches = criterion.matcher(layer, targets, group_detr=criterion.group_detr)
+        for image, (queries, objects) in enumerate(matches):
+            seen[f'{name}_match_image{image}_query'] = queries
+            seen[f'{name}_match_image{image}_target'] = objects
+    seen['num_boxes'] = criterion.num_boxes_for_targets(outputs, targets)
+
+    losses = criterion(outputs, targets)
+    total = 0
+    for name, weight in criterion.weight_dict.items():
+        seen[f'loss/{name}'] = weight * losses[name]
+        total = total + weight * losses[name]
+    seen['total'] = total
+    total.backward()
+    norms = {
+        name: parameter.grad.norm()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    seen['grad_total_norm'] = torch.stack(list(norms.values())).norm()
+    seen.update({f'grad_norm/{name}': norm for name, norm in norms.items()})
+    seen.update(
+        {
+            f'grad/{name}': parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+    )
+    return seen
+
+
+def main(request, answer):
+    torch.set_num_threads(1)
+    with open(request) as file:
+        cases = json.load(file)
+    np.savez(
+        answer,
+        **{
+            f'{index}/{name}': value
+            for index, case in enumerate(cases)
+            for name, value in run(case).items()
+        },
+    )
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

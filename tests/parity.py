@@ -1,0 +1,492 @@
+"""This package's side of a comparison with the official one, and the comparison.
+
+Stages are named numbers on the way from the image to the detections or to the
+gradients. They are collected in the order in which they are computed, so that a
+comparison can name the first one that diverges: that is where to look.
+"""
+
+import contextlib
+import re
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_rfdetr.boxes import cxcywh_to_xyxy
+from mmdet_rfdetr.checkpoints.names import from_official, to_official
+
+ENCODERS = {'small': (384, 6), 'base': (768, 12)}
+"""Official sizes of the ViT: width and heads."""
+
+EXACT = (0, 0)
+STATES = (1e-4, 1e-4)
+BOXES = (0, 2e-5)
+# (pattern of the whole name, (relative, absolute)), the first match counts.
+# Rounding moves the states by 2e-5 of their scale at most, boxes by 6e-7.
+EVAL_TOLERANCES = (
+    (r'.*_index|.*_labels', EXACT),
+    (r'backbone_\d+', (0, 1e-5)),
+    (r'references|.*boxes', BOXES),
+    (r'.*', STATES),
+)
+TRAIN_TOLERANCES = (
+    (r'.*_(index|query|target)|num_boxes', EXACT),
+    (r'references|.*_boxes', BOXES),
+    (r'loss/.*|total', (1e-5, 0)),
+    (r'grad_total_norm', (1e-4, 0)),
+    (r'grad_norm/.*', (3e-3, 0)),
+    (r'.*', STATES),
+)
+# With 39 selections of 300 tokens some neighbours swap between two runs of any program.
+NEAR_TIES = (
+    (r'num_boxes', EXACT),
+    (r'loss/.*', (5e-3, 0)),
+    (r'total', (1e-3, 0)),
+    (r'grad_total_norm', (3e-3, 0)),
+    (r'grad_norm/.*', (5e-2, 0)),
+)
+
+
+def model_config(sizes, num_logits):
+    """The config of a model, from official names of sizes.
+
+    Args:
+        sizes: as in an official configuration, and ``vit`` for other sizes of the
+            ViT than the official ones.
+        num_logits: class outputs of the official model.
+    """
+    width, heads = ENCODERS[sizes['encoder'].rpartition('_')[2]]
+    vit = dict(
+        hidden_size=width,
+        num_attention_heads=heads,
+        num_register_tokens=4 if 'registers' in sizes['encoder'] else 0,
+    )
+    vit.update(sizes.get('vit', {}))
+    outputs = tuple(sizes['out_feature_indexes'])
+    return dict(
+        type='RFDETR',
+        num_queries=sizes['num_queries'],
+        num_groups=sizes['group_detr'],
+        backbone=dict(
+            type='RFDETRBackbone',
+            embed_dims=vit['hidden_size'],
+            num_heads=vit['num_attention_heads'],
+            patch_size=sizes['patch_size'],
+            num_windows=sizes['num_windows'],
+            out_indices=outputs,
+            pos_embed_size=sizes['positional_encoding_size'],
+            num_registers=vit['num_register_tokens'],
+        ),
+        neck=dict(
+            type='RFDETRProjector',
+            in_channels=[vit['hidden_size']] * len(outputs),
+            out_channels=sizes['hidden_dim'],
+            scales=tuple(sizes['projector_scale']),
+        ),
+        decoder=dict(
+            num_layers=sizes['dec_layers'],
+            self_attn_heads=sizes['sa_nheads'],
+            cross_attn_heads=sizes['ca_nheads'],
+            num_points=sizes['dec_n_points'],
+            feedforward_channels=sizes.get('dim_feedforward', 2048),
+        ),
+        bbox_head=dict(
+            type='RFDETRHead',
+            num_classes=num_logits,
+            loss_cls=dict(type='RFDETRIoUAwareBCELoss'),
+            loss_bbox=dict(type='L1Loss', loss_weight=5.0),
+            loss_iou=dict(type='GIoULoss', loss_weight=2.0, eps=1e-7),
+        ),
+        train_cfg=dict(assigner=dict(type='RFDETRHungarianAssigner')),
+        test_cfg=dict(max_per_img=sizes['num_select']),
+    )
+
+
+def build_model(config, make_weight):
+    """Build a model and give it weights by their official names.
+
+    Args:
+        config: of the model.
+        make_weight: called with official name and shape of each entry.
+    """
+    model = MODELS.build(config)
+    official = official_entries(model.state_dict())
+    model.load_state_dict(
+        from_official(
+            {
+                name: torch.from_numpy(make_weight(name, tuple(value.shape)))
+                for name, value in official.items()
+            }
+        )
+    )
+    return model
+
+
+def official_entries(entries):
+    """Entries of a state dict, or gradients, by their official names."""
+    blocks = {name.split('.')[2] for name in entries if '.blocks.' in name}
+    official = to_official(entries, num_blocks=len(blocks))
+    return {name: value for name, value in official.items() if value.numel()}
+
+
+def make_samples(sizes, batch_size, objects=None):
+    """Data samples of images that are padded to the size of the batch.
+
+    Args:
+        sizes: (height, width) of each image.
+        batch_size: (height, width) of the batch.
+        objects: for each image ``labels`` and relative cxcywh ``boxes``.
+    """
+    samples = []
+    for index, (height, width) in enumerate(sizes):
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(height, width),
+                ori_shape=(height, width),
+                batch_input_shape=tuple(batch_size),
+                scale_factor=(1.0, 1.0),
+            )
+        )
+        if objects is not None:
+            scale = torch.tensor([width, height, width, height])
+            boxes = cxcywh_to_xyxy(torch.from_numpy(objects[index]['boxes']))
+            sample.gt_instances = InstanceData(
+                bboxes=boxes * scale,
+                labels=torch.from_numpy(objects[index]['labels']),
+            )
+        samples.append(sample)
+    return samples
+
+
+def _observe_selection(model, seen):
+    def keep(module, inputs, keywords, output):
+        groups, batch, _ = output['indices'].shape
+        best = seen.pop('all class scores').amax(-1).view(groups, batch, -1)
+        seen['enc_all_score'] = best
+        seen['enc_topk_index'] = output['indices']
+        seen['enc_topk_score'] = best.gather(2, output['indices'])
+        seen['memory_ts'] = output['tokens']
+        seen['enc_logits'] = output['cls_scores']
+        seen['enc_boxes'] = output['bbox_preds']
+
+    selection = model.query_selection
+    selection.fc_cls.register_forward_hook(
+        lambda module, inputs, output: seen.update({'all class scores': output})
+    )
+    selection.register_forward_hook(keep, with_kwargs=True)
+
+
+def _observe_decoder(model, seen):
+    decoder = model.decoder
+    decoder.register_forward_pre_hook(
+        lambda module, inputs, keywords: seen.update(references=keywords['references']),
+        with_kwargs=True,
+    )
+    decoder.ref_point_head.register_forward_hook(
+        lambda module, inputs, output: seen.update(
+            sine_embed=inputs[0], query_pos=output
+        )
+    )
+    for index, layer in enumerate(decoder.layers):
+        _observe(layer.self_attn, seen, f'dec{index}_self_attn')
+        _observe(layer.cross_attn, seen, f'dec{index}_cross_attn')
+        _observe(layer, seen, f'dec{index}_out')
+    _observe_list(decoder, seen, 'hs')
+
+
+def _observe(module, seen, name):
+    module.register_forward_hook(
+        lambda module, inputs, output: seen.update({name: output})
+    )
+
+
+def _observe_list(module, seen, name):
+    module.register_forward_hook(
+        lambda module, inputs, output: seen.update(
+            {f'{name}_{index}': value for index, value in enumerate(output)}
+        )
+    )
+
+
+def _arrays(stages):
+    return {
+        name: np.asarray(torch.as_tensor(value).detach())
+        for name, value in stages.items()
+    }
+
+
+@torch.no_grad()
+def eval_stages(model, images, samples=None):
+    """Every stage from the embeddings to the outputs, in order, as arrays.
+
+    Args:
+        model: the detector; hooks are left on it.
+        images: (B, 3, H, W) array.
+        samples: data samples that tell the padding.
+    """
+    seen = {}
+    blocks = model.backbone.blocks
+    blocks[0].register_forward_pre_hook(
+        lambda module, inputs: seen.update(embeddings=inputs[0])
+    )
+    for index, block in enumerate(blocks):
+        _observe(block, seen, f'block_{index}')
+    _observe_list(model.backbone, seen, 'backbone')
+    _observe_list(model.neck, seen, 'projector')
+    _observe_selection(model, seen)
+    _observe_decoder(model, seen)
+    outputs = model.eval()(torch.from_numpy(images), samples)
+    for name in ('enc_all_score', 'enc_topk_index', 'enc_topk_score'):
+        seen[name] = seen[name][0]
+    for index, layer in enumerate(outputs['aux_outputs']):
+        seen[f'aux{index}_logits'] = layer['pred_logits']
+        seen[f'aux{index}_boxes'] = layer['pred_boxes']
+    seen['pred_logits'] = outputs['pred_logits']
+    seen['pred_boxes'] = outputs['pred_boxes']
+    return _arrays(seen)
+
+
+def train_stages(model, images, samples):
+    """Every stage of a training step, gradients by official names, as arrays.
+
+    Losses have official names. Gradients come in the order in which they are
+    computed, those of the heads first.
+
+    Args:
+        model: the detector; hooks are left on it and gradients in it.
+        images: (B, 3, H, W) array.
+        samples: data samples with objects.
+    """
+    seen = {}
+    _observe_selection(model, seen)
+    _observe_decoder(model, seen)
+    head = model.bbox_head
+    with _observed_loss(head, seen):
+        losses = model.train()(torch.from_numpy(images), samples, 'loss')
+    seen['hs_last'] = seen[f'hs_{len(model.decoder.layers) - 1}']
+    for name, value in losses.items():
+        seen[f'loss/{_official_loss(name)}'] = value
+    seen['total'] = sum(losses.values())
+    seen['total'].backward()
+    gradients = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    gradients = {
+        name: gradient
+        for name, gradient in official_entries(gradients).items()
+        # The exact gradient of a bias that moves all attention scores is zero.
+        if not name.endswith('.attention.key.bias')
+    }
+    seen['grad_total_norm'] = torch.stack([g.norm() for g in gradients.values()]).norm()
+    names = sorted(gradients, key=_backward_order)
+    seen.update({f'grad_norm/{name}': gradients[name].norm() for name in names})
+    seen.update({f'grad/{name}': gradients[name] for name in names})
+    return _arrays(seen)
+
+
+@contextlib.contextmanager
+def _observed_loss(head, seen):
+    loss_by_feat, assign = head.loss_by_feat, head.assigner.assign
+    module = 'mmdet_rfdetr.models.head'
+
+    def observed_loss_by_feat(logits, boxes, enc_logits, enc_boxes, **keywords):
+        names = [f'aux{index}' for index in range(len(logits) - 1)] + ['final']
+        for name, layer_logits, layer_boxes in zip(names, logits, boxes, strict=True):
+            seen[f'{name}_logits'] = layer_logits
+            seen[f'{name}_boxes'] = layer_boxes
+        return loss_by_feat(logits, boxes, enc_logits, enc_boxes, **keywords)
+
+    def observed_assign(*args, **keywords):
+        matches = assign(*args, **keywords)
+        stages = [f'aux{index}' for index in range(len(matches.stage_sizes) - 2)]
+        counts = args[3].counts
+        for stage, name in enumerate([*stages, 'final', 'enc']):
+            for image in range(len(counts)):
+                pairs = (matches.stages == stage) & (matches.images == image)
+                prefix = f'{name}_match_image{image}'
+                seen[f'{prefix}_query'] = matches.rows[pairs] - sum(
+                    matches.stage_sizes[:stage]
+                )
+                seen[f'{prefix}_target'] = matches.targets[pairs] - sum(counts[:image])
+        return matches
+
+    def observed_mean(value):
+        seen['num_boxes'] = value
+        return value
+
+    with (
+        mock.patch.object(head, 'loss_by_feat', observed_loss_by_feat),
+        mock.patch.object(head.assigner, 'assign', observed_assign),
+        mock.patch(f'{module}.reduce_mean', observed_mean),
+    ):
+        yield
+
+
+def _official_loss(name):
+    """``d0.loss_iou`` to ``loss_giou_0``, ``enc_loss_cls`` to ``loss_ce_enc``."""
+    prefix, term = re.fullmatch(r'(d\d+\.|enc_|)loss_(\w+)', name).groups()
+    term = dict(cls='ce', bbox='bbox', iou='giou')[term]
+    suffix = prefix.strip('d._')
+    return f'loss_{term}_{suffix}' if suffix else f'loss_{term}'
+
+
+def _backward_order(name):
+    """Sort key of an official parameter name: the heads first, the image last."""
+    order = (
+        r'class_embed|bbox_embed',
+        r'transformer\.decoder\.norm',
+        r'transformer\.decoder\.layers\.(\d+)',
+        r'transformer\.decoder|query_feat|refpoint_embed',
+        r'transformer\.enc_out_',
+        r'transformer\.enc_output_norm',
+        r'transformer\.enc_output',
+        r'backbone\.0\.projector\.stages\.',
+        r'backbone\.0\.projector',
+        r'backbone\.0\.encoder\.encoder\.layernorm',
+        r'backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)',
+        r'',
+    )
+    for rank, pattern in enumerate(order):
+        if match := re.match(pattern, name):
+            return rank, -int(match[1]) if match.groups() else 0
+
+
+@contextlib.contextmanager
+def forced_selection(indices, margin=1e-5):
+    """Make the selection pick given tokens, where they are as good as the best.
+
+    Which of two tokens with equal scores comes first is a matter of rounding, and
+    the order decides which learned query meets which token.
+
+    Args:
+        indices: (G, B, k) array of tokens in descending order of score.
+        margin: by so much may the scores be out of order.
+    """
+    indices = torch.from_numpy(indices).long()
+    topk = torch.Tensor.topk
+
+    def pick(scores, count, dim):
+        best = topk(scores, count, dim=dim).values
+        difference = (scores.gather(dim, indices) - best).abs().max()
+        assert difference < margin, (
+            f'enc_topk_index is the first stage that diverges: the tokens to select '
+            f'miss the best scores by {difference:.2g}'
+        )
+        return SimpleNamespace(indices=indices)
+
+    with mock.patch.object(torch.Tensor, 'topk', pick):
+        yield
+
+
+def assert_stages_agree(ours, expected, tolerances, view=lambda name, value: value):
+    """Compare stages in the order of ``ours`` and name the first that diverges.
+
+    Args:
+        ours: names to arrays.
+        expected: names to arrays; all of them must be in ``ours``.
+        tolerances: pairs of a pattern and (relative, absolute).
+        view: makes of name and array of ours what ``expected`` holds of it.
+    """
+    missing = set(expected) - set(ours)
+    assert not missing, f'stages without a counterpart here: {sorted(missing)}'
+    before = 'none'
+    for name in ours:
+        if name not in expected:
+            continue
+        value, wanted = view(name, ours[name]), expected[name]
+        problem = _difference(name, value, wanted, tolerances)
+        assert not problem, (
+            f'{name} is the first stage that diverges: {problem} (last stage that '
+            f'agrees: {before})'
+        )
+        before = name
+
+
+def _difference(name, value, wanted, tolerances):
+    """What is wrong with an array, or None."""
+    if value.shape != wanted.shape:
+        return f'its shape is {value.shape} and should be {wanted.shape}'
+    if not wanted.size:
+        return None
+    if not np.isfinite(value).all():
+        return 'it is not finite'
+    difference = np.abs(value.astype(np.float64) - wanted)
+    if name.startswith('grad/'):
+        return _gradient_difference(difference, wanted)
+    relative, absolute = next(
+        tolerance for pattern, tolerance in tolerances if re.fullmatch(pattern, name)
+    )
+    allowed = absolute + relative * np.abs(wanted)
+    if (difference <= allowed).all():
+        return None
+    return (
+        f'{(difference > allowed).sum()} of {wanted.size} numbers differ, by up to '
+        f'{difference.max():.3g}; allowed are {absolute:g} + {relative:g} of the number'
+    )
+
+
+def _gradient_difference(difference, wanted):
+    """Kinks of ReLU and of bilinear sampling make parts of a gradient jump."""
+    scale = np.abs(wanted).mean()
+    typical, worst = np.median(difference), difference.max()
+    if typical <= 1e-3 * scale and worst <= 0.05 * scale:
+        return None
+    return (
+        f'its numbers typically differ by {typical / scale:.3g}, at most by '
+        f'{worst / scale:.3g} of their mean magnitude {scale:.3g}; allowed are 0.001 '
+        'and 0.05'
+    )
+
+
+def assert_few_gradients_jump(ours, expected, view=lambda name, value: value):
+    """Check that kinks moved few of the numbers of all gradients together.
+
+    In float64 the official package itself differs from its float32 in 2.5 % of the
+    numbers that are kept of ``nano_q30``: one ReLU that switches moves them.
+    """
+    jumps = total = 0
+    for name, wanted in expected.items():
+        if name.startswith('grad/'):
+            difference = np.abs(view(name, ours[name]).astype(np.float64) - wanted)
+            jumps += (difference > 1e-3 * np.abs(wanted).mean()).sum()
+            total += wanted.size
+    assert jumps <= 0.03 * total, f'{jumps} of {total} numbers of the gradients differ'
+
+
+def assert_detections_agree(name, ours, expected, *, tie=1e-5, box_margin):
+    """Compare detections; those with nearly the same score may change places.
+
+    Args:
+        name: of the stage, for the message.
+        ours: dict of ``scores``, ``labels``, ``bboxes``.
+        expected: the same.
+        tie: difference of scores that rounding makes.
+        box_margin: difference of boxes in pixels that rounding makes.
+    """
+    ours, expected = (
+        SimpleNamespace(**{key: np.asarray(value) for key, value in found.items()})
+        for found in (ours, expected)
+    )
+    assert ours.scores.shape == expected.scores.shape, f'{name}: number of detections'
+    free = np.ones(len(ours.scores), bool)
+    for rank, score in enumerate(expected.scores):
+        same = (
+            free
+            & (np.abs(ours.scores - score) <= tie)
+            & (ours.labels == expected.labels[rank])
+            & (np.abs(ours.bboxes - expected.bboxes[rank]).max(1) <= box_margin)
+        )
+        if not same.any():
+            # Below the last place others with the same score may have been cut off.
+            assert score - expected.scores[-1] <= tie, (
+                f'{name} is the first stage that diverges: detection {rank} (label '
+                f'{expected.labels[rank]}, score {score:.6f}) is missing'
+            )
+            continue
+        free[np.flatnonzero(same)[0]] = False
