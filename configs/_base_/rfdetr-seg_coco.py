@@ -1,0 +1,14 @@
+# RF-DETR with instance masks on COCO, with the sizes of Seg Preview.
+_base_ = './rfdetr_coco.py'
+_base_.model.backbone.update(patch_size=12, pos_embed_size=48)
+__import__('mmdet_rfdetr').set_image_size(_base_, 432)
+
+model = dict(
+    num_queries=200,
+    mask_head=dict(type='RFDETRMaskHead', downsample_ratio=4),
+    bbox_head=dict(
+        loss_mask=dict(type='RFDETRPointMaskLoss', mask_weight=5.0, dice_weight=5.0)
+    ),
+    train_cfg=dict(assigner=dict(mask_weight=5.0, dice_weight=5.0)),
+    test_cfg=dict(max_per_img=200),
+)

@@ -1,0 +1,6 @@
+_base_ = './_base_/rfdetr-seg_coco.py'
+__import__('mmdet_rfdetr').set_image_size(_base_, 432)
+
+model = dict(
+    num_queries=200, decoder=dict(num_layers=5), test_cfg=dict(max_per_img=200)
+)
