@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 import types
@@ -272,6 +273,35 @@ def train_data_parallel_on_cpu() -> str | None:
     return "No accelerator: mmengine's data-parallel training takes one for granted."
 
 
+def rename_broadcast_buffers() -> str | None:
+    """Pass mmengine's ``broadcast_buffers`` on under the name that torch now wants.
+
+    mmengine switches the synchronisation of buffers in every forward off. Newer
+    versions of torch renamed the switch and warn on every rank about the old name; the
+    new one also makes the buffers of all ranks equal once, at the start.
+
+    Returns:
+        The reason, or None with a torch that has the old name only.
+    """
+    from mmengine.model import MMDistributedDataParallel
+    from torch.nn.parallel import DistributedDataParallel
+
+    arguments = inspect.signature(DistributedDataParallel.__init__).parameters
+    if 'forward_sync_buffers' not in arguments:
+        return None
+
+    original = MMDistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def init_with_new_name(self, *args, **kwargs):
+        if 'broadcast_buffers' in kwargs:
+            kwargs['forward_sync_buffers'] = kwargs.pop('broadcast_buffers')
+        original(self, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = init_with_new_name
+    return "torch deprecates an argument that mmengine's data-parallel training passes."
+
+
 def silence_unused_file_client() -> str | None:
     """Keep mmengine from warning about a deprecated class that only itself makes.
 
@@ -296,6 +326,7 @@ _FIXES = (
     replace_pkg_resources,
     load_checkpoints_safely,
     train_data_parallel_on_cpu,
+    rename_broadcast_buffers,
     silence_unused_file_client,
 )
 _active: dict[str, str] = {}

@@ -220,6 +220,9 @@ def test_link_is_downloaded_once(monkeypatch, tmp_path):
 
 # Data-parallel training without an accelerator
 
+ONE_RANK = dict(
+    RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0'
+)
 INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
 
 AVERAGE = """
@@ -241,9 +244,7 @@ torch.distributed.destroy_process_group()
 
 
 def test_unfixed_data_parallel_asks_for_a_gpu():
-    one_rank = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1')
-    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29613')
-    unfixed = run_code(INIT, **one_rank, **address)
+    unfixed = run_code(INIT, **ONE_RANK)
     assert unfixed.returncode != 0
     assert 'set_device' in unfixed.stderr
 
@@ -254,6 +255,28 @@ def test_two_processes_average_their_gradients(tmp_path):
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
     fixed = run([sys.executable, *launcher, script])
     assert fixed.returncode == 0, fixed.stderr
+
+
+WRAP = """
+import torch
+from mmengine.model import MMDistributedDataParallel
+torch.distributed.init_process_group('gloo')
+MMDistributedDataParallel(module=torch.nn.Linear(1, 1), broadcast_buffers=False)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(
+    'rename_broadcast_buffers' not in compat.active(),
+    reason='this torch knows the old name only',
+)
+def test_data_parallel_training_does_not_warn():
+    unfixed = run_code(WRAP, **ONE_RANK)
+    assert '`broadcast_buffers` is deprecated' in unfixed.stderr
+
+    fixed = run_code('import mmdet_rfdetr' + WRAP, **ONE_RANK)
+    assert fixed.returncode == 0, fixed.stderr
+    assert 'Warning' not in fixed.stderr
 
 
 # Warnings of mmengine about itself

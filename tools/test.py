@@ -17,6 +17,12 @@ EXAMPLES = """\
 """
 
 
+class Dump(DumpDetResults):
+    """MMDetection's dump, with the prefix that mmengine warns about when absent."""
+
+    default_prefix = 'dump'
+
+
 def main() -> None:
     """Parse the arguments and test."""
     parser = cli.build_parser('Evaluate a detector.', EXAMPLES)
@@ -59,8 +65,7 @@ def main() -> None:
 
     def test(runner: Runner) -> None:
         if args.out is not None:
-            dump = DumpDetResults(out_file_path=args.out)
-            runner.test_evaluator.metrics.append(dump)
+            runner.test_evaluator.metrics.append(Dump(out_file_path=args.out))
         runner.test()
 
     cli.run(cfg, test, trust_checkpoint=args.trust_checkpoint)
