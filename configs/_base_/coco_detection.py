@@ -2,14 +2,12 @@
 # multi-scale size, and each training batch from there to the size of its step.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
-image_size = 576
-size_divisor = 32
 backend_args = None
 
 _largest = dict(
     type='RFDETRResize',
-    image_size=image_size,
-    size_divisor=size_divisor,
+    image_size=576,
+    size_divisor=32,
     offsets=(5,),
 )
 train_pipeline = [
@@ -31,7 +29,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='RFDETRResize', image_size=image_size),
+    dict(type='RFDETRResize', image_size=576),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
