@@ -54,8 +54,15 @@ def _shrunk_vit(sizes):
     from rfdetr.models.backbone import dinov2
 
     original = dinov2.get_config, dinov2.size_to_width
+
+    def get_config(*args):
+        config = {**original[0](*args), **sizes}
+        # The sizes of the ViT with registers hold the outputs of the full ViT.
+        config.pop('out_indices', None)
+        return config
+
     if sizes:
-        dinov2.get_config = lambda *args: {**original[0](*args), **sizes}
+        dinov2.get_config = get_config
         width = sizes.get('hidden_size', original[1]['small'])
         dinov2.size_to_width = dict.fromkeys(original[1], width)
     yield

@@ -22,6 +22,9 @@ from mmdet_rfdetr.checkpoints.names import from_official, to_official
 ENCODERS = {'small': (384, 6), 'base': (768, 12)}
 """Official sizes of the ViT: width and heads."""
 
+MASK_TOKEN = 'backbone.0.encoder.encoder.embeddings.mask_token'
+"""Official parameter that the network does not use."""
+
 EXACT = (0, 0)
 STATES = (1e-4, 1e-4)
 BOXES = (0, 2e-5)

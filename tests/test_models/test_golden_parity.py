@@ -1,0 +1,110 @@
+"""The numbers of the official package on small models, stage by stage.
+
+These tests need nothing but the repository; see :mod:`tests.golden`.
+"""
+
+import pytest
+import torch
+
+from tests import golden, golden_rule, parity
+
+
+@pytest.fixture(scope='module', params=golden.CASES)
+def name(request):
+    return request.param
+
+
+def build(case):
+    sizes = case['model']
+    return parity.build_model(
+        parity.model_config(sizes, sizes['num_classes'] + 1),
+        lambda name, shape: golden_rule.weight(name, shape, case['seed']),
+    )
+
+
+def official_numbers(name, part):
+    """Kept official numbers of a part, and the view of ours that fits them."""
+    numbers, shapes = (
+        {
+            key.removeprefix(f'{part}/'): value
+            for key, value in found.items()
+            if key.startswith(f'{part}/')
+        }
+        for found in golden.load(name)
+    )
+    numbers = {key: value for key, value in numbers.items() if comparable(name, key)}
+
+    def view(key, value):
+        assert value.shape == shapes[key], (
+            f'{key} is the first stage that diverges: its shape is {value.shape} and '
+            f'should be {shapes[key]}'
+        )
+        return golden.thin(f'{part}/{key}', value)
+
+    return numbers, view
+
+
+def comparable(name, key):
+    """Whether an official number has a counterpart here."""
+    sizes = golden.CASES[name]['model']
+    built = sizes['out_feature_indexes'][-1]
+    unused = [f'block_{index}' for index in range(built, 4)]
+    unused += [f'encoder.layer.{index}.' for index in range(built, 4)]
+    return not key.endswith('.attention.key.bias') and not any(
+        part in key for part in unused
+    )
+
+
+def test_eval_stages(name):
+    case = golden.CASES[name]
+    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
+    samples = parity.make_samples(case['sizes'], case['batch_size'])
+    model = build(case)
+    stages = parity.eval_stages(model, images, samples)
+    expected, view = official_numbers(name, 'eval')
+    detections = {
+        key: expected.pop(key) for key in list(expected) if key.startswith('image')
+    }
+    parity.assert_stages_agree(stages, expected, parity.EVAL_TOLERANCES, view)
+
+    results = model.bbox_head.predict_by_feat(
+        torch.from_numpy(stages['pred_logits']),
+        torch.from_numpy(stages['pred_boxes']),
+        batch_img_metas=[sample.metainfo for sample in samples],
+    )
+    for image, result in enumerate(results):
+        parity.assert_detections_agree(
+            f'image{image}',
+            dict(result.items()),
+            dict(
+                scores=detections[f'image{image}_scores'],
+                labels=detections[f'image{image}_labels'],
+                bboxes=detections[f'image{image}_boxes'].reshape(-1, 4),
+            ),
+            box_margin=2e-5 * max(case['batch_size']),
+        )
+
+
+def test_train_stages(name):
+    case = golden.CASES[name]
+    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
+    objects = golden_rule.objects(
+        case['counts'], case['model']['num_classes'] + 1, case['seed']
+    )
+    samples = parity.make_samples(case['sizes'], case['batch_size'], objects)
+    stages = parity.train_stages(build(case), images, samples)
+    expected, view = official_numbers(name, 'train')
+    parity.assert_stages_agree(stages, expected, parity.TRAIN_TOLERANCES, view)
+    parity.assert_few_gradients_jump(stages, expected, view)
+
+
+def test_the_cases_reach_every_parameter(name):
+    """A parameter without an official gradient would be compared with nothing."""
+    case = golden.CASES[name]
+    ours = parity.official_entries(build(case).state_dict())
+    expected, _ = official_numbers(name, 'train')
+    compared = {
+        key.removeprefix('grad/') for key in expected if key.startswith('grad/')
+    }
+    others = {key for key in ours if not key.endswith('.attention.key.bias')}
+    assert others - compared == {parity.MASK_TOKEN}
