@@ -1,0 +1,154 @@
+"""Built-in data: a COCO-format set of drawn pictures, written on first use."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.logging import print_log
+
+from .demo_pictures import CLASSES, draw_picture
+
+SPLITS = ('train', 'val')
+# Raise it whenever the same settings give other pictures.
+_VERSION = 1
+_STAMP = 'demo.json'
+
+
+@DATASETS.register_module()
+class RFDETRDemoDataset(CocoDataset):
+    """Pictures of shapes that the package draws, for trying things out.
+
+    The first use writes ``annotations/{train,val}.json`` and the pictures in
+    ``train/`` and ``val/`` to ``data_root``; later ones read them.
+
+    Args:
+        picture_size: side of the pictures in pixels.
+        num_train: number of training pictures.
+        num_val: number of validation pictures.
+        seed: other seeds give other pictures.
+        **kwargs: arguments of mmdet's ``CocoDataset``; ``data_root`` is needed.
+
+    Raises:
+        FileExistsError: if ``data_root`` holds something else, or demo pictures of
+            other settings.
+    """
+
+    METAINFO = dict(
+        classes=CLASSES,
+        palette=[
+            (220, 20, 60),
+            (30, 144, 255),
+            (0, 160, 80),
+            (250, 170, 30),
+            (160, 32, 240),
+        ],
+    )
+
+    def __init__(
+        self,
+        *,
+        picture_size: int = 128,
+        num_train: int = 2000,
+        num_val: int = 200,
+        seed: int = 0,
+        **kwargs,
+    ) -> None:
+        self.demo = dict(
+            version=_VERSION,
+            picture_size=picture_size,
+            num_train=num_train,
+            num_val=num_val,
+            seed=seed,
+        )
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Draw the pictures where they are missing, and read the annotations."""
+        write_demo(self.data_root, self.demo)
+        return super().load_data_list()
+
+
+def write_demo(folder: str, settings: dict) -> None:
+    """Draw a data set into ``folder`` unless it is there.
+
+    It is written beside ``folder`` and renamed when complete, so that a killed
+    process leaves no half data set; of several processes, one wins.
+
+    Args:
+        folder: where to; parents are made.
+        settings: arguments of :class:`RFDETRDemoDataset` and the version.
+
+    Raises:
+        FileExistsError: if ``folder`` holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        _check(folder, settings)
+        return
+    total = settings['num_train'] + settings['num_val']
+    print_log(f'Drawing {total} demo pictures into {folder}, once.', logger='current')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    try:
+        for number, split in enumerate(SPLITS):
+            _write_split(scratch, number, split, settings)
+        (scratch / _STAMP).write_text(json.dumps(settings))
+        scratch.chmod(0o755)  # mkdtemp keeps others out
+        try:
+            os.rename(scratch, folder)
+        except OSError:
+            _check(folder, settings)  # another process was faster
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check(folder: Path, settings: dict) -> None:
+    """Raise unless ``folder`` holds the demo data of these settings."""
+    stamp = folder / _STAMP
+    if not stamp.is_file():
+        raise FileExistsError(
+            f'{folder} exists and holds no demo pictures: set data_root to a folder '
+            'that does not exist yet.'
+        )
+    found = json.loads(stamp.read_text())
+    if found != settings:
+        raise FileExistsError(
+            f'{folder} holds demo pictures of {found}, not of {settings}: delete it '
+            'or set another data_root.'
+        )
+
+
+def _write_split(folder: Path, number: int, split: str, settings: dict) -> None:
+    """Write the pictures of one split and its annotation file."""
+    side = settings['picture_size']
+    (folder / split).mkdir()
+    images, annotations = [], []
+    for index in range(settings[f'num_{split}']):
+        picture, boxes, labels = draw_picture(settings['seed'], number, index, side)
+        name = f'{index:06d}.jpg'
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+        if not cv2.imwrite(str(folder / split / name), picture, quality):
+            raise OSError(f'cannot write {folder / split / name}: is the disk full?')
+        images.append(dict(id=index + 1, file_name=name, height=side, width=side))
+        for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=label + 1,
+                    bbox=box,
+                    area=round(box[2] * box[3], 2),
+                    iscrowd=0,
+                )
+            )
+    categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)]
+    path = folder / 'annotations' / f'{split}.json'
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        json.dumps(dict(images=images, annotations=annotations, categories=categories))
+    )

@@ -1,0 +1,101 @@
+"""Multi-scale training: one size for a whole batch."""
+
+import random
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+
+from .sizes import multi_scale_sizes
+
+
+@MODELS.register_module()
+class RFDETRBatchMultiScale(nn.Module):
+    """Resize every training batch to a size drawn for its optimizer step.
+
+    The draw is Python's ``random.Random(step).choice(sizes)``: the same on all
+    ranks, for all micro-batches of a step, and after resuming. The pipeline should
+    hand over the largest size, ``RFDETRResize(offsets=(5,), ...)``. The batch
+    becomes square, as in the official package, also where it was padded.
+
+    Boxes, ``img_shape`` and ``batch_input_shape`` follow, so coordinates relative
+    to the image stay what they were; masks keep their resolution.
+
+    Args:
+        image_size: the size without multi-scale, in pixels.
+        size_divisor: patch size times windows.
+        offsets: see :func:`~mmdet_rfdetr.data.sizes.multi_scale_sizes`.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        size_divisor: int,
+        offsets: Sequence[int] = tuple(range(-5, 6)),
+    ) -> None:
+        super().__init__()
+        self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+
+    def size_at(self, step: int) -> int:
+        """The size of all batches of optimizer step ``step``."""
+        return random.Random(step).choice(self.sizes)
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[DetDataSample]
+    ) -> tuple[Tensor, list[DetDataSample]]:
+        """Resize a batch.
+
+        Args:
+            inputs: (B, 3, H, W), normalised.
+            data_samples: with ``img_shape`` and ``gt_instances.bboxes``, xyxy.
+
+        Returns:
+            The batch, (B, 3, size, size), and the samples, changed in place.
+        """
+        size = self.size_at(optimizer_step())
+        old = tuple(inputs.shape[-2:])
+        if old == (size, size):
+            return inputs, data_samples
+        inputs = F.interpolate(
+            inputs, size=(size, size), mode='bilinear', align_corners=False
+        )
+        for sample in data_samples:
+            _resize_sample(sample, old, size)
+        return inputs, data_samples
+
+
+def optimizer_step() -> int:
+    """Optimizer steps that the current run has made, 0 outside a run."""
+    hub = MessageHub.get_current_instance()
+    # Outside a run, or before its first iteration, the hub knows neither.
+    return hub.get_info('iter', 0) // hub.get_info('accumulative_counts', 1)
+
+
+def _resize_sample(sample: DetDataSample, old: tuple[int, int], size: int) -> None:
+    """Scale what a sample states in pixels of the batch.
+
+    The image's own size is rounded up, as resizing the official padding mask to the
+    nearest pixel does; boxes are scaled by what it really grew.
+    """
+    shape = sample.img_shape[:2]
+    new_shape = tuple(
+        -(-side * size // whole) for side, whole in zip(shape, old, strict=True)
+    )
+    scale = tuple(new / side for new, side in zip(new_shape, shape, strict=True))
+    meta = dict(
+        img_shape=new_shape, batch_input_shape=(size, size), pad_shape=(size, size)
+    )
+    if 'scale_factor' in sample:
+        meta['scale_factor'] = (
+            sample.scale_factor[0] * scale[1],
+            sample.scale_factor[1] * scale[0],
+        )
+    sample.set_metainfo(meta)
+    for name in ('gt_instances', 'ignored_instances'):
+        instances = sample.get(name)
+        if instances is not None and 'bboxes' in instances:
+            boxes = instances.bboxes
+            instances.bboxes = boxes * boxes.new_tensor((scale[1], scale[0]) * 2)

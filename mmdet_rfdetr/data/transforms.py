@@ -1,0 +1,230 @@
+"""Resizing and cropping as the official package does it.
+
+What mmcv and mmdet compute alike (loading, flipping, packing) is left to them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.image import imresize
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import Resize
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import autocast_box_type
+
+from .sizes import multi_scale_sizes
+
+
+@TRANSFORMS.register_module()
+class RFDETRResize(Resize):
+    """Resize the image and its annotations to a size the network can take.
+
+    The size is ``image_size`` or, with ``offsets``, one of the multi-scale sizes
+    around it, drawn for each image. ``sizes`` gives the sizes to draw from
+    directly. Reads and writes the same keys as mmdet's ``Resize``.
+
+    Args:
+        image_size: side of the square input, or shorter side with ``keep_ratio``.
+        size_divisor: patch size times windows; needed with ``offsets``.
+        offsets: see :func:`~mmdet_rfdetr.data.sizes.multi_scale_sizes`. ``(5,)``
+            is the largest size, from which ``RFDETRBatchMultiScale`` resizes.
+        sizes: sizes to draw from, instead of the three above.
+        keep_ratio: whether to keep the aspect ratio: the size is then that of the
+            shorter side, and the preprocessor pads what does not divide.
+        max_long_side: with ``keep_ratio``, the most pixels of the longer side; the
+            shorter one gives way.
+        antialias: True filters when it shrinks and rounds to whole grey levels,
+            as the official training and evaluation do (Pillow on uint8). False
+            samples without a filter in floating point, as the official
+            ``predict`` does.
+
+    Raises:
+        ValueError: if the size is given in two ways or in none, or an argument
+            needs another one.
+    """
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        size_divisor: int | None = None,
+        offsets: Sequence[int] | None = None,
+        sizes: Sequence[int] | None = None,
+        keep_ratio: bool = False,
+        max_long_side: int | None = None,
+        antialias: bool = True,
+    ) -> None:
+        if (image_size is None) == (sizes is None):
+            raise ValueError(
+                'RFDETRResize takes either image_size or sizes, and got '
+                f'image_size={image_size}, sizes={sizes}'
+            )
+        if offsets is not None and (image_size is None or size_divisor is None):
+            raise ValueError(
+                f'RFDETRResize needs image_size and size_divisor for offsets={offsets},'
+                f' and got image_size={image_size}, size_divisor={size_divisor}'
+            )
+        if max_long_side is not None and not keep_ratio:
+            raise ValueError(
+                f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True'
+            )
+        if offsets is not None:
+            sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+        self.sizes = tuple(sizes or [image_size])
+        self.max_long_side = max_long_side
+        self.antialias = antialias
+        super().__init__(scale=max(self.sizes), keep_ratio=keep_ratio)
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Resize; arguments and result are mmdet's."""
+        size = self.sizes[np.random.randint(len(self.sizes))]
+        height = width = size
+        if self.keep_ratio:
+            height, width = size_by_short_side(
+                results['img'].shape[:2], size, self.max_long_side
+            )
+        results['scale'] = (width, height)
+        self._resize_img(results)
+        self._resize_bboxes(results)
+        self._resize_masks(results)
+        self._record_homography_matrix(results)
+        return results
+
+    def _resize_img(self, results: dict) -> None:
+        """Resize the image to ``results['scale']``, (width, height)."""
+        image = results['img']
+        old_height, old_width = image.shape[:2]
+        width, height = results['scale']
+        resize = resize_filtered if self.antialias else resize_sampled
+        results['img'] = resize(image, (height, width))
+        results['img_shape'] = (height, width)
+        results['scale_factor'] = (width / old_width, height / old_height)
+        results['keep_ratio'] = self.keep_ratio
+
+    def _resize_masks(self, results: dict) -> None:
+        """Resize the masks to the very size of the image."""
+        if results.get('gt_masks') is not None:
+            results['gt_masks'] = results['gt_masks'].resize(results['img_shape'])
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(sizes={self.sizes}, keep_ratio={self.keep_ratio}, '
+            f'max_long_side={self.max_long_side}, antialias={self.antialias})'
+        )
+
+
+@TRANSFORMS.register_module()
+class RFDETRRandomSquareCrop(BaseTransform):
+    """Crop a square of random side at a random place.
+
+    The side is uniform in [min(``min_side``, m), m] with m the smallest of
+    ``max_side``, height and width. Boxes are clipped to the crop; an object is
+    dropped only if nothing of its box is left.
+
+    Reads ``img`` and, where there are annotations, ``gt_bboxes``,
+    ``gt_bboxes_labels``, ``gt_ignore_flags`` and ``gt_masks``; writes the same and
+    ``img_shape``.
+
+    Args:
+        min_side: smallest side where the image allows a larger one, in pixels.
+        max_side: largest side.
+    """
+
+    def __init__(self, min_side: int = 384, max_side: int = 600) -> None:
+        if not 0 < min_side <= max_side:
+            raise ValueError(
+                'RFDETRRandomSquareCrop needs 0 < min_side <= max_side, and got '
+                f'min_side={min_side}, max_side={max_side}'
+            )
+        self.min_side = min_side
+        self.max_side = max_side
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Crop the image and its annotations."""
+        height, width = results['img'].shape[:2]
+        largest = min(self.max_side, height, width)
+        side = np.random.randint(min(self.min_side, largest), largest + 1)
+        top = np.random.randint(height - side + 1)
+        left = np.random.randint(width - side + 1)
+        results['img'] = results['img'][top : top + side, left : left + side]
+        results['img_shape'] = (side, side)
+        if results.get('gt_bboxes') is None:
+            return results
+
+        boxes = results['gt_bboxes']
+        boxes.translate_([-left, -top])
+        boxes.clip_((side, side))
+        kept = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
+        if results.get('gt_masks') is not None:
+            corners = np.array([left, top, left + side, top + side])
+            results['gt_masks'] = results['gt_masks'].crop(corners)
+        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks'):
+            if results.get(key) is not None:
+                results[key] = results[key][kept]
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(min_side={self.min_side}, max_side={self.max_side})'
+        )
+
+
+def size_by_short_side(
+    size: tuple[int, int], short_side: int, max_long_side: int | None = None
+) -> tuple[int, int]:
+    """Compute the size that makes the shorter side ``short_side`` pixels long.
+
+    Args:
+        size: height and width.
+        short_side: wanted length of the shorter side.
+        max_long_side: if the longer side would become longer than this, the
+            shorter one is made as short as this needs (official rounding: the
+            longer side may then miss the limit by some pixels).
+
+    Returns:
+        Height and width.
+    """
+    short, long = min(size), max(size)
+    if max_long_side is not None and long / short * short_side > max_long_side:
+        short_side = max(1, round(max_long_side * short / long))
+    long_side = round(short_side * long / short)
+    return (short_side, long_side) if size[0] == short else (long_side, short_side)
+
+
+def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize with Pillow's bilinear filter, which widens as the image shrinks.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: new height and width.
+
+    Returns:
+        (h, w, 3) uint8.
+
+    Raises:
+        TypeError: if the image is not uint8.
+    """
+    if image.dtype != np.uint8:
+        raise TypeError(
+            f'RFDETRResize(antialias=True) takes uint8 images and got {image.dtype}: '
+            'load with to_float32=False or set antialias=False'
+        )
+    return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
+
+
+def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize by bilinear sampling at pixel centres, without a filter.
+
+    Args:
+        image: (H, W, 3) uint8 or float.
+        size: new height and width.
+
+    Returns:
+        (h, w, 3) float32.
+    """
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    planes = F.interpolate(planes, size=size, mode='bilinear', align_corners=False)
+    return planes[0].permute(1, 2, 0).numpy()
