@@ -225,6 +225,7 @@ class RFDETRPrecisionHook(Hook):
             (False, True): '; the loss scale starts anew',
         }.get((had_scale, has_scale), '')
         print_log(
-            f'The checkpoint was trained in {before}, and goes on in {now}{scale}.',
+            f'This run resumes a checkpoint trained in {before}, and goes on in '
+            f'{now}{scale}.',
             logger='current',
         )

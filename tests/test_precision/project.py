@@ -106,7 +106,9 @@ def project_config(folder, work_dir, device_type='cpu', dtype='bfloat16'):
         return dict(
             batch_size=2,
             num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
+            sampler=dict(
+                type='DefaultSampler' if test_mode else 'InfiniteSampler', shuffle=False
+            ),
             dataset=dict(
                 type='CocoDataset',
                 data_root=str(folder),
