@@ -19,7 +19,7 @@ def model_cfg(**backbone):
         num_queries=6,
         num_groups=2,
         data_preprocessor=dict(
-            type='mmdet.DetDataPreprocessor',
+            type='DetDataPreprocessor',
             mean=[123.675, 116.28, 103.53],
             std=[58.395, 57.12, 57.375],
             bgr_to_rgb=True,

@@ -1,0 +1,11 @@
+import pytest
+from mmengine.registry import DefaultScope
+
+import mmdet_rfdetr  # noqa: F401  (registers every part)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def mmdet_scope():
+    """Find mmdet's and our parts by their bare names, as every config does."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
