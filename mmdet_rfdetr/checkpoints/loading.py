@@ -21,7 +21,7 @@ from .safe_pickle import harmless_classes
 _trusted = ContextVar('trusted', default=False)
 
 _ZIP = b'PK\x03\x04'
-_PICKLE = b'\x80'  # a file in the format of torch before 1.6
+_PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
 
 
 @contextmanager

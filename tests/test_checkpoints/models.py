@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from .official import official_state
 
 TINY = dict(
+    _scope_='mmdet',
     type='RFDETR',
     num_queries=5,
     num_groups=3,

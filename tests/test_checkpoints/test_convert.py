@@ -1,0 +1,231 @@
+import argparse
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+
+from mmdet_rfdetr.checkpoints import (
+    CheckpointError,
+    coco,
+    convert_checkpoint,
+    from_official,
+    load_checkpoint_file,
+    to_official,
+)
+from tests import interpreter
+from tests.fixtures import REPOSITORY
+
+from .models import build_tiny, official_file
+from .official import official_state
+
+SUFFIXES = ['.pth', '.pt', '.safetensors']
+
+
+def write(path, content):
+    torch.save(content, path)
+    return path
+
+
+def assert_same_entries(actual, expected):
+    assert set(actual) == set(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype, name
+        assert torch.equal(actual[name], value), name
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('arguments', [dict, argparse.Namespace])
+def test_an_official_file_goes_there_and_back(tmp_path, suffix, arguments):
+    args = {'num_queries': 5, 'group_detr': 3, 'class_names': ['a', 'b'], 'lr': 0.1}
+    content = {**official_file(), 'args': arguments(**args), 'model_name': 'RFDETRNano'}
+    source = write(tmp_path / 'official.pth', content)
+    own, back = tmp_path / f'own{suffix}', tmp_path / f'back{suffix}'
+    assert 'mmdet checkpoint' in convert_checkpoint(source, own)
+    assert 'official checkpoint' in convert_checkpoint(own, back)
+    assert_same_entries(
+        load_checkpoint_file(own)['state_dict'], from_official(content['model'])
+    )
+    restored = load_checkpoint_file(back)
+    assert_same_entries(restored['state_dict'], content['model'])
+    if suffix != '.safetensors':
+        raw = torch.load(back, weights_only=True)
+        assert raw.keys() == {'model', 'args', 'model_name'}
+        assert raw['args'] == args
+        assert type(raw['model']) is dict
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_a_converted_file_loads_like_the_official_one(tmp_path, suffix):
+    """Also into another size, for which it must still say what the file said."""
+    names = [f'class {i}' for i in range(90)]
+    args = {'num_queries': 5, 'group_detr': 3, 'class_names': names}
+    content = official_file(num_rows=91, args=args)
+    source = write(tmp_path / 'official.pth', content)
+    own = tmp_path / f'own{suffix}'
+    convert_checkpoint(source, own)
+    models = []
+    for path in (source, own):
+        model = build_tiny(num_queries=4, **{'bbox_head.num_classes': 80})
+        load_checkpoint(model, str(path), strict=True)
+        models.append(model.state_dict())
+    assert_same_entries(*models)
+    assert torch.equal(
+        models[0]['bbox_head.fc_cls.bias'], content['model']['class_embed.bias'][:80]
+    )
+
+
+def test_a_model_of_this_package_becomes_an_official_file(tmp_path):
+    model = build_tiny(**{'backbone.out_indices': (2, 5, 8, 11)})
+    source = write(
+        tmp_path / 'epoch_3.pth',
+        {'state_dict': model.state_dict(), 'meta': {'epoch': 3}, 'optimizer': {}},
+    )
+    target = tmp_path / 'official.pth'
+    convert_checkpoint(source, target)
+    official = torch.load(target, weights_only=True)
+    assert official.keys() == {'model', 'args'}
+    assert {name: value.shape for name, value in official['model'].items()} == {
+        name: value.shape for name, value in official_state().items()
+    }
+    assert_same_entries(
+        {k: v for k, v in official['model'].items() if '.layer.11.' not in k},
+        {
+            k: v
+            for k, v in to_official(model.state_dict()).items()
+            if '.layer.11.' not in k
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ('names', 'places', 'rows'),
+    [
+        (['a', 'b', 'c', 'd', 'e', 'f', 'g'], range(7), 8),
+        (['a', 'b', 'c', 'd', 'e', 'f'], range(7), 7),  # the official layout already
+        (None, range(7), 7),
+    ],
+)
+def test_the_unused_class_row_is_added_where_it_lacks(tmp_path, names, places, rows):
+    check_class_rows(tmp_path, names, places, rows)
+
+
+def test_coco_classes_go_to_their_category_ids(tmp_path):
+    check_class_rows(tmp_path, coco.label_names(), coco.CATEGORY_IDS, 91)
+
+
+def check_class_rows(tmp_path, names, places, rows):
+    own = from_official(official_state(num_rows=len(places)))
+    meta = {'dataset_meta': {'classes': names}} if names else {}
+    source = write(tmp_path / 'own.pth', {'state_dict': own, 'meta': meta})
+    target = tmp_path / 'official.pth'
+    convert_checkpoint(source, target)
+    official = torch.load(target, weights_only=True)
+    assert official['args'].get('class_names') == (names and list(names))
+    places = list(places)
+    unused = sorted(set(range(rows)) - set(places))
+    for name, layer in (
+        ('class_embed', {k: own[f'bbox_head.fc_cls.{k}'] for k in ('weight', 'bias')}),
+        (
+            'transformer.enc_out_class_embed.2',
+            {k: own[f'query_selection.fc_cls.{k}'][2] for k in ('weight', 'bias')},
+        ),
+    ):
+        for kind, value in layer.items():
+            written = official['model'][f'{name}.{kind}']
+            assert len(written) == rows
+            assert torch.equal(written[places], value)
+            assert torch.all(written[unused] == (-100 if kind == 'bias' else 0))
+    convert_checkpoint(target, tmp_path / 'again.pth')
+    model = build_tiny(**{'bbox_head.num_classes': len(places)})
+    load_checkpoint(model, str(tmp_path / 'again.pth'), strict=True)
+    assert_same_entries(model.state_dict(), own)
+
+
+def test_a_format_can_be_kept(tmp_path):
+    content = official_file()
+    source = write(tmp_path / 'official.pth', content)
+    target = tmp_path / 'official.safetensors'
+    convert_checkpoint(source, target, to='official')
+    assert_same_entries(load_checkpoint_file(target)['state_dict'], content['model'])
+
+
+def test_an_existing_file_is_kept_unless_told(tmp_path):
+    source = write(tmp_path / 'official.pth', official_file())
+    target = tmp_path / 'own.pth'
+    target.write_text('precious')
+    with pytest.raises(CheckpointError, match='exists: .* --overwrite'):
+        convert_checkpoint(source, target)
+    assert target.read_text() == 'precious'
+    convert_checkpoint(source, target, overwrite=True)
+    assert load_checkpoint_file(target)['state_dict']
+
+
+def test_what_is_no_rfdetr_checkpoint_is_refused(tmp_path):
+    for content in ({'a.weight': torch.zeros(1)}, {'state_dict': {}}, {'meta': {}}):
+        source = write(tmp_path / 'other.pth', content)
+        with pytest.raises(CheckpointError, match='other.pth is no RF-DETR checkpoint'):
+            convert_checkpoint(source, tmp_path / 'own.pth')
+
+
+def test_a_keypoint_model_is_refused(tmp_path):
+    content = official_file()
+    content['model']['keypoint_embed.layers.0.weight'] = torch.zeros(2, 2)
+    source = write(tmp_path / 'keypoints.pth', content)
+    with pytest.raises(CheckpointError, match=r'1 entries .*keypoint_embed.*supported'):
+        convert_checkpoint(source, tmp_path / 'own.pth')
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="to='onnx': choose one of official, mmdet"):
+        convert_checkpoint('a.pth', 'b.pth', to='onnx')
+
+
+TOOL = REPOSITORY / 'tools' / 'convert_checkpoint.py'
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Run the tool within this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', [TOOL.name, *map(str, arguments)])
+        runpy.run_path(str(TOOL), run_name='__main__')
+
+    return run
+
+
+def test_the_tool_converts(tmp_path):
+    content = official_file()
+    source = write(tmp_path / 'official.pth', content)
+    target = tmp_path / 'own.pth'
+    done = interpreter.run([sys.executable, TOOL, source, target, '--to', 'mmdet'])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f'{target}: mmdet checkpoint made from {source}.\n'
+    assert done.stderr == ''
+    assert_same_entries(
+        load_checkpoint_file(target)['state_dict'], from_official(content['model'])
+    )
+
+
+def test_the_tool_ends_with_one_sentence(tmp_path, tool):
+    with pytest.raises(SystemExit) as left:
+        tool(tmp_path / 'nowhere.pth', tmp_path / 'own.pth')
+    assert left.value.code.startswith('convert_checkpoint.py: error: ')
+    assert 'nowhere.pth does not exist' in left.value.code
+    assert '\n' not in left.value.code
+
+
+def test_the_tool_can_trust_a_file(tmp_path, tool, capsys):
+    content = {**official_file(), 'optimizer': torch.nn.Linear(1, 1)}
+    source = write(tmp_path / 'official.pth', content)
+    target = tmp_path / 'own.pth'
+    with pytest.raises(SystemExit, match=r'torch\.nn\.modules\.linear\.Linear'):
+        tool(source, target)
+    assert not target.exists()
+    tool(source, target, '--trust-checkpoint')
+    assert 'made from' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='--overwrite'):
+        tool(source, target, '--trust-checkpoint')
+    tool(source, target, '--trust-checkpoint', '--overwrite')

@@ -1,0 +1,128 @@
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from mmdet_rfdetr.checkpoints import coco, from_official
+from mmdet_rfdetr.checkpoints.layout import (
+    attached_info,
+    class_names,
+    to_mmengine_layout,
+    to_official_layout,
+)
+
+from .official import official_state
+
+ARGS = {'num_queries': 5, 'group_detr': 3, 'class_names': ['cat', 'dog'], 'lr': 1e-4}
+
+
+def official(**entries):
+    return {'model': official_state(), 'args': ARGS, **entries}
+
+
+def test_arguments_become_information_of_the_weights():
+    loaded = to_mmengine_layout(official(epoch=3, optimizer={}))
+    assert loaded.keys() == {'state_dict', 'meta'}
+    assert attached_info(loaded['state_dict']) == {
+        'num_queries': 5,
+        'group_detr': 3,
+        'class_names': ['cat', 'dog'],
+    }
+    assert class_names(loaded['meta']) == ['cat', 'dog']
+
+
+def test_the_newest_writer_keeps_sizes_in_the_model_config():
+    config = {'num_queries': 5, 'group_detr': 3}
+    loaded = to_mmengine_layout(
+        official(args={'class_names': 'cat'}, model_config=config)
+    )
+    info = attached_info(loaded['state_dict'])
+    assert info == {'num_queries': 5, 'group_detr': 3, 'class_names': ['cat']}
+
+
+@pytest.mark.parametrize('args', [None, 'text', {'num_queries': 'many'}])
+def test_arguments_that_say_nothing_do_no_harm(args):
+    loaded = to_mmengine_layout(official(args=args))
+    assert set(attached_info(loaded['state_dict']).values()) == {None}
+    assert class_names(loaded['meta']) is None
+
+
+def test_weights_without_names_for_91_rows_are_cocos():
+    checkpoint = {'model': official_state(num_rows=91)}
+    assert class_names(to_mmengine_layout(checkpoint)['meta']) == list(
+        coco.label_names()
+    )
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda state: state,
+        lambda state: {'model': state},
+        lambda state: {'state_dict': state},
+        lambda state: {'state_dict': {f'model.{k}': v for k, v in state.items()}},
+        lambda state: {'state_dict': {f'_orig_mod.{k}': v for k, v in state.items()}},
+        lambda state: {
+            'model': state,
+            'state_dict': {f'model.{k}': v for k, v in state.items()},
+        },
+        lambda state: {
+            'state_dict': {
+                **{f'model._orig_mod.{k}': v for k, v in state.items()},
+                'criterion.weight': torch.zeros(1),
+            }
+        },
+    ],
+)
+def test_weights_are_found_wherever_a_file_keeps_them(wrap):
+    state = official_state()
+    found = to_mmengine_layout(wrap(state))['state_dict']
+    assert found.keys() == state.keys()
+    assert all(found[name] is state[name] for name in state)
+
+
+def test_the_official_layout_comes_back():
+    extras = {
+        'model_name': 'RFDETRNano',
+        'model_config': {'num_queries': 5},
+        'rfdetr_version': '1.11.2',
+    }
+    checkpoint = official(**extras)
+    loaded = to_mmengine_layout(checkpoint)
+    back = to_official_layout(loaded['state_dict'], loaded['meta'])
+    assert back.keys() == checkpoint.keys()
+    assert back['args'] == ARGS
+    assert {key: back[key] for key in extras} == extras
+
+
+@pytest.mark.parametrize('masks', [0, 2])
+def test_arguments_are_made_for_weights_that_never_had_any(masks):
+    state = official_state(num_mask_blocks=masks)
+    meta = {'dataset_meta': {'classes': ('cat', 'dog')}}
+    assert to_official_layout(state, meta)['args'] == {
+        'num_queries': 5,
+        'group_detr': 3,
+        'patch_size': 4,
+        'segmentation_head': bool(masks),
+        'class_names': ['cat', 'dog'],
+    }
+
+
+def test_own_checkpoints_keep_everything():
+    own = from_official(official_state())
+    own._metadata = OrderedDict({'': {'version': 1}, 'backbone': {'version': 1}})
+    checkpoint = {
+        'state_dict': own,
+        'meta': {'dataset_meta': {'classes': ('cat',)}, 'epoch': 3},
+        'optimizer': {'state': {}},
+    }
+    loaded = to_mmengine_layout(checkpoint)
+    assert loaded.keys() == checkpoint.keys()
+    assert loaded['meta'] is checkpoint['meta']
+    assert attached_info(loaded['state_dict']) == {'class_names': ['cat']}
+    assert loaded['state_dict']._metadata['backbone'] == {'version': 1}
+
+
+def test_checkpoints_of_other_models_are_not_touched():
+    for checkpoint in ({'state_dict': {'a': 1}}, {'model': {'a': 1}}, {'a': 1}):
+        assert to_mmengine_layout(checkpoint) is checkpoint

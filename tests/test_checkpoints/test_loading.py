@@ -1,0 +1,311 @@
+import argparse
+import ast
+import pickle
+import shutil
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import save_file
+
+from mmdet_rfdetr.checkpoints import (
+    CheckpointError,
+    UntrustedCheckpointError,
+    convert_checkpoint,
+    load_checkpoint_file,
+    trust_checkpoint,
+)
+from tests.fixtures import REPOSITORY
+
+from .official import official_state
+
+WEIGHTS = {'layer.weight': torch.arange(6.0).view(2, 3)}
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def touch(path):
+    """A payload that leaves a file behind."""
+    return Payload(exec, f'open({str(path)!r}, "w").close()')
+
+
+class Unknown:
+    """A harmless class that is not on the list."""
+
+
+def save(tmp_path, content, **options):
+    path = tmp_path / 'checkpoint.pth'
+    torch.save(content, path, **options)
+    return path
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        argparse.Namespace(num_queries=3, class_names=['a', 'b']),
+        types.SimpleNamespace(num_queries=3, class_names=['a', 'b']),
+        {'num_queries': 3, 'class_names': ['a', 'b']},
+    ],
+)
+def test_official_arguments_of_every_kind_are_read(tmp_path, arguments, zipped):
+    content = {'model': official_state(), 'args': arguments}
+    path = save(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint_file(path)
+    info = loaded['state_dict']._metadata['']['rfdetr']
+    assert info == {'num_queries': 3, 'group_detr': None, 'class_names': ['a', 'b']}
+    assert loaded['meta']['dataset_meta'] == {'classes': ('a', 'b')}
+
+
+def test_a_checkpoint_of_mmengine_loads(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    path = save(
+        tmp_path,
+        {
+            'state_dict': OrderedDict(WEIGHTS),
+            'meta': {
+                'epoch': 3,
+                'dataset_meta': ConfigDict(classes=('a',), x=dict(y=1)),
+            },
+            'message_hub': {
+                'log_scalars': OrderedDict(loss=history),
+                'runtime_info': {'mAP': np.float64(0.5), 'n': np.int64(3)},
+                'arrays': [np.eye(2, dtype=np.float32), np.array(['text'])],
+            },
+        },
+    )
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    loaded = load_checkpoint_file(path)
+    assert torch.equal(loaded['state_dict']['layer.weight'], WEIGHTS['layer.weight'])
+    assert loaded['meta']['dataset_meta'] == {'classes': ('a',), 'x': {'y': 1}}
+    read = loaded['message_hub']['log_scalars']['loss']
+    assert (read.mean(), read.statistics('max')) == (1.5, 2.0)
+    assert loaded['message_hub']['runtime_info'] == {'mAP': 0.5, 'n': 3}
+    assert loaded['message_hub']['arrays'][0].dtype == np.float32
+
+
+def test_numpy_1_wrote_other_paths(tmp_path):
+    path = save(tmp_path, {'value': np.float64(0.5), 'array': np.arange(3)})
+    raw = path.read_bytes()
+    assert b'numpy._core' in raw
+    # The archive's directory knows lengths and checksums, so rewrite the old format.
+    torch.save(
+        {'value': np.float64(0.5), 'array': np.arange(3)},
+        path,
+        _use_new_zipfile_serialization=False,
+    )
+    path.write_bytes(path.read_bytes().replace(b'numpy._core', b'numpy.core'))
+    loaded = load_checkpoint_file(path)
+    assert loaded['value'] == 0.5
+    assert loaded['array'].tolist() == [0, 1, 2]
+
+
+def test_torch_keeps_its_own_list(tmp_path):
+    path = save(tmp_path, {'args': argparse.Namespace(a=1), **WEIGHTS})
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    try:
+        load_checkpoint_file(path)
+        after = torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+    assert set(after) == {*before, argparse.Namespace}
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_payload_is_refused_by_name_and_has_not_run(tmp_path, zipped):
+    trace = tmp_path / 'trace'
+    content = {**WEIGHTS, 'args': touch(trace)}
+    path = save(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        UntrustedCheckpointError, match=r'need builtins\.exec\.'
+    ) as caught:
+        load_checkpoint_file(path)
+    assert '--trust-checkpoint' in str(caught.value)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists(), 'the payload would not have worked anyway'
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'text'), [(2, 'nothing in it has run'), (4, 'is no checkpoint')]
+)
+def test_a_bare_pickle_is_refused(tmp_path, protocol, text):
+    trace = tmp_path / 'trace'
+    path = tmp_path / 'checkpoint.pth'
+    path.write_bytes(pickle.dumps(touch(trace), protocol=protocol))
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint_file(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ('payload', 'name'),
+    [
+        (Payload(shutil.rmtree, 'nowhere'), 'shutil.rmtree'),
+        (Payload(getattr, HistoryBuffer, '__init__'), 'builtins.getattr'),
+        (Payload(getattr, dict, 'mean'), 'builtins.dict'),
+        (Payload(getattr, np.ndarray, 'tofile'), 'builtins.getattr'),
+        (Unknown(), 'Unknown'),
+        (np.array([object()], dtype=object), r'builtins.object|ObjectDType'),
+    ],
+)
+def test_other_objects_are_refused_by_name(tmp_path, payload, name):
+    path = save(tmp_path, {**WEIGHTS, 'args': payload})
+    with pytest.raises(UntrustedCheckpointError, match=name):
+        load_checkpoint_file(path)
+
+
+def test_trust_lets_a_payload_run_while_it_lasts(tmp_path):
+    trace = tmp_path / 'trace'
+    path = save(tmp_path, {**WEIGHTS, 'args': touch(trace)})
+    with trust_checkpoint():
+        assert 'layer.weight' in load_checkpoint_file(path)
+    assert trace.exists()
+    with pytest.raises(UntrustedCheckpointError):
+        load_checkpoint_file(path)
+
+
+def test_mmengine_refuses_a_payload_too(tmp_path):
+    trace = tmp_path / 'trace'
+    path = save(tmp_path, {'state_dict': WEIGHTS, 'meta': touch(trace)})
+    with pytest.raises(UntrustedCheckpointError):
+        CheckpointLoader.load_checkpoint(str(path))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('content', [WEIGHTS, {'state_dict': WEIGHTS, 'meta': {}}])
+def test_checkpoints_of_other_models_come_as_they_are(tmp_path, content):
+    loaded = load_checkpoint_file(save(tmp_path, content))
+    assert loaded.keys() == content.keys()
+    model_of_another_project = {'model': WEIGHTS, 'epoch': 1}
+    loaded = load_checkpoint_file(save(tmp_path, model_of_another_project))
+    assert loaded.keys() == {'model', 'epoch'}
+
+
+def test_safetensors_load(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    save_file(WEIGHTS, path)
+    loaded = load_checkpoint_file(path)
+    assert torch.equal(loaded['state_dict']['layer.weight'], WEIGHTS['layer.weight'])
+    with pytest.raises(CheckpointError, match='name a device'):
+        load_checkpoint_file(path, map_location=lambda storage, _: storage)
+
+
+@pytest.mark.parametrize('map_location', [None, 'cpu', torch.device('cpu')])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_devices_are_named_as_for_torch(tmp_path, map_location, suffix):
+    path = tmp_path / f'model{suffix}'
+    (save_file if suffix == '.safetensors' else torch.save)(WEIGHTS, path)
+    assert load_checkpoint_file(path, map_location=map_location)
+
+
+def cut(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    return path
+
+
+def test_a_missing_file_is_told_from_where(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'nowhere.pth does not.*{tmp_path}'):
+        load_checkpoint_file('nowhere.pth')
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        load_checkpoint_file(tmp_path)
+
+
+@pytest.mark.parametrize('keep', [5, 500, -100])
+def test_a_truncated_file_is_told(tmp_path, keep):
+    path = cut(save(tmp_path, WEIGHTS), keep)
+    with pytest.raises(CheckpointError, match='incomplete, its end is missing'):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize('keep', [100, -8])
+def test_a_truncated_file_of_the_old_format_is_told(tmp_path, keep):
+    path = cut(save(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False), keep)
+    with pytest.raises(CheckpointError, match='cannot be read .* get the file again'):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize('keep', [4, 50, -8])
+def test_a_truncated_safetensors_file_is_told(tmp_path, keep):
+    path = tmp_path / 'model.safetensors'
+    save_file(WEIGHTS, path)
+    with pytest.raises(CheckpointError, match='cannot be read .* get the file again'):
+        load_checkpoint_file(cut(path, keep))
+
+
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [
+        (b'', 'is empty: get the file again'),
+        (b'<!DOCTYPE html>', 'is no checkpoint, it starts with .*DOCTYPE'),
+        (b'version https://git-lfs.github.com/spec/v1', 'is no checkpoint'),
+    ],
+)
+def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
+    path = tmp_path / 'checkpoint.pth'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint_file(path)
+
+
+def test_a_file_without_a_state_dict_is_told(tmp_path):
+    path = save(tmp_path, [1, 2])
+    with pytest.raises(CheckpointError, match='holds a list and no checkpoint'):
+        load_checkpoint_file(path)
+
+
+def python_files():
+    for folder in ('mmdet_rfdetr', 'tools', 'configs'):
+        yield from (REPOSITORY / folder).rglob('*.py')
+
+
+def unsafe_loads(path: Path):
+    """Lines that call a ``torch.load`` which does not say ``weights_only=True``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func) == 'torch.load'):
+            continue
+        options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+        if options.get('weights_only') != 'True':
+            yield node.lineno, options.get('weights_only')
+
+
+def test_no_file_is_loaded_unsafely():
+    """Except by the one who trusts the file and says so."""
+    found = [
+        (path.relative_to(REPOSITORY).as_posix(), how)
+        for path in python_files()
+        for _, how in unsafe_loads(path)
+    ]
+    assert found == [('mmdet_rfdetr/checkpoints/loading.py', 'not trusted')]
+
+
+def test_the_search_for_unsafe_loads_finds_them(tmp_path):
+    path = tmp_path / 'module.py'
+    path.write_text('torch.load(a)\ntorch.load(b, weights_only=True)\n')
+    assert list(unsafe_loads(path)) == [(1, None)]
+
+
+def test_converted_files_hold_plain_values_only(tmp_path):
+    path = save(tmp_path, {'model': official_state(), 'args': argparse.Namespace(a=1)})
+    for name in ('own.pth', 'official.pth'):
+        convert_checkpoint(path, tmp_path / name)
+        path = tmp_path / name
+        torch.load(path, weights_only=True)

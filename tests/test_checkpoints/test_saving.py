@@ -1,0 +1,75 @@
+import json
+import os
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mmdet_rfdetr.checkpoints import (
+    CheckpointError,
+    load_checkpoint_file,
+    save_checkpoint_file,
+)
+
+CHECKPOINT = {
+    'state_dict': {'layer.weight': torch.arange(6.0).view(2, 3).T},
+    'meta': {},
+}
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.safetensors'])
+def test_what_is_written_is_read(tmp_path, suffix):
+    path = tmp_path / f'model{suffix}'
+    save_checkpoint_file({**CHECKPOINT, 'meta': {'epoch': 3}}, path)
+    loaded = load_checkpoint_file(path)
+    assert loaded['meta'] == {'epoch': 3}
+    assert torch.equal(
+        loaded['state_dict']['layer.weight'], CHECKPOINT['state_dict']['layer.weight']
+    )
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_safetensors_leave_out_what_json_cannot_say(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    meta = {'epoch': 3, 'numbers': torch.zeros(2)}
+    save_checkpoint_file({**CHECKPOINT, 'meta': meta}, path)
+    with safe_open(path, framework='pt') as file:
+        stored = json.loads(file.metadata()['rfdetr'])
+    assert stored['meta'] == {'epoch': 3}
+
+
+def test_another_ending_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r'ends in \.pth, \.pt, \.safetensors'):
+        save_checkpoint_file(CHECKPOINT, tmp_path / 'model.bin')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, suffix
+):
+    path = tmp_path / f'model{suffix}'
+    save_checkpoint_file(CHECKPOINT, path)
+    before = path.read_bytes()
+
+    def disk_full(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', disk_full)
+    with pytest.raises(CheckpointError, match=r'model.* \(No space left on device\)'):
+        save_checkpoint_file({**CHECKPOINT, 'meta': {'epoch': 4}}, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(
+        CheckpointError, match='No such file or directory.*another place'
+    ):
+        save_checkpoint_file(CHECKPOINT, tmp_path / 'nowhere' / 'model.pth')
+
+
+def test_the_file_gets_the_usual_permissions(tmp_path):
+    path, usual = tmp_path / 'model.pth', tmp_path / 'usual'
+    usual.touch()
+    save_checkpoint_file(CHECKPOINT, path)
+    assert path.stat().st_mode == usual.stat().st_mode
