@@ -1,0 +1,227 @@
+"""The mask losses and the masks' part of the matching costs."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmdet_rfdetr.losses import RFDETRPointMaskLoss
+from mmdet_rfdetr.masks import MaskFeatures, TargetMasks
+from mmdet_rfdetr.matching import Matches, RFDETRHungarianAssigner, Targets
+from tests import parity
+from tests.test_segmentation import case
+
+SIZE = (20, 24)
+
+
+def stage(queries=6, batch=2, requires_grad=False):
+    tensors = torch.randn(batch, 4, *SIZE), torch.randn(batch, queries, 4)
+    tensors = (*tensors, torch.randn(1))
+    return MaskFeatures(*(t.requires_grad_(requires_grad) for t in tensors))
+
+
+def target_masks(counts):
+    generator = np.random.default_rng(0)
+    instances = [
+        InstanceData(
+            masks=BitmapMasks(
+                (generator.random((count, 40, 48)) > 0.5).astype(np.uint8), 40, 48
+            )
+        )
+        for count in counts
+    ]
+    metas = [dict(img_shape=(40, 48))] * len(counts)
+    return TargetMasks.from_instances(instances, metas, torch.device('cpu'))
+
+
+def matches_of(rows, targets, counts, stage_sizes):
+    stages = [s for s, images in enumerate(counts) for n in images for _ in range(n)]
+    images = [i for images in counts for i, n in enumerate(images) for _ in range(n)]
+    return Matches(
+        *(torch.tensor(x, dtype=torch.long) for x in (stages, images, rows, targets)),
+        stage_sizes=stage_sizes,
+        pair_counts=counts,
+    )
+
+
+def fixed_points(name, shape, device):
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    return torch.rand(shape, generator=generator)
+
+
+def plain_terms(logits, true, name):
+    """Cross-entropy and dice of one pair (h, w), written down as in the paper."""
+    height, width = SIZE
+    count = max(height, height * width // 16)
+    uncertain = int(0.75 * count)
+
+    def at(points):
+        grid = (2 * points - 1)[None, None]
+        return F.grid_sample(
+            logits[None, None], grid, padding_mode='border', align_corners=False
+        )[0, 0, 0]
+
+    candidates, rest = name
+    chosen = at(candidates).abs().sort().indices[:uncertain]
+    points = torch.cat((candidates[chosen], rest))
+    x = at(points)
+    y = true[(points[:, 1] * 40).long(), (points[:, 0] * 48).long()]
+    entropy = -(y * x.sigmoid().log() + (1 - y) * (1 - x.sigmoid()).log()).mean()
+    dice = 1 - (2 * (x.sigmoid() * y).sum() + 1) / (x.sigmoid().sum() + y.sum() + 1)
+    return entropy, dice
+
+
+def test_losses_equal_the_formula():
+    torch.manual_seed(0)
+    counts = ((2, 1), (1, 2))
+    stages = [stage(), stage(5)]
+    rows, targets = [3, 5, 1, 6, 10, 8], [1, 0, 2, 0, 2, 1]
+    masks = target_masks((2, 1))
+    matches = matches_of(rows, targets, counts, (6, 5))
+    loss = RFDETRPointMaskLoss(mask_weight=3.0, dice_weight=7.0, points=fixed_points)
+    found = loss(stages, masks, matches)
+
+    expected = torch.zeros(2, 2)
+    for index, name in enumerate(('final', 'enc')):
+        start = sum(counts[0]) * index
+        candidates = fixed_points(f'loss/{name}/over', (3, 90, 2), None)
+        rest = fixed_points(f'loss/{name}/rest', (3, 8, 2), None)
+        for pair in range(3):
+            query = rows[start + pair] - 6 * index
+            image = int(matches.images[start + pair])
+            predicted = stages[index].of_all()[image, query]
+            true = masks.planes[targets[start + pair]].float()
+            expected[index] += torch.stack(
+                plain_terms(predicted, true, (candidates[pair], rest[pair]))
+            )
+    torch.testing.assert_close(found['loss_mask'], 3 * expected[:, 0])
+    torch.testing.assert_close(found['loss_dice'], 7 * expected[:, 1])
+
+
+def test_without_pairs_the_losses_are_zero_and_connected():
+    stages = [stage(requires_grad=True) for _ in range(2)]
+    matches = matches_of([], [], ((0, 0), (0, 0)), (6, 6))
+    losses = RFDETRPointMaskLoss()(stages, target_masks((0, 0)), matches)
+    assert losses['loss_mask'].tolist() == losses['loss_dice'].tolist() == [0, 0]
+    sum(losses.values()).sum().backward()
+    for masks in stages:
+        for part in vars(masks).values():
+            assert part.grad is not None
+            assert not part.grad.any()
+
+
+def test_losses_are_float32_in_autocast():
+    with torch.autocast('cpu', torch.bfloat16):
+        low = [
+            MaskFeatures(*(part.bfloat16() for part in vars(stage()).values()))
+            for _ in range(2)
+        ]
+        matches = matches_of([0, 7], [0, 1], ((1, 0), (0, 1)), (6, 6))
+        losses = RFDETRPointMaskLoss()(low, target_masks((1, 1)), matches)
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+
+
+def costs(mask_preds=None, **weights):
+    """Costs (B, R, T) of two images with two and one objects, and their parts."""
+    torch.manual_seed(0)
+    sizes = [12] if mask_preds is None else [6, 6]
+    targets = Targets(
+        labels=torch.tensor([0, 2, 1]),
+        boxes=torch.rand(3, 4) * 0.5 + 0.2,
+        counts=(2, 1),
+        masks=target_masks((2, 1)),
+    )
+    seen = []
+    assigner = RFDETRHungarianAssigner(points=fixed_points, **weights)
+    assigner._replace_non_finite = lambda block, counts: (
+        seen.append(torch.from_numpy(block)) or block
+    )
+    matches = assigner.assign(
+        torch.randn(2, 12, 5), torch.rand(2, 12, 4), sizes, targets, 2, mask_preds
+    )
+    return torch.cat(seen, dim=1), targets, matches
+
+
+@pytest.mark.parametrize('weights', [(5.0, 5.0), (2.0, 0.0), (0.0, 3.0)])
+def test_mask_costs_equal_the_formula(weights):
+    torch.manual_seed(1)
+    stages = [stage(), stage()]
+    mask_weight, dice_weight = weights
+    found, targets, matches = costs(
+        stages, mask_weight=mask_weight, dice_weight=dice_weight
+    )
+    without, _, _ = costs()
+    assert matches.pair_counts == ((4, 2), (4, 2))
+    for image, objects in enumerate([[0, 1], [2]]):
+        for index, name in enumerate(('final', 'enc')):
+            points = fixed_points(f'matcher/{name}', (1, 30, 2), None)
+            x = stages[index].at_points(points)[image]
+            y = targets.masks.sample(points, torch.tensor(objects))
+            entropy = torch.stack(
+                [
+                    F.binary_cross_entropy_with_logits(
+                        x, true.expand_as(x), reduction='none'
+                    ).mean(1)
+                    for true in y
+                ],
+                dim=1,
+            )
+            p = x.sigmoid()[:, None]
+            dice = 1 - (2 * (p * y).sum(2) + 1) / (p.sum(2) + y.sum(1) + 1)
+            expected = mask_weight * entropy + dice_weight * dice
+            rows = slice(6 * index, 6 * index + 6)
+            torch.testing.assert_close(
+                found[image, rows, : len(objects)]
+                - without[image, rows, : len(objects)],
+                expected,
+                rtol=1e-4,
+                atol=1e-5,
+            )
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember the most numbers that any operation returned in one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def test_training_never_builds_the_masks_of_all_queries():
+    # Many queries, so that their masks would be larger than anything else.
+    config = case.tiny_config(num_queries=60, num_select=60)
+    model = parity.MODELS.build(config).train()
+    targets = [
+        dict(labels=np.array([1]), boxes=np.full((1, 4), 0.5, np.float32)),
+        dict(labels=np.array([2]), boxes=np.full((1, 4), 0.5, np.float32)),
+    ]
+    for target in targets:
+        target['masks'] = np.ones((1, 96, 96), bool)
+    samples = case.add_masks(
+        parity.make_samples([(96, 96)] * 2, (96, 96), targets), targets
+    )
+    with LargestTensor() as largest:
+        losses = model(torch.randn(2, 3, 96, 96), samples, 'loss')
+        sum(losses.values()).backward()
+    assert largest.numel < 2 * 3 * 60 * 24 * 24
+    model.eval()
+    with LargestTensor() as largest, torch.no_grad():
+        model(torch.randn(2, 3, 96, 96))
+    assert largest.numel == 2 * 60 * 24 * 24
+
+
+def test_masks_and_their_loss_go_together():
+    config = case.tiny_config()
+    del config['mask_head']
+    with pytest.raises(ValueError, match=r'mask_head=None and bbox_head\.loss_mask='):
+        parity.MODELS.build(config)
