@@ -132,6 +132,11 @@ def _write_split(folder: Path, number: int, split: str, settings: dict) -> None:
         picture, boxes, labels = draw_picture(settings['seed'], number, index, side)
         name = f'{index:06d}.jpg'
         quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+        # Full colour resolution: at this size an outline is a few pixels.
+        quality += [
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+        ]
         if not cv2.imwrite(str(folder / split / name), picture, quality):
             raise OSError(f'cannot write {folder / split / name}: is the disk full?')
         images.append(dict(id=index + 1, file_name=name, height=side, width=side))

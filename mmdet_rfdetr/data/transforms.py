@@ -30,7 +30,8 @@ class RFDETRResize(Resize):
         size_divisor: patch size times windows; needed with ``offsets``.
         offsets: see :func:`~mmdet_rfdetr.data.sizes.multi_scale_sizes`. ``(5,)``
             is the largest size, from which ``RFDETRBatchMultiScale`` resizes.
-        sizes: sizes to draw from, instead of the three above.
+        sizes: sizes to draw from, instead of the three above; a pair is a height
+            and a width.
         keep_ratio: whether to keep the aspect ratio: the size is then that of the
             shorter side, and the preprocessor pads what does not divide.
         max_long_side: with ``keep_ratio``, the most pixels of the longer side; the
@@ -50,7 +51,7 @@ class RFDETRResize(Resize):
         image_size: int | None = None,
         size_divisor: int | None = None,
         offsets: Sequence[int] | None = None,
-        sizes: Sequence[int] | None = None,
+        sizes: Sequence[int | tuple[int, int]] | None = None,
         keep_ratio: bool = False,
         max_long_side: int | None = None,
         antialias: bool = True,
@@ -72,19 +73,25 @@ class RFDETRResize(Resize):
         if offsets is not None:
             sizes = multi_scale_sizes(image_size, size_divisor, offsets)
         self.sizes = tuple(sizes or [image_size])
+        if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
+            raise ValueError(
+                f'RFDETRResize: keep_ratio=True takes the shorter side alone, and got '
+                f'sizes={self.sizes}'
+            )
         self.max_long_side = max_long_side
         self.antialias = antialias
-        super().__init__(scale=max(self.sizes), keep_ratio=keep_ratio)
+        # The scale is set for each image; mmcv's class insists on having one.
+        super().__init__(scale=self.sizes[0], keep_ratio=keep_ratio)
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
         """Resize; arguments and result are mmdet's."""
         size = self.sizes[np.random.randint(len(self.sizes))]
-        height = width = size
         if self.keep_ratio:
-            height, width = size_by_short_side(
-                results['img'].shape[:2], size, self.max_long_side
-            )
+            shape = results['img'].shape[:2]
+            height, width = size_by_short_side(shape, size, self.max_long_side)
+        else:
+            height, width = (size, size) if isinstance(size, int) else size
         results['scale'] = (width, height)
         self._resize_img(results)
         self._resize_bboxes(results)

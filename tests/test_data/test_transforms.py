@@ -1,0 +1,261 @@
+"""Transforms, alone and in mmdet's pipeline, against the official package."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.structures.mask import BitmapMasks
+from mmengine.dataset import Compose, pseudo_collate
+from PIL import Image
+
+from mmdet_rfdetr.data.sizes import multi_scale_sizes
+from mmdet_rfdetr.data.transforms import (
+    RFDETRRandomSquareCrop,
+    RFDETRResize,
+    size_by_short_side,
+)
+from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
+
+PREPROCESSOR = dict(
+    type='DetDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=32,
+)
+SIZES = dict(down=(601, 500), up=(97, 141))
+META = ('img_shape', 'ori_shape', 'scale_factor')
+
+
+def image(name):
+    """The picture that the fixtures were made from, RGB."""
+    return rule().uint8_image(f'prep/{name}', 11, *SIZES[name])
+
+
+def run_pipeline(rgb, folder, resize, instances=(), load=None, **annotations):
+    """Push a file through mmdet's pipeline and preprocessor."""
+    path = folder / 'image.png'
+    Image.fromarray(rgb).save(path)
+    transforms = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, **annotations),
+        resize,
+        dict(type='PackDetInputs', meta_keys=META),
+    ]
+    data = Compose([TRANSFORMS.build(transform) for transform in transforms])(
+        dict(img_path=str(path), instances=list(instances))
+    )
+    data = MODELS.build(PREPROCESSOR)(pseudo_collate([data]))
+    return data['inputs'][0], data['data_samples'][0]
+
+
+def assert_equals_fixture(tensor, key, pair, atol=5e-6):
+    arrays, description = pair
+    facts = description[key]
+    assert list(tensor.shape) == facts['shape']
+    np.testing.assert_allclose(
+        strided(tensor, facts['stride']), arrays[key], atol=atol, err_msg=key
+    )
+    assert float(tensor.double().mean()) == pytest.approx(facts['mean'], abs=1e-6)
+
+
+@needs_fixtures
+@pytest.mark.parametrize('name', ['down', 'up'])
+def test_validation_pixels_equal_the_official_ones(name, tmp_path):
+    resize = dict(type='RFDETRResize', image_size=384)
+    inputs, _ = run_pipeline(image(name), tmp_path, resize)
+    assert_equals_fixture(inputs, f'{name}_val_384', load_pair('preprocess'))
+
+
+@needs_fixtures
+@pytest.mark.parametrize('size', [384, (320, 448)])
+@pytest.mark.parametrize('name', ['down', 'up'])
+def test_predict_pixels_equal_the_official_ones(name, size, tmp_path):
+    resize = dict(type='RFDETRResize', sizes=[size], antialias=False)
+    inputs, _ = run_pipeline(image(name), tmp_path, resize)
+    key = f'{name}_predict_' + ('384' if size == 384 else '320x448')
+    assert_equals_fixture(inputs, key, load_pair('preprocess'))
+
+
+@needs_fixtures
+# pycocotools, when it decodes a mask
+@pytest.mark.filterwarnings('ignore:__array__ implementation')
+@pytest.mark.parametrize('name', ['down', 'up'])
+def test_validation_targets_equal_the_official_ones(name, tmp_path):
+    arrays, description = load_pair('preprocess')
+    boxes = description[f'{name}_input_boxes_xyxy']
+    labels = arrays[f'{name}_val_target_labels'].tolist()
+    instances = [
+        dict(bbox=box, bbox_label=label, ignore_flag=0, mask=[polygon(box)])
+        for box, label in zip(boxes, labels, strict=True)
+    ]
+    _, sample = run_pipeline(
+        image(name),
+        tmp_path,
+        dict(type='RFDETRResize', image_size=384),
+        instances,
+        with_mask=True,
+    )
+    xyxy = sample.gt_instances.bboxes
+    height, width = sample.img_shape
+    assert (height, width) == tuple(arrays[f'{name}_val_target_size'])
+    assert sample.ori_shape == tuple(arrays[f'{name}_val_target_orig_size'])
+    areas = (xyxy[:, 2:] - xyxy[:, :2]).prod(1)
+    np.testing.assert_allclose(areas, arrays[f'{name}_val_target_area'], rtol=1e-4)
+    cxcywh = torch.cat([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], 1)
+    cxcywh /= torch.tensor([width, height, width, height])
+    np.testing.assert_allclose(cxcywh, arrays[f'{name}_val_target_boxes'], atol=1e-6)
+    assert sample.gt_instances.labels.tolist() == labels
+    masks = np.unpackbits(arrays[f'{name}_val_target_masks'])
+    masks = masks.reshape(description[f'{name}_val_target_masks_shape'])
+    # The polygons were not stored; the third was not its box, all of one pixel.
+    np.testing.assert_array_equal(sample.gt_instances.masks.masks[:2], masks[:2])
+
+
+def polygon(box):
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+@pytest.mark.parametrize(
+    'size, short_side, max_long_side, expected',
+    [
+        ((480, 640), 576, 1333, (576, 768)),
+        ((640, 480), 576, 1333, (768, 576)),
+        ((100, 1000), 576, 1333, (133, 1330)),
+        ((1000, 100), 576, None, (5760, 576)),
+        ((333, 500), 400, None, (400, 601)),
+        ((300, 300), 384, 1333, (384, 384)),
+        ((1, 5000), 384, 1333, (1, 5000)),
+    ],
+)
+def test_size_by_short_side(size, short_side, max_long_side, expected):
+    assert size_by_short_side(size, short_side, max_long_side) == expected
+
+
+def results(height, width, boxes, masks=None):
+    """What LoadImageFromFile and LoadAnnotations hand on; pixels are unique."""
+    pixels = np.arange(height * width * 3, dtype=np.int64) % 251
+    instances = [
+        dict(bbox=list(box), bbox_label=label, ignore_flag=0)
+        for label, box in enumerate(boxes)
+    ]
+    loaded = TRANSFORMS.build(dict(type='LoadAnnotations', with_bbox=True))(
+        dict(instances=instances, img_shape=(height, width))
+    )
+    if masks is not None:
+        loaded['gt_masks'] = BitmapMasks(masks, height, width)
+    return dict(loaded, img=pixels.reshape(height, width, 3).astype(np.uint8))
+
+
+def test_keep_ratio_scales_boxes_and_masks_with_the_image():
+    masks = np.zeros((1, 60, 80), np.uint8)
+    masks[0, 15:30, 20:40] = 1
+    before = results(60, 80, [(20, 15, 40, 30)], masks)
+    resize = RFDETRResize(image_size=120, keep_ratio=True, max_long_side=150)
+    after = resize(before)
+    assert after['img'].shape == (112, 149, 3)
+    assert after['img_shape'] == (112, 149)
+    assert after['scale_factor'] == (149 / 80, 112 / 60)
+    expected = torch.tensor([[20, 15, 40, 30]]) * torch.tensor([149 / 80, 112 / 60] * 2)
+    torch.testing.assert_close(after['gt_bboxes'].tensor, expected)
+    assert after['gt_masks'].masks.shape == (1, 112, 149)
+    area = 300 * 149 / 80 * 112 / 60
+    assert after['gt_masks'].masks.sum() == pytest.approx(area, rel=0.05)
+
+
+def test_resize_draws_each_size():
+    resize = RFDETRResize(image_size=64, size_divisor=16, offsets=(-1, 0, 1))
+    np.random.seed(0)
+    drawn = {resize(results(20, 30, []))['img'].shape[0] for _ in range(50)}
+    assert drawn == {48, 64, 80}
+
+
+def test_resize_keeps_an_image_without_objects():
+    after = RFDETRResize(image_size=32)(results(20, 30, []))
+    assert after['gt_bboxes'].tensor.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({}, 'either image_size or sizes'),
+        (dict(image_size=64, sizes=(64,)), 'either image_size or sizes'),
+        (dict(image_size=64, offsets=(0,)), 'size_divisor=None'),
+        (dict(image_size=64, max_long_side=100), 'keep_ratio=True'),
+        (dict(sizes=[(32, 64)], keep_ratio=True), r'sizes=\(\(32, 64\),\)'),
+    ],
+)
+def test_resize_refuses_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RFDETRResize(**arguments)
+
+
+def test_antialias_refuses_floating_point():
+    before = results(20, 30, [])
+    before['img'] = before['img'].astype(np.float32)
+    with pytest.raises(TypeError, match='to_float32=False'):
+        RFDETRResize(image_size=32)(before)
+
+
+def test_crop_clips_boxes_and_drops_what_is_outside(monkeypatch):
+    draws = iter([40, 10, 20])  # side, top, left
+    monkeypatch.setattr(np.random, 'randint', lambda *args: next(draws))
+    boxes = [(30, 20, 40, 30), (0, 0, 25, 15), (0, 0, 20, 60), (59, 49, 90, 70)]
+    masks = np.zeros((4, 70, 90), np.uint8)
+    masks[0, 20:30, 30:40] = 1
+    before = results(70, 90, boxes, masks)
+    pixels = before['img'][10:50, 20:60].copy()
+    after = RFDETRRandomSquareCrop(min_side=30, max_side=50)(before)
+    np.testing.assert_array_equal(after['img'], pixels)
+    assert after['img_shape'] == (40, 40)
+    # The third box ends where the crop begins.
+    assert after['gt_bboxes'].tensor.tolist() == [
+        [10, 10, 20, 20],
+        [0, 0, 5, 5],
+        [39, 39, 40, 40],
+    ]
+    assert after['gt_bboxes_labels'].tolist() == [0, 1, 3]
+    assert len(after['gt_ignore_flags']) == 3
+    assert after['gt_masks'].masks.shape == (3, 40, 40)
+    assert after['gt_masks'].masks[0, 10:20, 10:20].all()
+    assert after['gt_masks'].masks.sum() == 100
+
+
+@pytest.mark.parametrize('shape', [(700, 650), (400, 610), (300, 500), (390, 390)])
+def test_crop_draws_every_side_and_place(shape):
+    crop = RFDETRRandomSquareCrop(min_side=384, max_side=600)
+    largest = min(600, *shape)
+    sides = set()
+    np.random.seed(0)
+    for _ in range(200):
+        after = crop(results(*shape, [(0, 0, *shape[::-1])]))
+        side, width = after['img_shape']
+        assert side == width
+        sides.add(side)
+    assert min(sides) >= min(384, largest)
+    assert max(sides) <= largest
+    if largest == 600:
+        assert min(sides) < 390 and max(sides) > 595
+    elif largest <= 384:
+        assert sides == {largest}
+
+
+def test_crop_refuses_sides_in_the_wrong_order():
+    with pytest.raises(ValueError, match='min_side=5, max_side=4'):
+        RFDETRRandomSquareCrop(min_side=5, max_side=4)
+
+
+@needs_fixtures
+@pytest.mark.parametrize('offsets', ['plain', 'expanded'])
+def test_multi_scale_sizes_equal_the_official_ones(offsets):
+    steps = dict(plain=range(-3, 5), expanded=range(-5, 6))[offsets]
+    for name, facts in load_json('schedules')['multi_scale'].items():
+        divisor = facts['patch_size'] * facts['num_windows']
+        sizes = multi_scale_sizes(facts['resolution'], divisor, steps)
+        assert sizes == facts[offsets], name
+
+
+def test_multi_scale_without_any_size_says_so():
+    with pytest.raises(ValueError, match='image_size=32 with size_divisor=32'):
+        multi_scale_sizes(32, 32, (-1, 0))
