@@ -5,6 +5,7 @@ closes it, and returns the reason as one sentence; without the gap it changes no
 and returns ``None``. ``python -m mmdet_rfdetr env`` prints what is active and why.
 """
 
+import copy
 import functools
 import importlib.abc
 import importlib.machinery
@@ -321,6 +322,30 @@ def silence_unused_file_client() -> str | None:
     return "mmengine's checkpoint hook makes, unused, what mmengine deprecates."
 
 
+def infer_without_logging_backends() -> str | None:
+    """Let an inferencer make its visualizer without the backends for training logs.
+
+    A config's ``visualizer`` also says where losses are logged; an inferencer has no
+    folder for that, and mmengine warns about every backend that it leaves out.
+
+    Returns:
+        The reason; the gap is there with every supported mmengine.
+    """
+    from mmengine.infer import BaseInferencer
+
+    original = BaseInferencer._init_visualizer
+
+    @functools.wraps(original)
+    def init_visualizer(self, cfg):
+        if 'visualizer' in cfg and cfg.visualizer.get('save_dir') is None:
+            cfg = copy.deepcopy(cfg)
+            cfg.visualizer.pop('vis_backends', None)
+        return original(self, cfg)
+
+    BaseInferencer._init_visualizer = init_visualizer
+    return 'mmengine warns of log backends that an inferencer cannot use.'
+
+
 _FIXES = (
     stub_compiled_ops,
     replace_pkg_resources,
@@ -328,6 +353,7 @@ _FIXES = (
     train_data_parallel_on_cpu,
     rename_broadcast_buffers,
     silence_unused_file_client,
+    infer_without_logging_backends,
 )
 _active: dict[str, str] = {}
 

@@ -1,3 +1,29 @@
 """The plugin comes first, as in every program: MMDetection needs it with mmcv-lite."""
 
-import mmdet_rfdetr  # noqa: F401
+import mmdet_rfdetr  # noqa: F401, I001
+
+import sys
+
+import pytest
+
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run
+from tests.project import NANO, write_project
+
+
+@pytest.fixture(scope='session')
+def toy_project(tmp_path_factory):
+    """The folder of a user's project, with mine.py and pictures in it."""
+    folder = tmp_path_factory.mktemp('project')
+    write_project(folder, NANO)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def toy_checkpoint(toy_project):
+    """The project's checkpoint of one epoch, trained with the command of the README."""
+    command = [sys.executable, REPOSITORY / 'tools' / 'train.py', 'mine.py']
+    result = run(command, cwd=toy_project)
+    assert result.returncode == 0, result.stderr
+    assert 'warning' not in (result.stdout + result.stderr).lower()
+    return toy_project / 'work_dirs' / 'mine' / 'epoch_1.pth'

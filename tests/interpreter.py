@@ -30,7 +30,7 @@ def run(command, *, cwd=REPOSITORY, **environment):
         'PYTHONPATH': str(REPOSITORY),
         'CUDA_VISIBLE_DEVICES': '',
         'OMP_NUM_THREADS': '1',
-        **environment,
+        **{name: str(value) for name, value in environment.items()},
     }
     return subprocess.run(
         [str(part) for part in command],

@@ -232,7 +232,7 @@ import torch
 from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel
 
-init_dist('pytorch', backend='nccl', timeout=60)
+init_dist('pytorch', backend='nccl')
 rank = torch.distributed.get_rank()
 model = torch.nn.Linear(1, 1, bias=False)
 parallel = MMDistributedDataParallel(
@@ -299,6 +299,30 @@ def test_saving_checkpoints_does_not_warn():
     assert fixed.returncode == 0, fixed.stderr
     assert 'Checkpoints will be saved' in fixed.stdout
     assert 'WARNING' not in fixed.stdout
+
+
+VISUALIZER = """
+import mmdet_rfdetr
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+cfg = Config(dict(visualizer=dict(
+    type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])))
+init = BaseInferencer._init_visualizer
+getattr(init, {attribute!r}, init)(None, cfg)
+print(cfg.visualizer.vis_backends)
+"""
+
+
+def test_inferencer_does_not_warn_of_log_backends():
+    # functools.wraps keeps what the fix wraps.
+    unfixed = run_code(VISUALIZER.format(attribute='__wrapped__'))
+    assert 'Failed to add' in unfixed.stderr
+
+    fixed = run_code(VISUALIZER.format(attribute='no such'))
+    assert fixed.returncode == 0, fixed.stderr
+    assert 'Warning' not in fixed.stderr
+    # The caller's config still has them, for training.
+    assert fixed.stdout == "[{'type': 'LocalVisBackend'}]\n"
 
 
 # All of them

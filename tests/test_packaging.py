@@ -1,17 +1,22 @@
 """The wheel, the constraints, and configs that are found wherever they lie."""
 
 import email
+import os
 import re
 import shutil
 import sys
 import zipfile
+from pathlib import Path
 
+import mmdet
 import pytest
+from mmengine.config import Config
 from packaging.requirements import Requirement
 
 import mmdet_rfdetr
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
+from tests.project import NANO, write_project
 
 
 @pytest.fixture(scope='module')
@@ -100,10 +105,48 @@ def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
         print(mmdet_rfdetr.config('rfdetr_nano_coco.py'))
         print(command.find_tool('tools/train.py'))
     """
-    result = run_code(code, cwd=tmp_path, PYTHONPATH=str(installed))
+    result = run_code(code, cwd=tmp_path, PYTHONPATH=installed)
     assert result.returncode == 0, result.stderr
     folder = installed / 'mmdet_rfdetr'
     assert result.stdout.split() == [
         str(folder / 'configs' / 'rfdetr_nano_coco.py'),
         str(folder / 'tools' / 'train.py'),
     ]
+
+
+# Projects of users, who have the wheel and no checkout
+
+TRAIN = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
+
+
+def train(project, installed):
+    """Train with MMDetection's own script, which does not know this package."""
+    result = run([sys.executable, TRAIN, 'mine.py'], cwd=project, PYTHONPATH=installed)
+    assert result.returncode == 0, result.stderr
+    assert 'Epoch(train) [1][2/2]' in result.stdout
+    assert 'coco/bbox_mAP:' in result.stdout
+    assert str(REPOSITORY) not in result.stdout + result.stderr
+
+
+def test_project_inherits_by_name(installed, tmp_path):
+    write_project(tmp_path / 'project', NANO)
+    train(tmp_path / 'project', installed)
+
+
+def test_project_inherits_by_relative_path(installed, tmp_path):
+    config = installed / 'mmdet_rfdetr' / 'configs' / 'rfdetr_nano_coco.py'
+    relative = os.path.relpath(config, tmp_path / 'project')
+    write_project(tmp_path / 'project', repr(relative))
+    train(tmp_path / 'project', installed)
+
+
+def test_project_imports_the_plugin_by_custom_imports_only(installed, tmp_path):
+    write_project(tmp_path / 'project', NANO)
+    config = tmp_path / 'project' / 'mine.py'
+    cfg = Config.fromfile(config)
+    assert cfg.custom_imports.imports == ['mmdet_rfdetr']
+    # A whole config: it inherits from nothing and calls nothing.
+    cfg.dump(config)
+    assert '_base_' not in config.read_text()
+    assert '__import__' not in config.read_text()
+    train(tmp_path / 'project', installed)

@@ -1,0 +1,95 @@
+"""MMDetection's inference functions, on a trained project of toy size."""
+
+import json
+
+import numpy as np
+import pytest
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmdet.visualization import DetLocalVisualizer
+from PIL import Image
+
+from tests.project import CLASSES
+
+
+@pytest.fixture
+def paths(toy_project, toy_checkpoint):
+    return str(toy_project / 'mine.py'), str(toy_checkpoint)
+
+
+@pytest.fixture
+def picture(toy_project):
+    return str(toy_project / 'pictures' / '1.png')
+
+
+@pytest.fixture
+def inferencer(paths):
+    DetLocalVisualizer._instance_dict.clear()
+    return DetInferencer(*paths, device='cpu', show_progress=False)
+
+
+def test_init_detector_takes_config_and_checkpoint(paths, picture):
+    model = init_detector(*paths, device='cpu')
+    assert tuple(model.dataset_meta['classes']) == CLASSES
+    assert not model.training
+
+    result = inference_detector(model, picture)
+    boxes = result.pred_instances.bboxes
+    assert boxes.shape == (10, 4)
+    # Boxes are in pixels of the picture as it lies on disk, 80 x 60.
+    assert result.ori_shape == (60, 80)
+    assert boxes[:, 0::2].max() <= 80
+    assert boxes[:, 1::2].max() <= 60
+    assert set(result.pred_instances.labels.tolist()) <= {0, 1}
+
+
+def test_inference_detector_takes_paths_arrays_and_lists(paths, picture, toy_project):
+    model = init_detector(*paths, device='cpu')
+    array = np.asarray(Image.open(picture))[..., ::-1]  # BGR, as mmcv reads it
+    second = str(toy_project / 'pictures' / '2.png')
+    # An array comes last: mmdet then changes the model's config to loading from arrays.
+    of_path = inference_detector(model, picture)
+    of_list = inference_detector(model, [picture, second])
+    of_array = inference_detector(model, array)
+    for result in (of_array, of_list[0]):
+        for key in ('bboxes', 'scores', 'labels'):
+            expected = of_path.pred_instances[key]
+            assert result.pred_instances[key].equal(expected), key
+    assert [result.ori_shape for result in of_list] == [(60, 80), (80, 60)]
+
+
+@pytest.mark.parametrize('kind', ['path', 'array', 'list', 'folder'])
+def test_inferencer_takes_any_input(inferencer, picture, toy_project, kind):
+    array = np.asarray(Image.open(picture))[..., ::-1]
+    second = str(toy_project / 'pictures' / '2.png')
+    inputs, count = {
+        'path': (picture, 1),
+        'array': (array, 1),
+        'list': ([picture, second, array], 3),
+        'folder': (str(toy_project / 'copied'), 4),
+    }[kind]
+    if kind == 'folder':
+        folder = toy_project / 'copied'
+        folder.mkdir(exist_ok=True)
+        for path in (toy_project / 'pictures').glob('*.png'):
+            (folder / path.name).write_bytes(path.read_bytes())
+    predictions = inferencer(inputs, batch_size=2, no_save_vis=True)['predictions']
+    assert len(predictions) == count
+    assert [len(each['scores']) for each in predictions] == [10] * count
+    expected = inferencer(picture, no_save_vis=True)['predictions'][0]
+    # A folder's order is the file system's; batches of one and two differ in rounding.
+    assert any(
+        np.allclose(each['bboxes'], expected['bboxes'], atol=1e-3)
+        for each in (predictions if kind == 'folder' else predictions[:1])
+    )
+
+
+def test_inferencer_draws_and_writes(inferencer, picture, tmp_path):
+    inferencer(picture, out_dir=str(tmp_path), no_save_pred=False, pred_score_thr=0.0)
+    with (
+        Image.open(tmp_path / 'vis' / '1.png') as drawn,
+        Image.open(picture) as original,
+    ):
+        assert drawn.size == original.size
+        assert drawn.tobytes() != original.convert('RGB').tobytes()
+    written = json.loads((tmp_path / 'preds' / '1.json').read_text())
+    assert len(written['bboxes']) == 10

@@ -1,0 +1,258 @@
+"""The command line tools, run as a user runs them on a project of toy size."""
+
+import os
+import pickle
+import re
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
+
+from mmdet_rfdetr import cli
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run
+
+
+@pytest.fixture
+def tool(toy_project, monkeypatch):
+    """Run a tool in this process, where every warning is an error."""
+
+    def run_tool(name, *arguments):
+        DetLocalVisualizer._instance_dict.clear()  # one process, several runs
+        path = REPOSITORY / 'tools' / name
+        monkeypatch.chdir(toy_project)
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        runpy.run_path(str(path), run_name='__main__')
+
+    return run_tool
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Catch the config that a tool would run, instead of running it."""
+    seen = []
+
+    def catch(cfg, action, trust_checkpoint):
+        seen.append(cfg)
+
+    monkeypatch.setattr(cli, 'run', catch)
+    return seen
+
+
+def test_train_writes_checkpoint_and_metrics(toy_checkpoint):
+    assert toy_checkpoint.is_file()
+    (log,) = toy_checkpoint.parent.glob('*/*.log')
+    text = log.read_text()
+    assert 'Epoch(train) [1][2/2]' in text
+    assert 'eta:' in text
+    assert 'coco/bbox_mAP:' in text
+
+
+def test_train_resumes_from_the_last_checkpoint(toy_checkpoint, tool, capsys, tmp_path):
+    copy = tmp_path / 'work'
+    copy.mkdir()
+    (copy / 'epoch_1.pth').write_bytes(toy_checkpoint.read_bytes())
+    (copy / 'last_checkpoint').write_text(str(copy / 'epoch_1.pth'))
+    options = ['--cfg-options', 'train_cfg.max_epochs=2']
+    tool('train.py', 'mine.py', '--work-dir', copy, '--resume', *options)
+    printed = capsys.readouterr().out
+    assert 'resumed epoch: 1' in printed
+    assert 'Epoch(train) [1]' not in printed
+    assert (copy / 'epoch_2.pth').is_file()
+
+
+def test_test_evaluates_draws_and_dumps(toy_checkpoint, tool, capsys, tmp_path):
+    dump = tmp_path / 'predictions.pkl'
+    arguments = ['--out', dump, '--show-dir', tmp_path / 'drawn']
+    tool(
+        'test.py',
+        'mine.py',
+        toy_checkpoint,
+        '--work-dir',
+        tmp_path / 'work',
+        *arguments,
+    )
+    printed = capsys.readouterr().out
+    assert 'coco/bbox_mAP:' in printed
+    assert 'WARNING' not in printed
+    drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
+    assert drawn == ['1.png', '2.png', '3.png', '4.png']
+    predictions = pickle.loads(dump.read_bytes())
+    assert [len(each['pred_instances']['scores']) for each in predictions] == [10] * 4
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
+
+
+def run_distributed(name, *arguments, cwd):
+    command = ['bash', REPOSITORY / 'tools' / name, *arguments]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    return run(command, cwd=cwd, PORT=free_port(), PATH=path)
+
+
+def test_two_processes_train_and_test_together(toy_project, tmp_path):
+    work_dir = ['--work-dir', tmp_path]
+    trained = run_distributed(
+        'dist_train.sh', 'mine.py', '2', *work_dir, cwd=toy_project
+    )
+    assert trained.returncode == 0, trained.stderr
+    # Four pictures, two processes, two pictures a batch: one step.
+    assert 'Epoch(train) [1][1/1]' in trained.stdout
+    assert 'warning' not in (trained.stdout + trained.stderr).lower()
+
+    checkpoint = tmp_path / 'epoch_1.pth'
+    tested = run_distributed(
+        'dist_test.sh', 'mine.py', checkpoint, '2', *work_dir, cwd=toy_project
+    )
+    assert tested.returncode == 0, tested.stderr
+    assert 'Epoch(test) [1/1]' in tested.stdout
+    scores = [
+        re.search(r'coco/bbox_mAP: (\S+)', output).group(1)
+        for output in (trained.stdout, tested.stdout)
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh'])
+def test_launchers_say_how_they_are_called(name):
+    script = REPOSITORY / 'tools' / name
+    result = subprocess.run(['bash', script], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f'tools/{name} CONFIG' in result.stderr
+
+
+# Arguments
+
+
+@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+def test_help_shows_an_example(name, tool, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tool(name, '--help')
+    assert stopped.value.code == 0
+    assert f'python tools/{name} configs/' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['train.py', 'configs/rfdetr_nano_coco.py'], 'did you mean'),
+        (['train.py', 'nothing.py'], "config 'nothing.py' does not exist (looked from"),
+        (['train.py', 'mine.py', '--resume', 'no.pth'], "checkpoint 'no.pth' does not"),
+        (['test.py', 'nothing.py', 'no.pth'], "config 'nothing.py' does not exist"),
+        (['test.py', 'mine.py', 'no.pth'], "checkpoint 'no.pth' does not exist"),
+        (
+            ['test.py', 'mine.py', 'mine.py', '--out', 'x.json'],
+            '--out must end in .pkl',
+        ),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments, message, tool, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tool(*arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_checkpoint_may_be_a_link(tool, built):
+    tool('test.py', 'mine.py', 'https://example.org/weights.pth')
+    assert built[0].load_from == 'https://example.org/weights.pth'
+
+
+def test_work_dir_is_argument_then_config_then_name_of_the_config(tool, built, project):
+    option = ['--cfg-options', 'work_dir=of_config']
+    tool('train.py', 'mine.py')
+    tool('train.py', 'mine.py', *option)
+    tool('train.py', 'mine.py', '--work-dir', 'of_argument', *option)
+    folders = [cfg.work_dir for cfg in built]
+    assert folders == ['work_dirs/mine', 'of_config', 'of_argument']
+
+
+def test_cfg_options_reach_the_config(tool, built):
+    tool('train.py', 'mine.py', '--cfg-options', 'model.num_queries=7', 'key=[a,b]')
+    assert built[0].model.num_queries == 7
+    assert built[0].key == ['a', 'b']
+
+
+def test_image_size_option_moves_everything_that_depends_on_it(tool, built):
+    tool('train.py', 'mine.py', '--cfg-options', 'image_size=96')
+    assert built[0].model.backbone.pos_embed_size == 96 // 16
+
+
+def test_amp_asks_for_the_wrapper_as_mmdet_does(tool, built):
+    tool('train.py', 'mine.py', '--amp')
+    assert built[0].optim_wrapper.type == 'AmpOptimWrapper'
+    assert built[0].optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_auto_scale_lr_is_switched_on(tool, built):
+    tool('train.py', 'mine.py')
+    tool('train.py', 'mine.py', '--auto-scale-lr')
+    assert [cfg.auto_scale_lr.enable for cfg in built] == [False, True]
+
+
+def test_auto_scale_lr_needs_a_batch_size(tool, capsys):
+    option = [
+        '--cfg-options',
+        'auto_scale_lr._delete_=True',
+        'auto_scale_lr.enable=True',
+    ]
+    with pytest.raises(SystemExit):
+        tool('train.py', 'mine.py', '--auto-scale-lr', *option)
+    assert 'auto_scale_lr.base_batch_size=16' in capsys.readouterr().err
+
+
+def test_resume_takes_a_checkpoint_or_looks_for_one(tool, built):
+    tool('train.py', 'mine.py')
+    tool('train.py', 'mine.py', '--resume')
+    tool('train.py', 'mine.py', '--resume', 'mine.py')
+    assert [(cfg.resume, cfg.load_from) for cfg in built] == [
+        (False, None),
+        (True, None),
+        (True, 'mine.py'),
+    ]
+
+
+def test_show_turns_the_drawing_on(tool, built):
+    tool('test.py', 'mine.py', 'mine.py', '--show', '--wait-time', '0.5')
+    hook = built[0].default_hooks.visualization
+    assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
+
+
+def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
+    tool('test.py', 'mine.py', 'mine.py', '--tta')
+    cfg = built[0]
+    assert cfg.model.type == 'DetTTAModel'
+    assert cfg.model.module.type == 'RFDETR'
+    flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert {'img_id', 'flip', 'flip_direction'} <= set(pack.meta_keys)
+
+
+def test_trust_reaches_the_loader(tool, monkeypatch):
+    trusted = []
+    monkeypatch.setattr(
+        cli,
+        'run',
+        lambda cfg, action, trust_checkpoint: trusted.append(trust_checkpoint),
+    )
+    tool('test.py', 'mine.py', 'mine.py')
+    tool('test.py', 'mine.py', 'mine.py', '--trust-checkpoint')
+    assert trusted == [False, True]
+
+
+def test_trusted_run_loads_what_an_ordinary_one_refuses(monkeypatch):
+    from mmdet_rfdetr.checkpoints.loading import _trusted
+
+    seen = []
+    monkeypatch.setattr(cli.Runner, 'from_cfg', lambda cfg: cfg)
+    for trust in (False, True):
+        cli.run(Config(), lambda _: seen.append(_trusted.get()), trust_checkpoint=trust)
+    assert seen == [False, True]
