@@ -7,6 +7,7 @@ from torch import nn
 
 import mmdet_rfdetr
 from mmdet_rfdetr.checkpoints.names import from_official
+from mmdet_rfdetr.precision import PrecisionPolicy, RFDETRAmpOptimWrapper
 from mmdet_rfdetr.training import optim_constructor
 from mmdet_rfdetr.training.optim_constructor import (
     RFDETROptimWrapperConstructor,
@@ -243,3 +244,16 @@ def recorder(built):
         raise StopIteration  # the fused kernel itself needs a device
 
     return init
+
+
+def test_amp_does_not_replace_the_wrapper_that_follows_the_model():
+    """``--amp`` sets ``type='AmpOptimWrapper'``."""
+    model = Skeleton(names(12))
+    model.precision = PrecisionPolicy.from_config(
+        dict(device_type='cpu', dtype='bfloat16')
+    )
+    optim_wrapper = build_optim_wrapper(
+        model, dict(optim_cfg(), type='AmpOptimWrapper', loss_scale='dynamic')
+    )
+    assert type(optim_wrapper) is RFDETRAmpOptimWrapper
+    assert len(settings(model, optim_wrapper)) == len(list(names(12)))
