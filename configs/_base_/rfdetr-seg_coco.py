@@ -1,8 +1,8 @@
 # RF-DETR with instance masks on COCO, with the sizes of Seg Preview.
 _base_ = './rfdetr_coco.py'
 _base_.model.backbone.update(patch_size=12, pos_embed_size=48)
-_base_.train_pipeline[1].update(with_mask=True)
-_base_.test_pipeline[2].update(with_mask=True)
+_base_.train_pipeline[1].update(type='RFDETRLoadAnnotations', with_mask=True)
+_base_.test_pipeline[2].update(type='RFDETRLoadAnnotations', with_mask=True)
 __import__('mmdet_rfdetr').set_image_size(_base_, 432)
 
 model = dict(
@@ -18,6 +18,6 @@ model = dict(
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(metric=['bbox', 'segm'])
+val_evaluator = dict(type='RFDETRCocoMetric', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP'))

@@ -1,12 +1,18 @@
 """Pictures and annotations on their way to the model."""
 
+from .coco import RFDETRCocoDataset
 from .demo import RFDETRDemoDataset
+from .loading import RFDETRLoadImage
+from .masks import RFDETRLoadAnnotations
 from .multi_scale import RFDETRBatchMultiScale
 from .transforms import RFDETRRandomSquareCrop, RFDETRResize
 
 __all__ = [
     'RFDETRBatchMultiScale',
+    'RFDETRCocoDataset',
     'RFDETRDemoDataset',
+    'RFDETRLoadImage',
+    'RFDETRLoadAnnotations',
     'RFDETRRandomSquareCrop',
     'RFDETRResize',
 ]

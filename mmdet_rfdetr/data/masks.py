@@ -1,0 +1,82 @@
+"""Masks of annotations as they really are."""
+
+import numpy as np
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import TRANSFORMS
+from mmengine.logging import print_log
+
+
+def mask_problem(segmentation: object, height: int, width: int) -> str | None:
+    """Say what is wrong with the mask of an object.
+
+    Polygons may have several parts and leave the image; run lengths may be
+    compressed or not.
+
+    Args:
+        segmentation: what COCO's key of this name holds, or None.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        The problem, or None if the mask can be drawn.
+    """
+    if not segmentation:
+        return 'no mask'
+    if isinstance(segmentation, dict):
+        if 'counts' not in segmentation or 'size' not in segmentation:
+            return "a run-length mask without 'counts' or 'size'"
+        if tuple(segmentation['size']) != (height, width):
+            return (
+                f'a run-length mask of height and width {segmentation["size"]} in an '
+                f'image of {[height, width]}'
+            )
+        counts = segmentation['counts']
+        if isinstance(counts, list) and sum(counts) != height * width:
+            return f'run lengths that sum to {sum(counts)}, not {height * width}'
+    elif not drawable_parts(segmentation):
+        return 'no polygon of three points or more'
+    return None
+
+
+def drawable_parts(polygons: list[list[float]]) -> list[list[float]]:
+    """Leave out parts of a mask that are no polygons, as mmdet does.
+
+    Args:
+        polygons: x1, y1, x2, y2 and so on, of each part.
+    """
+    return [part for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
+
+
+@TRANSFORMS.register_module()
+class RFDETRLoadAnnotations(LoadAnnotations):
+    """Load boxes, labels and masks, and leave out objects without a usable mask.
+
+    mmdet leaves out objects whose polygons are broken; here the same goes for
+    objects that have no mask at all, and for run lengths of another image size. The
+    first one that a process meets is logged. Arguments, and keys read and written,
+    are those of mmdet's ``LoadAnnotations``.
+    """
+
+    _warned = False
+
+    def _process_masks(self, results: dict) -> list:
+        """Masks of all objects; those left out get ``ignore_flag`` and a dot."""
+        height, width = results['ori_shape']
+        for instance in results.get('instances', []):
+            problem = mask_problem(instance.get('mask'), height, width)
+            if problem is not None:
+                self._warn(results.get('img_path'), instance, problem)
+                instance['mask'] = [np.zeros(6)]
+                instance['ignore_flag'] = 1
+        return super()._process_masks(results)
+
+    def _warn(self, image: str | None, instance: dict, problem: str) -> None:
+        # Nothing is learned from crowds anyway.
+        if not self._warned and not instance['ignore_flag']:
+            self._warned = True
+            print_log(
+                f'{image}: the object in the box {instance["bbox"]} has {problem}; it '
+                'is left out of training, and so are all others without a usable mask',
+                logger='current',
+                level=30,
+            )

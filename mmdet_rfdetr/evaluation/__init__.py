@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from .coco_metric import RFDETRCocoMetric
+
+__all__ = ['RFDETRCocoMetric']
