@@ -63,7 +63,7 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
     """
     kept = dict(meta.get(INFO_KEY, {}))
     args = kept.pop('args', None)
-    if args is None:
+    if not args:
         groups = len({name for name in state_dict if _ENCODER_HEAD.fullmatch(name)})
         kernel = state_dict[VIT + 'embeddings.patch_embeddings.projection.weight']
         args = {
