@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_rfdetr import config
 from mmdet_rfdetr.data.masks import mask_problem
+from mmdet_rfdetr.models.mask_results import EncodedMasks
 
 HEIGHT, WIDTH = 40, 60
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -165,7 +166,8 @@ def test_evaluation_refuses_them_before_the_first_step(tmp_path, name):
     METRICS.build(dict(type='RFDETRCocoMetric', ann_file=path, metric='bbox'))
 
 
-def test_evaluation_with_every_kind_of_mask(tmp_path):
+@pytest.mark.parametrize('encoded', [False, True])
+def test_evaluation_with_every_kind_of_mask(tmp_path, encoded):
     """Perfect detections of all kinds of masks score 1."""
     kinds = [SQUARE], runs(True), runs(False), [[1, 2, 3, 4], SQUARE]
     path = write(tmp_path, *kinds)
@@ -175,6 +177,8 @@ def test_evaluation_with_every_kind_of_mask(tmp_path):
     metric.dataset_meta = dict(classes=tuple('0123'))
     masks = torch.zeros(4, HEIGHT, WIDTH, dtype=torch.bool)
     masks[:, 10:30, 10:30] = True
+    if encoded:
+        masks = EncodedMasks([runs(True) for _ in masks], HEIGHT, WIDTH)
     found = dict(
         bboxes=torch.tensor([[10.0, 10, 30, 30]] * 4),
         scores=torch.ones(4),
