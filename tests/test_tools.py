@@ -166,7 +166,7 @@ def test_checkpoint_may_be_a_link(tool, built):
     assert built[0].load_from == 'https://example.org/weights.pth'
 
 
-def test_work_dir_is_argument_then_config_then_name_of_the_config(tool, built, project):
+def test_work_dir_is_argument_then_config_then_name_of_the_config(tool, built):
     option = ['--cfg-options', 'work_dir=of_config']
     tool('train.py', 'mine.py')
     tool('train.py', 'mine.py', *option)
