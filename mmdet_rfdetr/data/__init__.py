@@ -1,5 +1,6 @@
 """Pictures and annotations on their way to the model."""
 
+from .bad_data_hook import RFDETRBadDataHook
 from .coco import RFDETRCocoDataset
 from .demo import RFDETRDemoDataset
 from .loading import RFDETRLoadImage
@@ -8,6 +9,7 @@ from .multi_scale import RFDETRBatchMultiScale
 from .transforms import RFDETRRandomSquareCrop, RFDETRResize
 
 __all__ = [
+    'RFDETRBadDataHook',
     'RFDETRBatchMultiScale',
     'RFDETRCocoDataset',
     'RFDETRDemoDataset',

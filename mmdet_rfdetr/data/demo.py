@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 import cv2
-from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from .coco import RFDETRCocoDataset
 from .demo_pictures import CLASSES, draw_picture
 
 SPLITS = ('train', 'val')
@@ -20,7 +20,7 @@ _STAMP = 'demo.json'
 
 
 @DATASETS.register_module()
-class RFDETRDemoDataset(CocoDataset):
+class RFDETRDemoDataset(RFDETRCocoDataset):
     """Pictures of shapes that the package draws, for trying things out.
 
     The first use writes ``annotations/{train,val}.json`` and the pictures in
@@ -31,7 +31,7 @@ class RFDETRDemoDataset(CocoDataset):
         num_train: number of training pictures.
         num_val: number of validation pictures.
         seed: other seeds give other pictures.
-        **kwargs: arguments of mmdet's ``CocoDataset``; ``data_root`` is needed.
+        **kwargs: arguments of :class:`RFDETRCocoDataset`; ``data_root`` is needed.
 
     Raises:
         FileExistsError: if ``data_root`` holds something else, or demo pictures of

@@ -1,0 +1,259 @@
+"""COCO annotation files as they really are, made usable."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from mmengine import fileio
+
+from .findings import BadDataError, Finding, Findings
+
+
+def read_annotations(path: str, backend_args: dict | None = None) -> dict:
+    """Read a COCO annotation file.
+
+    Args:
+        path: the file.
+        backend_args: where it comes from, see ``mmengine.fileio``.
+
+    Returns:
+        The document, with lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        BadDataError: if it is not JSON, cut off, or not in COCO format.
+    """
+    try:
+        text = fileio.get(path, backend_args=backend_args)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'Annotation file {path} does not exist: set data_root and ann_file.'
+        ) from error
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadDataError(
+            f'{path} is cut off or not JSON ({error}): export or copy it again.'
+        ) from error
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise BadDataError(
+                f'{path} has no list {key!r}, so it is not in COCO format.'
+            )
+    return document
+
+
+def match_categories(
+    categories: Sequence[dict], classes: Sequence[str], path: str
+) -> dict[Hashable, int]:
+    """Find the label of every category id.
+
+    CocoMetric takes labels in the order of the file, mmdet's visualizer in the order
+    of ``classes``; both are right only if the orders agree.
+
+    Args:
+        categories: ``categories`` of a COCO file; more than ``classes`` may be there.
+        classes: the class names of the data set's metainfo.
+        path: the file, for the error.
+
+    Returns:
+        Category id to label.
+
+    Raises:
+        BadDataError: if a class is missing or ambiguous in the file, or the order
+            is another one.
+    """
+    known = [
+        (as_id(category.get('id')), category.get('name'))
+        for category in categories
+        if isinstance(category, dict)
+    ]
+    names = [name for _, name in known]
+    chosen = [(key, name) for key, name in known if name in classes]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated += [
+        key for key, count in Counter(k for k, _ in known).items() if count > 1
+    ]
+    if repeated or None in [key for key, _ in known]:
+        raise BadDataError(
+            f'The categories of {path} need one id and one name each; these are '
+            f'repeated or missing: {repeated or known}.'
+        )
+    if [name for _, name in chosen] != list(classes):
+        missing = [name for name in classes if name not in names]
+        what = f'lack {missing}' if missing else 'come in another order'
+        raise BadDataError(
+            f'The categories of {path} {what}. File: {_shorten(names)}; '
+            f'metainfo.classes: {_shorten(classes)}. Set metainfo=dict(classes=...) in '
+            'all data loaders to names of the file, in the order of the file, and '
+            'model.bbox_head.num_classes to their number.'
+        )
+    return {key: label for label, (key, _) in enumerate(chosen)}
+
+
+def _shorten(names: Sequence[str], limit: int = 12) -> str:
+    """Class names for an error message."""
+    names = list(names)
+    if len(names) <= limit:
+        return str(tuple(names))
+    return f'{tuple(names[:limit])} and {len(names) - limit} more'
+
+
+def clean_annotations(document: dict, findings: Findings) -> dict:
+    """Leave out what cannot be used, and complete the rest.
+
+    Boxes are checked for being numbers only; what lies outside its image is a
+    matter of how it is used.
+
+    Args:
+        document: what :func:`read_annotations` returned; stays as it is.
+        findings: what is found is added here.
+
+    Returns:
+        A document of which images have ``id`` and ``file_name``, objects a unique
+        ``id``, a listed ``image_id`` and ``category_id``, finite ``bbox`` and
+        ``area``, ``iscrowd`` 0 or 1 and ``segmentation``, maybe empty.
+    """
+    images = _clean_images(document['images'], findings)
+    known_images = {image['id'] for image in images}
+    known_categories = {
+        as_id(category.get('id'))
+        for category in document['categories']
+        if isinstance(category, dict)
+    }
+    annotations = []
+    used: set[Hashable] = {None}
+    for position, raw in enumerate(document['annotations']):
+        if not isinstance(raw, dict):
+            findings.add(Finding.OBJECT_BROKEN, f'entry {position}')
+            continue
+        box = _numbers(raw.get('bbox'), raw, findings)
+        if box is None or len(box) != 4:
+            findings.add(Finding.OBJECT_BROKEN, raw)
+            continue
+        image_id, category_id = (
+            as_id(raw.get('image_id')),
+            as_id(raw.get('category_id')),
+        )
+        if image_id not in known_images:
+            findings.add(Finding.UNKNOWN_IMAGE, raw)
+            continue
+        if category_id not in known_categories:
+            findings.add(Finding.UNKNOWN_CATEGORY, raw)
+            continue
+        own_id = as_id(raw.get('id'))
+        if own_id in used:
+            if own_id is not None:
+                findings.add(Finding.OBJECT_TWICE, raw)
+            own_id = f'new {position}'
+        used.add(own_id)
+        area = _number(raw.get('area'))
+        annotations.append(
+            dict(
+                raw,
+                id=own_id,
+                image_id=image_id,
+                category_id=category_id,
+                bbox=box,
+                area=box[2] * box[3] if area is None else area,
+                iscrowd=int(bool(_number(raw.get('iscrowd')))),
+                segmentation=_clean_mask(raw, findings),
+            )
+        )
+    categories = [
+        dict(category, id=as_id(category['id'])) for category in document['categories']
+    ]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def as_id(value: Any) -> Hashable:
+    """An id as it compares: whole numbers as int also if written as text."""
+    if type(value) is int:  # the common case first
+        return value
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else value
+    number = _number(value)
+    if number is None:
+        return None
+    return int(number) if number == int(number) else number
+
+
+def _clean_images(entries: Sequence[Any], findings: Findings) -> list[dict]:
+    """Images with an id, a file name, and a size or None."""
+    images: dict[Hashable, dict] = {}
+    ambiguous = set()
+    for position, raw in enumerate(entries):
+        key = as_id(raw.get('id')) if isinstance(raw, dict) else None
+        name = raw.get('file_name') if isinstance(raw, dict) else None
+        if key is None or not isinstance(name, str) or not name:
+            findings.add(Finding.IMAGE_BROKEN, f'entry {position}')
+            continue
+        size = [_number(raw.get(side)) for side in ('height', 'width')]
+        valid = all(side is not None and side >= 1 for side in size)
+        height, width = map(int, size) if valid else (None, None)
+        image = dict(raw, id=key, height=height, width=width)
+        if key not in images:
+            images[key] = image
+        elif images[key]['file_name'] == name:
+            findings.add(Finding.IMAGE_REPEATED, f'image {key} ({name})')
+        else:
+            findings.add(
+                Finding.IMAGE_TWICE,
+                f'image {key} ({images[key]["file_name"]} and {name})',
+            )
+            # Their objects cannot be told apart.
+            ambiguous.add(key)
+    return [image for key, image in images.items() if key not in ambiguous]
+
+
+def _clean_mask(raw: dict, findings: Findings) -> list | dict:
+    """Polygons with at least three points, or a run-length code; else nothing."""
+    mask = raw.get('segmentation')
+    if isinstance(mask, dict):
+        counts, size = mask.get('counts'), mask.get('size')
+        if isinstance(counts, (str, bytes, list)) and _is_size(size):
+            return mask
+        findings.add(Finding.MASK_BROKEN, raw)
+        return []
+    polygons = []
+    for polygon in mask if isinstance(mask, list) else []:
+        numbers = _numbers(polygon, raw, findings)
+        if numbers is None or len(numbers) < 6 or len(numbers) % 2:
+            findings.add(Finding.POLYGON_BROKEN, raw)
+        else:
+            polygons.append(numbers)
+    return polygons
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, list) and [type(side) for side in size] == [int, int]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also if written as text; None if it is none."""
+    if isinstance(value, float):  # the common case first
+        return value if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(values: Any, raw: dict, findings: Findings) -> list[float] | None:
+    """A list of finite numbers, of object ``raw``; None if it is none."""
+    if not isinstance(values, list):
+        return None
+    try:
+        if math.isfinite(sum(values)):  # the common case first
+            return values
+    except (TypeError, OverflowError):
+        pass
+    numbers = [_number(value) for value in values]
+    if None in numbers:
+        return None
+    if any(isinstance(value, str) for value in values):
+        findings.add(Finding.TEXT_NUMBER, raw)
+    return numbers

@@ -1,0 +1,63 @@
+"""Report images that turned out to be broken during a run."""
+
+import logging
+from collections.abc import Iterator
+
+from mmdet.registry import HOOKS
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from .coco import RFDETRCocoDataset
+
+_EXAMPLES = 3
+
+
+@HOOKS.register_module()
+class RFDETRBadDataHook(Hook):
+    """Tell at the end of each epoch which images could not be read in it."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, int] = {}
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Report images that were skipped."""
+        self._report(runner.train_dataloader.dataset, 'skipped in training')
+
+    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+        """Report images that were replaced."""
+        self._report(runner.val_dataloader.dataset, 'taken as black in validation')
+
+    def after_test_epoch(self, runner: Runner, metrics=None) -> None:
+        """Report images that were replaced."""
+        self._report(runner.test_dataloader.dataset, 'taken as black in testing')
+
+    def _report(self, dataset, what: str) -> None:
+        for part in coco_parts(dataset):
+            flags = part.unreadable.int()
+            all_reduce(flags, 'max')
+            count = int(flags.sum())
+            if count == self._told.get(id(part), 0):
+                continue
+            self._told[id(part)] = count
+            paths = [
+                info['img_path']
+                for info in map(part.get_data_info, range(len(part)))
+                if flags[info['file_index']]
+            ]
+            print_log(
+                f'{count} of {len(part)} images could not be read and were {what}: '
+                f'{", ".join(paths[:_EXAMPLES])}{" ..." * (count > _EXAMPLES)}',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def coco_parts(dataset) -> Iterator[RFDETRCocoDataset]:
+    """The data sets of ours within mmengine's and mmdet's wrappers."""
+    if isinstance(dataset, RFDETRCocoDataset):
+        yield dataset
+    for part in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):
+        if part is not None:
+            yield from coco_parts(part)

@@ -1,0 +1,100 @@
+"""What is wrong or unusual in a data set, counted and told in one table."""
+
+from collections import Counter, defaultdict
+from enum import Enum
+
+_EXAMPLES = 2
+
+
+class BadDataError(ValueError):
+    """The data has faults, and the config says ``bad_data='error'``."""
+
+
+class Finding(Enum):
+    """Things found in a data set: what it is, what is done about it.
+
+    Notes are no faults; they never stop a run.
+    """
+
+    IMAGE_BROKEN = 'image entry without id or file name', 'left out'
+    IMAGE_TWICE = 'different images with the same id', 'all left out'
+    IMAGE_REPEATED = 'image listed again', 'taken once'
+    SIZE_MISSING = 'image without height and width', 'size of the file taken'
+    SIZE_WRONG = 'image file of another size than stated', 'size of the file taken'
+    BOXES_OF_OTHER_SIZE = 'objects placed for another image size', 'image left out'
+    FILE_MISSING = 'image file that does not exist', 'image left out'
+    FILE_EMPTY = 'image file of zero bytes', 'image left out'
+    FILE_HUGE = 'image of more pixels than can be real', 'image left out'
+    FILE_UNREADABLE = 'image file that cannot be decoded', 'image left out'
+    OBJECT_BROKEN = 'object without four finite box numbers', 'left out'
+    OBJECT_TWICE = 'object id used before', 'kept, renumbered'
+    TEXT_NUMBER = 'number written as text', 'read as a number'
+    UNKNOWN_IMAGE = 'object of an image that is not listed', 'left out'
+    UNKNOWN_CATEGORY = 'object of a category that is not listed', 'left out'
+    UNUSED_CATEGORY = 'object of a category not in metainfo', 'left out'
+    BOX_EMPTY = 'box of zero area', 'left out'
+    BOX_OUTSIDE = 'box outside its image', 'left out'
+    BOX_OVER_BORDER = 'box over the border of its image', 'clipped'
+    POLYGON_BROKEN = 'polygon of fewer than three points', 'polygon left out'
+    MASK_BROKEN = 'mask that does not fit its image', 'mask left out'
+    CROWD = 'crowd region', 'no target in training', False
+    NO_OBJECTS = 'image without objects', 'kept', False
+
+    def __init__(self, what: str, done: str, fault: bool = True) -> None:
+        self.what = what
+        self.done = done
+        self.fault = fault
+
+
+class _Known(dict):
+    """A COCO object that may lack a key."""
+
+    def __missing__(self, key: str) -> str:
+        return f'without {key}'
+
+
+class Findings:
+    """Counts of findings with the first examples of each.
+
+    Args:
+        source: what was looked at, for the heading; usually a file name.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.counts: Counter[Finding] = Counter()
+        self.examples: dict[Finding, list[str]] = defaultdict(list)
+
+    def add(self, finding: Finding, example: str | dict) -> None:
+        """Count one more; ``example`` is the COCO object, or says where it is."""
+        self.counts[finding] += 1
+        if len(self.examples[finding]) < _EXAMPLES:
+            if isinstance(example, dict):
+                example = 'object {id} of image {image_id}'.format_map(_Known(example))
+            self.examples[finding].append(example)
+
+    @property
+    def faults(self) -> int:
+        """Number of faults, notes left aside."""
+        return sum(count for finding, count in self.counts.items() if finding.fault)
+
+    def table(self) -> str:
+        """One line for each kind, faults first, under a heading."""
+        rows = [('count', 'what', 'what is done', 'for example')]
+        rows += [
+            (
+                str(self.counts[finding]),
+                finding.what,
+                finding.done,
+                '; '.join(self.examples[finding]),
+            )
+            for finding in sorted(self.counts, key=lambda kind: not kind.fault)
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            '  '.join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in rows
+        ]
+        return '\n'.join([f'Found in {self.source}:', *lines])

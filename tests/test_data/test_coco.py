@@ -1,0 +1,561 @@
+"""The data set on annotations and files as they really are."""
+
+import json
+import logging
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmdet_rfdetr.data import RFDETRCocoDataset, coco
+from mmdet_rfdetr.data.findings import BadDataError, Finding
+from tests.fixtures import DATA, needs_data
+
+from .coco_files import CLASSES, DOCUMENT, PIPELINE, build, document, picture, write
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the data set logs: (text, level)."""
+    lines = []
+    monkeypatch.setattr(
+        coco, 'print_log', lambda text, logger, level: lines.append((text, level))
+    )
+    return lines
+
+
+def row(told, finding):
+    """The line of the table about ``finding``: (count, rest)."""
+    ((table, _),) = told
+    (line,) = [line for line in table.splitlines() if finding.what in line]
+    count, rest = line.split(maxsplit=1)
+    assert finding.done in rest
+    return int(count), rest
+
+
+def names(dataset):
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return [info['img_path'].rpartition('/')[2] for info in infos]
+
+
+def boxes(dataset, index):
+    return [item['bbox'] for item in dataset.get_data_info(index)['instances']]
+
+
+def test_sound_data_gives_what_mmdet_gives(tmp_path, told, capsys):
+    ours = build(write(tmp_path))
+    theirs = build(tmp_path, type='CocoDataset')
+    assert len(ours) == len(theirs) == 3
+    for index in range(3):
+        mine, other = ours.get_data_info(index), theirs.get_data_info(index)
+        mine.pop('file_index')
+        for instance in mine['instances']:
+            if not instance['mask']:
+                del instance['mask']
+        assert mine == other
+    assert ours.cat_ids == theirs.cat_ids == [17, 90]
+    assert told == []
+
+
+@needs_data
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_blood_cells_give_what_mmdet_gives(split, told):
+    cfg = dict(
+        data_root=str(DATA / 'bccd'),
+        ann_file=f'annotations/{split}.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('RBC', 'WBC', 'Platelets')),
+    )
+    ours = build('', **cfg)
+    theirs = build('', type='CocoDataset', **cfg)
+    assert len(ours) == len(theirs)
+    for index in range(len(ours)):
+        mine, other = ours.get_data_info(index), theirs.get_data_info(index)
+        assert mine['img_path'] == other['img_path']
+        assert [i['bbox'] for i in mine['instances']] == [
+            i['bbox'] for i in other['instances']
+        ]
+    assert row(told, Finding.BOX_EMPTY)[0] == 1
+
+
+def test_every_fault_of_objects_is_counted(tmp_path, told):
+    data = document()
+    sound = data['annotations'][0]
+    data['annotations'] += [
+        dict(sound, id=100, bbox=[5, 5, 0, 7]),
+        dict(sound, id=101, bbox=[5, 5, -3, 7]),
+        dict(sound, id=102, bbox=[61, 5, 10, 10]),
+        dict(sound, id=103, bbox=[50, 30, 20, 20]),
+        dict(sound, id=104, bbox=[59.5, 0, 1, 1]),
+        dict(sound, id=105, bbox=[1, 2, float('nan'), 4]),
+        dict(sound, id=106, bbox=[1, 2, float('inf'), 4]),
+        dict(sound, id=107, bbox=[1, 2, 3]),
+        dict(sound, id=108, bbox='1 2 3 4'),
+        dict(sound, id=109, bbox=[1, 2, None, 4]),
+        {key: value for key, value in sound.items() if key != 'bbox'},
+        {key: value for key, value in sound.items() if key != 'category_id'},
+        'no annotation',
+        dict(sound, id=110, bbox=['1', '2', '3.5', '4']),
+        dict(sound, id=111, image_id=4711),
+        dict(sound, id=112, category_id=0),
+        dict(sound, id=9),
+        dict(sound, id=113, bbox=[3, 3, 0.5, 0.25]),
+        dict(sound, id=114, iscrowd=1, bbox=[1, 1, 2, 2]),
+        dict(sound, id=115, segmentation=[[1, 1, 2, 2], [1, 1, 5, 1, 5, 5]]),
+        dict(sound, id=116, segmentation=dict(size=[40, 60])),
+        dict(sound, id=117, segmentation=dict(size=[60, 40], counts='abc')),
+        dict(sound, id=118, ignore=1),
+    ]
+    dataset = build(write(tmp_path, data))
+    counts = {
+        Finding.BOX_EMPTY: 2,
+        Finding.BOX_OUTSIDE: 1,
+        Finding.BOX_OVER_BORDER: 1,
+        Finding.OBJECT_BROKEN: 7,
+        Finding.TEXT_NUMBER: 1,
+        Finding.UNKNOWN_IMAGE: 1,
+        Finding.UNKNOWN_CATEGORY: 2,
+        Finding.OBJECT_TWICE: 1,
+        Finding.CROWD: 1,
+        Finding.POLYGON_BROKEN: 1,
+        Finding.MASK_BROKEN: 2,
+    }
+    assert {kind: row(told, kind)[0] for kind in counts} == counts
+    ((table, level),) = told
+    assert level == logging.WARNING
+    assert len(table.splitlines()) == 2 + len(counts)
+    assert 'object 111 of image 4711' in row(told, Finding.UNKNOWN_IMAGE)[1]
+    assert boxes(dataset, 0) == [
+        [5, 6, 25, 16],
+        [0, 0, 60, 40],
+        [50, 30, 60, 40],
+        [59.5, 0, 60, 1],
+        [1, 2, 4.5, 6],
+        [5, 6, 25, 16],
+        [3, 3, 3.5, 3.25],
+        [1, 1, 3, 3],
+        *[[5, 6, 25, 16]] * 3,
+    ]
+    masks = [item['mask'] for item in dataset.get_data_info(0)['instances']]
+    assert masks[-3:] == [[[1, 1, 5, 1, 5, 5]], [], []]
+    sample = dataset[0]['data_samples']
+    assert len(sample.gt_instances) == 10
+    assert len(sample.ignored_instances) == 1  # the crowd
+
+
+def test_every_fault_of_images_is_counted(tmp_path, told):
+    data = document()
+    sound = data['images'][0]
+    extra = [
+        dict(file_name='a.jpg', height=4, width=4),
+        dict(id=200, height=4, width=4),
+        'no image',
+        dict(sound),
+        dict(sound, id=201, file_name='missing.jpg'),
+        dict(sound, id=202, file_name='empty.jpg'),
+        dict(sound, id=203, file_name='text.jpg'),
+        dict(sound, id=204, file_name='huge.png'),
+        dict(id=205, file_name='b.jpg'),
+        dict(id=206, file_name='b.jpg', height=41, width=59),
+        dict(id=207, file_name='b.jpg', height=600, width=400),
+        dict(id=208, file_name='x.jpg', height=40, width=60),
+        dict(id=208, file_name='y.jpg', height=40, width=60),
+    ]
+    data['images'] += extra
+    outside = dict(id=77, image_id=207, category_id=17, bbox=[300, 500, 50, 50])
+    data['annotations'].append(outside)
+    write(tmp_path, data)
+    (tmp_path / 'empty.jpg').touch()
+    (tmp_path / 'text.jpg').write_text('not a picture')
+    (tmp_path / 'huge.png').write_bytes(bomb(60000, 60000))
+    dataset = build(tmp_path)
+    counts = {
+        Finding.IMAGE_BROKEN: 3,
+        Finding.IMAGE_REPEATED: 1,
+        Finding.IMAGE_TWICE: 1,
+        Finding.FILE_MISSING: 1,
+        Finding.FILE_EMPTY: 1,
+        Finding.FILE_UNREADABLE: 1,
+        Finding.FILE_HUGE: 1,
+        Finding.SIZE_MISSING: 1,
+        Finding.SIZE_WRONG: 1,
+        Finding.BOXES_OF_OTHER_SIZE: 1,
+        Finding.NO_OBJECTS: 2,
+    }
+    assert {kind: row(told, kind)[0] for kind in counts} == counts
+    assert names(dataset) == ['a.jpg', 'b.jpg', 'c.jpg', 'b.jpg', 'b.jpg']
+    infos = [dataset.get_data_info(index) for index in (3, 4)]
+    assert [(info['height'], info['width']) for info in infos] == [(60, 40)] * 2
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that says it has so many pixels."""
+
+    def chunk(kind, content):
+        checksum = struct.pack('>I', zlib.crc32(kind + content))
+        return struct.pack('>I', len(content)) + kind + content + checksum
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    pixels = chunk(b'IDAT', zlib.compress(b'\0' * 1000))
+    return b'\x89PNG\r\n\x1a\n' + header + pixels + chunk(b'IEND', b'')
+
+
+def test_images_without_objects_are_kept_and_told_as_a_note(tmp_path, told):
+    data = document()
+    data['annotations'] = data['annotations'][:1]
+    dataset = build(write(tmp_path, data))
+    assert len(dataset) == 3
+    assert row(told, Finding.NO_OBJECTS)[0] == 2
+    assert told[0][1] == logging.INFO
+    assert len(dataset[1]['data_samples'].gt_instances) == 0
+
+
+def test_images_without_objects_can_be_filtered_as_in_mmdet(tmp_path):
+    data = document()
+    data['annotations'] = data['annotations'][:1]
+    filter_cfg = dict(filter_empty_gt=True, min_size=1)
+    dataset = build(write(tmp_path, data), filter_cfg=filter_cfg)
+    assert names(dataset) == ['a.jpg']
+
+
+def test_numbers_of_ids_may_be_text(tmp_path, told):
+    data = document()
+    for annotation in data['annotations']:
+        annotation['image_id'] = str(annotation['image_id'])
+        annotation['category_id'] = float(annotation['category_id'])
+    dataset = build(write(tmp_path, data))
+    assert [len(boxes(dataset, index)) for index in range(3)] == [2, 1, 1]
+    assert told == []
+
+
+def test_category_zero_is_a_category(tmp_path):
+    data = document()
+    data['categories'].insert(0, dict(id=0, name='animal'))
+    data['annotations'][1]['category_id'] = 0
+    dataset = build(
+        write(tmp_path, data), metainfo=dict(classes=('animal', 'cat', 'dog'))
+    )
+    assert dataset.get_data_info(1)['instances'][0]['bbox_label'] == 0
+
+
+def test_categories_that_nobody_asked_for_are_left_out(tmp_path, told):
+    dataset = build(write(tmp_path), metainfo=dict(classes=('dog',)))
+    assert row(told, Finding.UNUSED_CATEGORY)[0] == 2
+    labels = [
+        item['bbox_label']
+        for index in range(3)
+        for item in dataset.get_data_info(index)['instances']
+    ]
+    assert labels == [0, 0]
+
+
+@pytest.mark.parametrize(
+    'classes, what',
+    [
+        (('cat', 'horse'), r"lack \['horse'\]"),
+        (('dog', 'cat'), 'come in another order'),
+        (('cat', 'dog', 'dog'), 'another order'),
+    ],
+)
+def test_classes_that_do_not_match_are_an_error(tmp_path, classes, what):
+    with pytest.raises(BadDataError, match=what) as error:
+        build(write(tmp_path), metainfo=dict(classes=classes))
+    assert str(classes) in str(error.value)
+    assert str(('cat', 'dog')) in str(error.value)
+
+
+def test_the_classes_of_coco_on_other_data_are_an_error(tmp_path):
+    """Whoever forgets metainfo gets told, and not 80 names."""
+    with pytest.raises(BadDataError, match='and 68 more'):
+        build(write(tmp_path), metainfo=None)
+
+
+@pytest.mark.parametrize(
+    'categories',
+    [
+        [dict(id=1, name='cat'), dict(id=1, name='dog')],
+        [dict(id=1, name='cat'), dict(id=2, name='dog'), dict(id=3, name='dog')],
+        [dict(name='cat'), dict(id=2, name='dog')],
+    ],
+)
+def test_ambiguous_categories_are_an_error(tmp_path, categories):
+    with pytest.raises(BadDataError, match='one id and one name each'):
+        build(write(tmp_path, dict(document(), categories=categories)))
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (json.dumps(DOCUMENT)[:-200], 'cut off or not JSON'),
+        ('', 'cut off or not JSON'),
+        ('[]', "no list 'images'"),
+        ('{"images": [], "annotations": {}}', "no list 'annotations'"),
+        ('{"images": [], "annotations": [], "categories": []}', 'lack'),
+    ],
+)
+def test_a_file_that_is_no_coco_data_is_named(tmp_path, content, message):
+    with pytest.raises(BadDataError, match=message) as error:
+        build(write(tmp_path, content))
+    assert str(tmp_path / 'annotations.json') in str(error.value)
+
+
+def test_a_missing_annotation_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='set data_root and ann_file'):
+        build(tmp_path)
+
+
+def test_a_wrong_image_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='None of the 3 images .*data_prefix'):
+        build(write(tmp_path), data_prefix=dict(img='pictures/'))
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    data = dict(document(), images=[], annotations=[])
+    with pytest.raises(BadDataError, match='None of the 0 images'):
+        build(write(tmp_path, data))
+
+
+def test_the_policy_error_stops_at_any_fault(tmp_path):
+    data = document()
+    data['annotations'][0]['bbox'] = [1, 1, 0, 0]
+    with pytest.raises(BadDataError, match='box of zero area(.|\n)*Mend these'):
+        build(write(tmp_path, data), bad_data='error')
+
+
+def test_the_policy_error_lets_notes_pass(tmp_path):
+    data = document()
+    data['annotations'][0]['iscrowd'] = 1
+    del data['annotations'][1]
+    assert len(build(write(tmp_path, data), bad_data='error')) == 3
+
+
+def test_an_unknown_policy_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="bad_data='warn'"):
+        build(write(tmp_path), bad_data='warn')
+
+
+def cut(path):
+    """Leave the header and the first half of the pixels."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_a_file_cut_off_is_skipped_in_training(tmp_path):
+    dataset = build(write(tmp_path))
+    cut(tmp_path / 'b.jpg')
+    shapes = {dataset[1]['data_samples'].img_path.rpartition('/')[2] for _ in range(9)}
+    assert shapes == {'a.jpg', 'c.jpg'}
+    assert dataset.unreadable.tolist() == [False, True, False]
+
+
+def test_a_file_cut_off_is_black_in_evaluation(tmp_path):
+    dataset = build(write(tmp_path), test_mode=True)
+    cut(tmp_path / 'b.jpg')
+    item = dataset[1]
+    assert item['inputs'].shape == (3, 64, 64)
+    assert item['inputs'].max() == 0
+    assert item['data_samples'].ori_shape == (60, 40)
+    assert dataset.unreadable.tolist() == [False, True, False]
+
+
+def test_a_file_cut_off_stops_under_the_policy_error(tmp_path):
+    dataset = build(write(tmp_path), bad_data='error')
+    cut(tmp_path / 'b.jpg')
+    with pytest.raises(BadDataError, match='b.jpg.*bad_data'):
+        dataset[1]
+
+
+def test_a_file_that_goes_missing_is_skipped(tmp_path):
+    dataset = build(write(tmp_path))
+    (tmp_path / 'c.jpg').unlink()
+    assert dataset[2] is not None
+    assert dataset.unreadable.tolist() == [False, False, True]
+
+
+def test_faults_of_the_pipeline_are_not_taken_for_bad_data(tmp_path):
+    def broken(results):
+        raise OSError('a bug')
+
+    dataset = build(write(tmp_path), pipeline=[PIPELINE[0], broken])
+    with pytest.raises(OSError, match='a bug'):
+        dataset[0]
+
+
+@pytest.mark.parametrize('start_method', ['fork', 'spawn'])
+def test_workers_share_what_they_find(tmp_path, start_method):
+    dataset = build(write(tmp_path))
+    cut(tmp_path / 'a.jpg')
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        num_workers=1,
+        collate_fn=len,
+        multiprocessing_context=start_method,
+    )
+    list(loader)
+    assert dataset.unreadable.tolist() == [True, False, False]
+
+
+def test_subsets_know_their_broken_files(tmp_path):
+    dataset = build(write(tmp_path), indices=[2])
+    cut(tmp_path / 'c.jpg')
+    dataset.prepare_data(0)
+    assert dataset.unreadable.tolist() == [False, False, True]
+    assert len(build(tmp_path).get_subset([1, 0])) == 2
+
+
+def test_a_run_reports_broken_files_at_the_end_of_an_epoch(tmp_path, monkeypatch):
+    from mmdet_rfdetr.data import bad_data_hook
+
+    lines = []
+    monkeypatch.setattr(
+        bad_data_hook, 'print_log', lambda text, **kwargs: lines.append(text)
+    )
+    dataset = build(write(tmp_path))
+    repeated = DATASETS.build(dict(type='RepeatDataset', dataset=dataset, times=2))
+    cut(tmp_path / 'b.jpg')
+    cut(tmp_path / 'c.jpg')
+
+    class FakeRunner:
+        class train_dataloader:
+            dataset = repeated
+
+    hook = bad_data_hook.RFDETRBadDataHook()
+    hook.after_train_epoch(FakeRunner)
+    assert lines == []
+    dataset[1], dataset[2]
+    hook.after_train_epoch(FakeRunner)
+    hook.after_train_epoch(FakeRunner)
+    (line,) = lines
+    assert line.startswith('2 of 3 images could not be read and were skipped')
+    assert str(tmp_path / 'b.jpg') in line
+
+
+def test_turned_photographs_follow_the_stated_size(tmp_path):
+    """Boxes were drawn on the picture as stored or as shown; its size tells."""
+    data = document()
+    data['images'] = [
+        dict(id=70, file_name='turned.jpg', height=40, width=60),
+        dict(id=3, file_name='turned.jpg', height=60, width=40),
+    ]
+    write(tmp_path, data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30] = 255  # white on the left as stored, on top as shown
+    Image.fromarray(pixels).save(tmp_path / 'turned.jpg', exif=exif)
+    load = [dict(type='LoadImageFromFile')]
+    as_stored, as_shown = (build(tmp_path, pipeline=load)[i]['img'] for i in range(2))
+    assert as_stored.shape == (40, 60, 3)
+    assert as_stored[:, :25].min() > 200 and as_stored[:, 35:].max() < 50
+    assert as_shown.shape == (60, 40, 3)
+    assert as_shown[:25].min() > 200 and as_shown[35:].max() < 50
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB', 'P', 'LA', 'RGBA', 'I;16', '1'])
+def test_images_of_every_mode_train(tmp_path, mode):
+    folder = write(tmp_path)
+    ramp = np.linspace(0, 255, 40 * 60).reshape(40, 60)
+    ramps = np.stack([ramp, ramp[::-1, ::-1], ramp / 2], axis=2)
+    source = Image.fromarray(ramps.astype(np.uint8))
+    if mode == 'I;16':
+        image = Image.fromarray(np.asarray(source.convert('L')).astype(np.uint16) * 257)
+        assert image.mode == mode
+    else:
+        image = source.convert(mode)
+    kind = 'jpeg' if mode in ('L', 'CMYK', 'RGB') else 'png'
+    image.save(folder / 'a.jpg', kind, **dict(jpeg=dict(quality=95), png={})[kind])
+    dataset = build(folder, bad_data='error', pipeline=[dict(type='LoadImageFromFile')])
+    pixels = dataset[0]['img']
+    assert pixels.shape == (40, 60, 3)
+    assert pixels.dtype == np.uint8
+    if mode in ('RGB', 'RGBA'):
+        expected = np.asarray(source)[:, :, ::-1]
+    elif mode in ('L', 'LA', 'I;16'):
+        expected = np.asarray(source.convert('L').convert('RGB'))
+    elif mode == 'CMYK':
+        expected = np.asarray(source)[:, :, ::-1]
+    else:
+        expected = np.asarray(image.convert('RGB'))[:, :, ::-1]
+    tolerance = 0 if kind == 'png' else 2
+    assert np.abs(pixels.astype(int) - expected).mean() <= tolerance
+
+
+@needs_data
+def test_pixels_of_photographs_equal_pillows(told):
+    dataset = build(
+        '',
+        data_root=str(DATA / 'coco128'),
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='images/val2017/'),
+        metainfo=None,
+        indices=20,
+        pipeline=[dict(type='LoadImageFromFile')],
+    )
+    for item in dataset:
+        with Image.open(item['img_path']) as image:
+            expected = np.asarray(image.convert('RGB'))
+        np.testing.assert_array_equal(item['img'], expected[:, :, ::-1])
+
+
+def test_a_wrong_extension_does_not_matter(tmp_path, told):
+    folder = write(tmp_path)
+    picture(40, 60).save(folder / 'a.jpg', 'png')
+    assert names(build(folder)) == ['a.jpg', 'b.jpg', 'c.jpg']
+    assert told == []
+
+
+def test_files_are_not_looked_at_on_request(tmp_path, told):
+    folder = write(tmp_path)
+    (folder / 'a.jpg').unlink()
+    dataset = build(folder, check_images=False)
+    assert len(dataset) == 3
+    assert told == []
+    assert dataset.prepare_data(0) is None
+
+
+def test_a_loader_of_the_user_stays(tmp_path):
+    load = dict(type='LoadImageFromFile', color_type='unchanged')
+    transforms = build(write(tmp_path), pipeline=[load]).pipeline.transforms
+    assert type(transforms[0]).__name__ == 'LoadImageFromFile'
+
+
+def test_unknown_arguments_are_an_error(tmp_path):
+    with pytest.raises(TypeError, match='bad_dada'):
+        build(write(tmp_path), bad_dada='skip')
+
+
+def test_class_balanced_sampling_finds_the_labels(tmp_path):
+    dataset = DATASETS.build(
+        dict(
+            type='ClassBalancedDataset',
+            oversample_thr=0.9,
+            dataset=build(write(tmp_path)),
+        )
+    )
+    assert len(dataset) > 3
+
+
+def test_a_loader_of_mmengine_delivers_all_images(tmp_path):
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=3,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type='RFDETRCocoDataset',
+                data_root=str(write(tmp_path)),
+                ann_file='annotations.json',
+                data_prefix=dict(img=''),
+                metainfo=dict(classes=CLASSES),
+                pipeline=PIPELINE,
+            ),
+        )
+    )
+    assert isinstance(loader.dataset, RFDETRCocoDataset)
+    (batch,) = loader
+    assert [len(s.gt_instances) for s in batch['data_samples']] == [2, 1, 1]
