@@ -6,3 +6,5 @@ model = dict(
     backbone=dict(out_indices=(2, 5, 8, 11)),
     decoder=dict(num_layers=3),
 )
+# Block 11 is not built, since its output is unused, but counts for the rates.
+default_hooks = dict(drop_schedule=dict(depth=12))

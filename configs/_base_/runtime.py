@@ -13,10 +13,9 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     # Here and not in custom_hooks, a list, which a config that inherits replaces.
     precision=dict(type='RFDETRPrecisionHook'),
+    ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
+    drop_schedule=dict(type='RFDETRDropScheduleHook'),
 )
-custom_hooks = [
-    dict(type='RFDETREMAHook', decay=0.993, tau=100),
-]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
