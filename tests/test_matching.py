@@ -1,0 +1,266 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+
+from mmdet_rfdetr.matching import (
+    RFDETRHungarianAssigner,
+    Targets,
+    pad_images,
+)
+
+CLASSES = 4
+
+
+def make_targets(*counts, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    centres = 0.2 + 0.6 * torch.rand(total, 2, generator=generator)
+    sizes = 0.1 + 0.3 * torch.rand(total, 2, generator=generator)
+    return Targets(
+        labels=torch.randint(CLASSES, (total,), generator=generator),
+        boxes=torch.cat((centres, sizes), dim=1),
+        counts=counts,
+    )
+
+
+def make_outputs(batch, rows, seed=1):
+    """Logits and boxes; some boxes have a negative size, others lie outside."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(batch, rows, CLASSES, generator=generator)
+    boxes = torch.rand(batch, rows, 4, generator=generator) * 1.4 - 0.2
+    return logits, boxes
+
+
+def slow_cost(logits, box, label, target):
+    """The formula of the cost, for one query and one object, in plain Python."""
+    probability = 1 / (1 + math.exp(-logits[label]))
+    positive = 0.25 * (1 - probability) ** 2 * -math.log(probability)
+    negative = 0.75 * probability**2 * -math.log(1 - probability)
+    distance = sum(abs(a - b) for a, b in zip(box, target, strict=True))
+
+    def corners(cx, cy, w, h):
+        w, h = max(w, 0), max(h, 0)
+        return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+    ours, theirs = corners(*box), corners(*target)
+    width = min(ours[2], theirs[2]) - max(ours[0], theirs[0])
+    height = min(ours[3], theirs[3]) - max(ours[1], theirs[1])
+    overlap = max(width, 0) * max(height, 0)
+    areas = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (ours, theirs))
+    union = max(areas - overlap, 1e-7)
+    hull = (max(ours[2], theirs[2]) - min(ours[0], theirs[0])) * (
+        max(ours[3], theirs[3]) - min(ours[1], theirs[1])
+    )
+    giou = overlap / union - (hull - (areas - overlap)) / max(hull, 1e-7)
+    return 2 * (positive - negative) + 5 * distance - 2 * giou
+
+
+def cheapest(costs):
+    """Lowest total cost of giving each column a row of its own, by trying all."""
+    rows, columns = costs.shape
+    if columns > rows:
+        return cheapest(costs.T)
+    return min(
+        sum(costs[row, column] for column, row in enumerate(chosen))
+        for chosen in itertools.permutations(range(rows), columns)
+    )
+
+
+def pairs_of(matches, stage, image):
+    """(query of the stage, object of the batch) of each pair, in order."""
+    chosen = (matches.stages == stage) & (matches.images == image)
+    first = sum(matches.stage_sizes[:stage])
+    return list(
+        zip(
+            (matches.rows[chosen] - first).tolist(),
+            matches.targets[chosen].tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_every_group_of_every_stage_finds_the_cheapest_assignment():
+    targets = make_targets(3, 0, 2)
+    stage_sizes, groups = (10, 10, 8), 2
+    logits, boxes = make_outputs(3, sum(stage_sizes))
+    matches = RFDETRHungarianAssigner().assign(
+        logits, boxes, stage_sizes, targets, groups
+    )
+    start = 0
+    for stage, size in enumerate(stage_sizes):
+        queries = size // groups
+        for image, objects in enumerate((range(3), (), range(3, 5))):
+            pairs = pairs_of(matches, stage, image)
+            assert len(pairs) == groups * len(objects)
+            for group in range(groups):
+                costs = np.array(
+                    [
+                        [
+                            slow_cost(
+                                logits[image, row].tolist(),
+                                boxes[image, row].tolist(),
+                                targets.labels[column].item(),
+                                targets.boxes[column].tolist(),
+                            )
+                            for column in objects
+                        ]
+                        for row in range(
+                            start + group * queries, start + (group + 1) * queries
+                        )
+                    ]
+                )
+                own = [p for p in pairs if p[0] // queries == group]
+                assert sorted(target for _, target in own) == list(objects)
+                total = sum(
+                    costs[query % queries, target - min(objects)]
+                    for query, target in own
+                )
+                if objects:
+                    assert total == pytest.approx(cheapest(costs), rel=1e-5)
+        start += size
+
+
+def test_pairs_are_in_order():
+    """By stage, image, group and query: random points of the masks depend on it."""
+    targets = make_targets(2, 3)
+    logits, boxes = make_outputs(2, 24)
+    matches = RFDETRHungarianAssigner().assign(logits, boxes, (12, 12), targets, 3)
+    order = list(
+        zip(
+            matches.stages.tolist(),
+            matches.images.tolist(),
+            matches.rows.tolist(),
+            strict=True,
+        )
+    )
+    assert order == sorted(order) and len(order) == 2 * 3 * 5
+    assert matches.pair_counts == ((6, 9), (6, 9))
+    for stage in (0, 1):
+        rows, objects = matches.of_stage(stage)
+        pairs = pairs_of(matches, stage, 0) + pairs_of(matches, stage, 1)
+        assert list(zip(rows.tolist(), objects.tolist(), strict=True)) == pairs
+
+
+def test_images_do_not_influence_each_other():
+    """The images of a batch are padded to the same number of objects."""
+    targets = make_targets(4, 1)
+    logits, boxes = make_outputs(2, 10)
+    together = RFDETRHungarianAssigner().assign(logits, boxes, (10,), targets, 2)
+    alone = RFDETRHungarianAssigner().assign(
+        logits[1:],
+        boxes[1:],
+        (10,),
+        Targets(labels=targets.labels[4:], boxes=targets.boxes[4:], counts=(1,)),
+        2,
+    )
+    assert [(row, target - 4) for row, target in pairs_of(together, 0, 1)] == (
+        pairs_of(alone, 0, 0)
+    )
+
+
+@pytest.mark.parametrize('counts', ((0, 0), (0,)))
+def test_no_objects_at_all(counts):
+    logits, boxes = make_outputs(len(counts), 12)
+    matches = RFDETRHungarianAssigner().assign(
+        logits, boxes, (6, 6), make_targets(*counts), 2
+    )
+    assert matches.rows.shape == (0,) and matches.rows.dtype == torch.long
+    assert matches.sum_by_stage(torch.zeros(0)).tolist() == [0, 0]
+
+
+def test_weights_of_the_costs():
+    """With one weight only, a pair is chosen by that part of the cost alone."""
+    targets = Targets(
+        labels=torch.tensor([1]),
+        boxes=torch.tensor([[0.5, 0.5, 0.2, 0.2]]),
+        counts=(1,),
+    )
+    logits = torch.tensor([[[0.0, 5, 0, 0], [0, 0, 0, 0], [0, -5, 0, 0]]])
+    boxes = torch.tensor(
+        [[[0.9, 0.9, 0.1, 0.1], [0.5, 0.5, 0.5, 0.5], [0.62, 0.5, 0.2, 0.2]]]
+    )
+    only = dict(cls_weight=0.0, bbox_weight=0.0, iou_weight=0.0)
+    for weight, expected in (('cls_weight', 0), ('bbox_weight', 2)):
+        assigner = RFDETRHungarianAssigner(**{**only, weight: 1.0})
+        assert assigner.assign(logits, boxes, (3,), targets, 1).rows == expected
+    # IoU of query 1: 0.04 / 0.25; of query 2: 0.08 * 0.2 / 0.064.
+    assigner = RFDETRHungarianAssigner(**{**only, 'iou_weight': 1.0})
+    assert assigner.assign(logits, boxes, (3,), targets, 1).rows == 2
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Text of the messages that are logged during a test."""
+    logger = MMLogger.get_instance('test_matching', log_file=str(tmp_path / 'log'))
+    yield lambda: (tmp_path / 'log').read_text()
+    for handler in logger.handlers:
+        handler.close()
+    MMLogger._instance_dict.pop('test_matching')
+
+
+def test_more_objects_than_queries_is_told_once(log):
+    targets = make_targets(5, 1)
+    logits, boxes = make_outputs(2, 6)
+    assigner = RFDETRHungarianAssigner()
+    for _ in range(2):
+        matches = assigner.assign(logits, boxes, (6,), targets, 2)
+    pairs = pairs_of(matches, 0, 0)
+    assert [query for query, _ in pairs] == [0, 1, 2, 3, 4, 5]
+    for group in (pairs[:3], pairs[3:]):
+        assert len({target for _, target in group}) == 3
+    assert matches.pair_counts == ((6, 2),)
+    assert log().count('5 objects and a group has 3 queries') == 1
+    assert 'model.num_queries' in log()
+
+
+@pytest.mark.parametrize('value', (float('nan'), float('inf'), -float('inf')))
+def test_costs_that_are_not_finite_are_avoided(value, log):
+    targets = make_targets(2, 2)
+    logits, boxes = make_outputs(2, 5)
+    boxes[0, :3] = value
+    assigner = RFDETRHungarianAssigner()
+    for _ in range(2):
+        matches = assigner.assign(logits, boxes, (5,), targets, 1)
+    assert {query for query, _ in pairs_of(matches, 0, 0)} == {3, 4}
+    assert log().count('not finite') == 1
+    # The other image is matched as if nothing had happened.
+    boxes[0] = 0.5
+    again = RFDETRHungarianAssigner().assign(logits, boxes, (5,), targets, 1)
+    assert pairs_of(again, 0, 1) == pairs_of(matches, 0, 1)
+
+
+def test_no_finite_cost_at_all(log):
+    logits, boxes = make_outputs(1, 4)
+    matches = RFDETRHungarianAssigner().assign(
+        logits * float('nan'), boxes, (4,), make_targets(3), 1
+    )
+    assert len(set(matches.rows.tolist())) == 3
+    assert 'not finite' in log()
+
+
+def test_padding_is_not_taken_for_a_broken_cost(log):
+    """Rows of an image are filled up with objects of class 0, which nobody has."""
+    targets = make_targets(3, 1)
+    targets.labels[3] = 2
+    logits, boxes = make_outputs(2, 4)
+    logits[1, :, 0] = float('nan')
+    RFDETRHungarianAssigner().assign(logits, boxes, (4,), targets, 1)
+    assert log() == ''
+
+
+def test_unknown_argument():
+    with pytest.raises(TypeError, match='class_weight'):
+        RFDETRHungarianAssigner(class_weight=1.0)
+
+
+def test_pad_images():
+    padded = pad_images(torch.arange(1, 7).view(3, 2), (0, 2, 1))
+    assert padded.tolist() == [
+        [[0, 0], [0, 0]],
+        [[1, 2], [3, 4]],
+        [[5, 6], [0, 0]],
+    ]

@@ -1,0 +1,239 @@
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmdet_rfdetr.boxes import apply_deltas
+from tests import golden_rule, parity
+
+from .small import CLASSES, SIZES, small_config
+
+QUERIES, GROUPS = SIZES['num_queries'], SIZES['group_detr']
+
+
+def build(**sizes):
+    return parity.build_model(
+        small_config(**sizes),
+        lambda name, shape: golden_rule.weight(name, shape, seed=1),
+    )
+
+
+def inputs(*sizes, counts=None, batch_size=None):
+    """Images and samples, padded to the largest size or to ``batch_size``."""
+    batch_size = batch_size or tuple(map(max, zip(*sizes, strict=True)))
+    images, _ = golden_rule.images(sizes, batch_size, seed=1)
+    objects = counts and golden_rule.objects(counts, CLASSES, seed=1)
+    return torch.from_numpy(images), parity.make_samples(sizes, batch_size, objects)
+
+
+SQUARE = ((64, 64), (64, 64))
+
+
+@pytest.mark.parametrize('training', (False, True))
+def test_outputs(training):
+    model = build(dec_layers=3).train(training)
+    outputs = model(*inputs(*SQUARE))
+    count = QUERIES * (GROUPS if training else 1)
+    stages = [outputs, *outputs['aux_outputs'], outputs['enc_outputs']]
+    assert len(stages) == 4
+    for stage in stages:
+        assert stage['pred_logits'].shape == (2, count, CLASSES)
+        assert stage['pred_boxes'].shape == (2, count, 4)
+        assert all(
+            stage[f'pred_{name}'].dtype == torch.float32 for name in ('logits', 'boxes')
+        )
+
+
+def test_numbers_of_queries_and_groups():
+    model = build(num_queries=7, group_detr=2)
+    assert (model.num_queries, model.num_groups) == (7, 2)
+    assert model.query_embedding.shape == (2, 7, 32)
+    assert model.reference_embedding.shape == (2, 7, 4)
+    images, samples = inputs(*SQUARE)
+    assert model.train()(images)['pred_logits'].shape[1] == 14
+    assert model.eval()(images)['pred_logits'].shape[1] == 7
+
+
+def test_evaluation_uses_the_first_group():
+    """With the weights of group 1 in place of group 0, it gives what group 1 gives."""
+    model = build()
+    images, _ = inputs(*SQUARE)
+    with torch.no_grad():
+        trained = model.train()(images)
+        for parameter in (
+            model.query_embedding,
+            model.reference_embedding,
+            *model.query_selection.parameters(),
+        ):
+            parameter[0] = parameter[1]
+        evaluated = model.eval()(images)
+    group = slice(QUERIES, 2 * QUERIES)
+    for one, other in (
+        (evaluated, trained),
+        (evaluated['aux_outputs'][0], trained['aux_outputs'][0]),
+        (evaluated['enc_outputs'], trained['enc_outputs']),
+    ):
+        for name in ('pred_logits', 'pred_boxes'):
+            torch.testing.assert_close(
+                one[name], other[name][:, group], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_queries_are_placed_on_the_proposals():
+    model = build().eval()
+    seen = parity.eval_stages(model, inputs(*SQUARE)[0].numpy())
+    expected = apply_deltas(
+        model.reference_embedding[0], torch.from_numpy(seen['enc_boxes'])
+    )
+    torch.testing.assert_close(torch.from_numpy(seen['references']), expected)
+
+
+@pytest.mark.parametrize('training', (False, True))
+def test_fewer_tokens_than_queries(training):
+    """The proposals of all groups fill the first rows; the others are learned."""
+    model = build(num_queries=20, num_select=300).train(training)
+    groups = GROUPS if training else 1
+    images, _ = inputs((32, 32))
+    stages = []
+    model.decoder.register_forward_pre_hook(
+        lambda module, inputs, keywords: stages.append(keywords['references']),
+        with_kwargs=True,
+    )
+    outputs = model(images)
+    assert outputs['enc_outputs']['pred_logits'].shape[1] == groups * 16
+    assert outputs['pred_logits'].shape[1] == groups * 20
+    learned = model.reference_embedding[:groups].flatten(0, 1)
+    boxes = outputs['enc_outputs']['pred_boxes'][0]
+    placed, rest = stages[0][0].split((groups * 16, groups * 4))
+    torch.testing.assert_close(placed, apply_deltas(learned[: groups * 16], boxes))
+    assert rest.equal(learned[groups * 16 :])
+
+
+def test_proposals_are_not_trained_by_the_decoder():
+    model = build().train()
+    outputs = model(inputs(*SQUARE)[0])
+    outputs['pred_boxes'].sum().backward()
+    assert model.reference_embedding.grad.any()
+    assert all(p.grad is None for p in model.query_selection.parameters())
+
+
+def test_padding_is_read_from_the_samples():
+    """What stands in the padding of the memory is neither selected nor read."""
+    model = build().eval()
+    images, samples = inputs((64, 48), (48, 64), batch_size=(64, 64))
+    features = model.extract_feat(images)
+
+    def run(x):
+        encoder, decoder = model.pre_transformer((x,), samples)
+        start, head = model.pre_decoder(**model.forward_encoder(**encoder))
+        return encoder, decoder, head, model.forward_decoder(**decoder, **start)
+
+    encoder, decoder, head, found = run(features[0])
+    mask = encoder['memory_mask'].view(2, 8, 8)
+    assert mask[0].equal(torch.arange(8).ge(6).expand(8, 8))
+    assert mask[1].equal(mask[0].T)
+    assert encoder['valid_sizes'].tolist() == [[[8, 6]], [[6, 8]]]
+    assert decoder['valid_ratios'].tolist() == [[[0.75, 1.0]], [[1.0, 0.75]]]
+    noise = torch.where(mask[:, None], 9.0, features[0])
+    *_, other_head, other = run(noise)
+    assert other['hidden_states'].equal(found['hidden_states'])
+    assert other_head['enc_outputs_coord'].equal(head['enc_outputs_coord'])
+
+
+def test_no_padding_needs_no_mask():
+    model = build()
+    images, samples = inputs(*SQUARE)
+    features = model.extract_feat(images)
+    for given in (samples, None):
+        encoder, decoder = model.pre_transformer(features, given)
+        assert encoder['memory_mask'] is encoder['valid_sizes'] is None
+        assert decoder['valid_ratios'] is None
+
+
+def test_mask_of_no_padding_changes_nothing():
+    """The path for padded batches gives the same where only one image is padded."""
+    model = build().eval()
+    images, samples = inputs(*SQUARE)
+    _, padded = inputs((64, 64), (64, 48), batch_size=(64, 64))
+    with torch.no_grad():
+        plain, masked = model(images, samples), model(images, padded)
+    for name in ('pred_logits', 'pred_boxes'):
+        torch.testing.assert_close(
+            plain[name][0], masked[name][0], rtol=1e-4, atol=1e-5
+        )
+        assert not plain[name][1].allclose(masked[name][1])
+
+
+def test_predict_gives_detections_of_the_original_image():
+    model = build().eval()
+    images, samples = inputs(*SQUARE)
+    samples[1].set_metainfo(dict(ori_shape=(128, 32), scale_factor=(2.0, 0.5)))
+    with torch.no_grad():
+        results = model(images, samples, 'predict')
+    for sample, (height, width) in zip(results, ((64, 64), (128, 32)), strict=True):
+        found = sample.pred_instances
+        assert len(found) == SIZES['num_select']
+        assert (found.scores.diff() <= 0).all()
+        assert (found.bboxes >= 0).all()
+        assert (found.bboxes <= torch.tensor([width, height] * 2)).all()
+        assert found.bboxes[:, 3].max() > height / 2
+
+
+def test_loss_does_not_depend_on_how_the_batch_is_padded_with_empty_images():
+    """Images without objects add to the classification only."""
+    model = build().train()
+    images, samples = inputs(*SQUARE, counts=(3, 0))
+    losses = model(images, samples, 'loss')
+    alone = model(images[:1], samples[:1], 'loss')
+    for name, value in losses.items():
+        if 'cls' in name:
+            assert value > alone[name]
+        else:
+            torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)
+
+
+def test_recomputed_blocks_give_the_same_gradients():
+    gradients = []
+    for with_cp in (False, True):
+        config = small_config()
+        config['backbone']['with_cp'] = with_cp
+        model = parity.build_model(
+            config, lambda name, shape: golden_rule.weight(name, shape, seed=1)
+        ).train()
+        losses = model(*inputs(*SQUARE, counts=(2, 1)), 'loss')
+        sum(losses.values()).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert plain.equal(recomputed)
+
+
+def test_frozen_backbone_gets_no_gradient():
+    config = small_config()
+    config['backbone']['frozen_stages'] = 4
+    model = MODELS.build(config).train()
+    sum(model(*inputs(*SQUARE, counts=(2, 1)), 'loss').values()).backward()
+    assert all(p.grad is None for p in model.backbone.parameters())
+    assert all(p.grad is not None for p in model.neck.parameters())
+
+
+def test_input_that_does_not_divide():
+    with pytest.raises(ValueError, match='72 x 64 .* multiples of 16'):
+        build()(torch.zeros(1, 3, 72, 64))
+
+
+def test_unknown_argument():
+    with pytest.raises(TypeError, match='encoder'):
+        MODELS.build({**small_config(), 'encoder': {}})
+
+
+def test_every_group_meets_its_own_queries():
+    """A change of one group's table changes the outputs of that group alone."""
+    model = build().train()
+    images, _ = inputs(*SQUARE)
+    with torch.no_grad():
+        before = model(images)['pred_logits']
+        nn.init.normal_(model.query_embedding[1])
+        changed = (model(images)['pred_logits'] - before).abs().amax(-1) > 1e-3
+    changed = changed.view(2, GROUPS, QUERIES)
+    assert changed[:, 1].all()
+    assert not changed[:, 0].any() and not changed[:, 2].any()
