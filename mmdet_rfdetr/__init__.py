@@ -13,6 +13,7 @@ compat.apply()
 
 # Importing a part registers it; only now, because they all import MMDetection.
 from mmdet_rfdetr import (  # noqa: E402, F401
+    analysis,
     data,
     evaluation,
     losses,

@@ -1,0 +1,122 @@
+"""Pictures of detections beside the ground truth."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_MARGIN = 8
+_HEADING = 22
+_BACKGROUND = (255, 255, 255)
+_INK = (40, 40, 40)
+
+
+@dataclass
+class Boxes:
+    """What is to be drawn on an image.
+
+    Attributes:
+        xyxy: (T, 4) in pixels of the image.
+        labels: (T,) indices of classes.
+        scores: (T,), or None for ground truth.
+    """
+
+    xyxy: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: Boxes,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    side: int = 320,
+) -> Image.Image:
+    """Draw boxes and names on an image, resized so that they can be read.
+
+    Args:
+        image: (H, W, 3) uint8 in BGR order.
+        boxes: what to draw; the last ones lie on top.
+        classes: names by label.
+        palette: RGB colours by label.
+        side: longer side of the result in pixels.
+
+    Returns:
+        The picture, RGB.
+    """
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).resize(size)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(11)
+    for index, (box, label) in enumerate(zip(boxes.xyxy, boxes.labels, strict=True)):
+        colour = tuple(palette[label])
+        # Boxes may be clipped to nothing; Pillow insists on the order of corners.
+        x1, y1 = np.minimum(box[:2], box[2:]) * scale
+        x2, y2 = np.maximum(box[:2], box[2:]) * scale
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
+        text = classes[label]
+        if boxes.scores is not None:
+            text += f' {boxes.scores[index]:.2f}'
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        # Above the box where there is room, and never over the right border.
+        x = max(0, min(x1, size[0] - right - 2))
+        y = max(0, y1 - bottom - 1)
+        draw.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
+        draw.text((x + 1, y), text, fill=_readable_on(colour), font=font)
+    return picture
+
+
+def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever differs more (ITU-R BT.601 luma)."""
+    red, green, blue = colour
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)
+
+
+def class_colours(palette: object, count: int) -> list[tuple[int, int, int]]:
+    """Colours for all classes: the data set's own if it has enough, else a wheel.
+
+    Args:
+        palette: of the metainfo; RGB tuples, or something else that is not used.
+        count: number of classes.
+    """
+    if isinstance(palette, (list, tuple)) and len(palette) >= count:
+        return [tuple(colour) for colour in palette]
+    wheel = [colorsys.hsv_to_rgb(index / count, 0.8, 0.9) for index in range(count)]
+    return [tuple(round(255 * part) for part in colour) for colour in wheel]
+
+
+def picture_grid(
+    rows: Sequence[Sequence[Image.Image]], headings: Sequence[str]
+) -> Image.Image:
+    """Lay out pictures in rows and columns.
+
+    Args:
+        rows: of pictures of any size; the last row may be shorter.
+        headings: one for each column.
+
+    Returns:
+        One picture.
+    """
+    cell_width = max(picture.width for row in rows for picture in row) + _MARGIN
+    heights = [max(picture.height for picture in row) + _MARGIN for row in rows]
+    grid = Image.new(
+        'RGB',
+        (len(headings) * cell_width + _MARGIN, _HEADING + sum(heights) + _MARGIN),
+        _BACKGROUND,
+    )
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(14)
+    for column, heading in enumerate(headings):
+        draw.text((_MARGIN + column * cell_width, 3), heading, fill=_INK, font=font)
+    y = _HEADING
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            grid.paste(picture, (_MARGIN + column * cell_width, y))
+        y += height
+    return grid

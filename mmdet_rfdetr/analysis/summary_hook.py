@@ -1,0 +1,141 @@
+"""A hook that leaves pictures of what a run did in its work folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmdet.registry import HOOKS
+from mmdet.structures import DetDataSample
+from mmengine import fileio
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+
+from ..data.images import BadImageError, decode_image
+from .curve import training_curve
+from .detections import Boxes, class_colours, draw_boxes, picture_grid
+
+# In the message hub, which is saved in checkpoints: a resumed run goes on.
+_METRICS = 'rfdetr_validation_metrics'
+
+
+@HOOKS.register_module()
+class RFDETRSummaryHook(Hook):
+    """Draw detections and the training curve when training or testing is over.
+
+    ``detections.png`` shows the first images of the last validation or test with
+    ground truth and predictions side by side; ``training_curve.png`` the loss, the
+    validation metrics and the learning rate. Both go to the work folder.
+
+    Args:
+        num_images: number of images to show.
+        score_thr: least score of a prediction to be drawn.
+    """
+
+    def __init__(self, num_images: int = 12, score_thr: float = 0.3) -> None:
+        self.num_images = num_images
+        self.score_thr = score_thr
+        self._samples: list[DetDataSample] = []
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget the images of the last time."""
+        self._samples = []
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[DetDataSample] | None = None,
+    ) -> None:
+        """Keep the first images and what was detected in them."""
+        missing = self.num_images - len(self._samples)
+        self._samples += [sample.cpu() for sample in (outputs or [])[:missing]]
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Keep the metrics for the curve."""
+        history = runner.message_hub.runtime_info.get(_METRICS, [])
+        history = [*history, (runner.iter, dict(metrics or {}))]
+        runner.message_hub.update_info(_METRICS, history)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Draw the detections of the test."""
+        self._finish(runner, [self._draw_detections(runner)])
+
+    def after_train(self, runner: Runner) -> None:
+        """Draw the curve, and the detections of the last validation."""
+        self._finish(runner, [self._draw_curve(runner), self._draw_detections(runner)])
+
+    def _finish(self, runner: Runner, paths: list[Path | None]) -> None:
+        names = ' and '.join(str(path) for path in paths if path is not None)
+        if names:
+            print_log(f'Look at {names}', logger='current')
+
+    def _draw_curve(self, runner: Runner) -> Path | None:
+        scalars = runner.message_hub.log_scalars
+        if not is_main_process() or 'train/loss' not in scalars:
+            return None
+        losses, _ = scalars['train/loss'].data
+        rates, _ = scalars['train/lr'].data
+        metrics: dict[str, list[tuple[int, float]]] = {}
+        for iteration, values in runner.message_hub.runtime_info.get(_METRICS, []):
+            for name, value in values.items():
+                if name.endswith(('mAP', 'mAP_50')):
+                    metrics.setdefault(name, []).append((iteration, value))
+        path = Path(runner.work_dir) / 'training_curve.png'
+        training_curve(np.asarray(losses), np.asarray(rates), metrics).savefig(path)
+        return path
+
+    def _draw_detections(self, runner: Runner) -> Path | None:
+        if not is_main_process() or not self._samples:
+            return None
+        meta = runner.visualizer.dataset_meta or {}
+        classes = meta.get('classes', ())
+        colours = class_colours(meta.get('palette'), len(classes))
+        pictures = [
+            draw_boxes(read_image(sample), boxes, classes, colours)
+            for sample in self._samples
+            for boxes in (
+                _boxes(sample.get('gt_instances')),
+                _boxes(sample.pred_instances, self.score_thr),
+            )
+        ]
+        width = 2 * min(2, len(self._samples))  # two images in a row
+        rows = [
+            pictures[start : start + width] for start in range(0, len(pictures), width)
+        ]
+        headings = ['ground truth', f'detections, score {self.score_thr} and above']
+        path = Path(runner.work_dir) / 'detections.png'
+        picture_grid(rows, headings * (width // 2)).save(path)
+        return path
+
+
+def read_image(sample: DetDataSample) -> np.ndarray:
+    """The image of a sample as the pipeline read it, (H, W, 3) BGR.
+
+    A black one stands for a file that cannot be read.
+    """
+    size = sample.ori_shape[:2]
+    try:
+        return decode_image(fileio.get(sample.img_path), size)
+    except (OSError, BadImageError):
+        return np.zeros((*size, 3), np.uint8)
+
+
+def _boxes(instances: InstanceData | None, score_thr: float = 0.0) -> Boxes:
+    """What of ``instances`` is to be drawn, the best on top."""
+    if instances is None or 'bboxes' not in instances:
+        return Boxes(np.empty((0, 4)), np.empty(0, int))
+    boxes, labels = instances.bboxes.float().numpy(), instances.labels.numpy()
+    if 'scores' not in instances:
+        return Boxes(boxes, labels)
+    scores = instances.scores.float().numpy()
+    order = np.argsort(scores)
+    order = order[scores[order] >= score_thr]
+    return Boxes(boxes[order], labels[order], scores[order])
