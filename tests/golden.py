@@ -1,4 +1,4 @@
-"""Official numbers of three small models, which the project carries itself.
+"""Official numbers of small models, which the project carries itself.
 
 ``tools/make_golden.py`` makes them with the official package. Weights and inputs
 come from :mod:`tests.golden_rule`. Needs numpy only.
@@ -78,6 +78,21 @@ CASES = {
         batch_size=(32, 32),
         sizes=[(32, 32), (32, 32)],
         counts=[2, 0],
+    ),
+    # Instance segmentation on an input that is not square.
+    'masks': dict(
+        config_class='RFDETRSegNanoConfig',
+        model=dict(
+            _SMALL,
+            segmentation_head=True,
+            dec_layers=3,
+            vit=dict(hidden_size=32, num_attention_heads=2, num_hidden_layers=4),
+        ),
+        criterion=dict(mask_ce_loss_coef=5.0, mask_dice_loss_coef=5.0),
+        seed=5,
+        batch_size=(48, 80),
+        sizes=[(48, 80), (48, 80), (48, 80)],
+        counts=[3, 0, 2],
     ),
 }
 """Cases as :mod:`tests.official` takes them; ``counts`` are for training only."""

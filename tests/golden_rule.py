@@ -69,17 +69,24 @@ def images(sizes, batch_size, seed):
     return batch, mask
 
 
-def objects(counts, num_classes, seed):
+def draw(name, shape, seed):
+    """Float32 numbers in [0, 1] in the place of random ones."""
+    return ((numbers(f'draw {name}', seed, shape) + 1) / 2).astype(np.float32)
+
+
+def objects(counts, num_classes, seed, mask_size=None):
     """Objects of each image.
 
     Args:
         counts: number of objects of each image.
         num_classes: labels lie below.
         seed: of the case.
+        mask_size: (height, width) of masks, if there shall be any.
 
     Returns:
         For each image a dict of ``labels`` (n,) int64 and ``boxes`` (n, 4) float32,
-        cxcywh relative to the image and inside it.
+        cxcywh relative to the image and inside it; with ``mask_size`` also ``masks``
+        (n, height, width) bool, the ellipse in each box.
     """
     made = []
     for index, count in enumerate(counts):
@@ -92,4 +99,15 @@ def objects(counts, num_classes, seed):
                 boxes=np.concatenate((centre, size), axis=1).astype(np.float32),
             )
         )
+        if mask_size is not None:
+            made[-1]['masks'] = _ellipses(centre, size, mask_size)
     return made
+
+
+def _ellipses(centre, size, mask_size):
+    """Masks (n, height, width) of ellipses, (n, 2) relative centres and axes."""
+    height, width = mask_size
+    x = (np.arange(width) + 0.5) / width - centre[:, :1]
+    y = (np.arange(height) + 0.5) / height - centre[:, 1:]
+    x, y = x / size[:, :1], y / size[:, 1:]
+    return x[:, None, :] ** 2 + y[:, :, None] ** 2 < 0.25

@@ -7,7 +7,8 @@ A case is a dict of plain values:
   encoder, which the official package knows for its own variants only;
 - ``config_class``: official configuration to start from, Nano if left out;
 - ``seed``: of weights, images and objects (see :mod:`tests.golden_rule`);
-- ``batch_size`` (height, width) and ``sizes`` of the images, padded to it;
+- ``batch_size`` (height, width) and ``sizes`` of the images, padded to it; without
+  them a fresh model is described;
 - ``counts``: objects of each image. With them the case is trained for one step,
   without them it is evaluated;
 - ``criterion``: official switches of the loss, for training.
@@ -69,13 +70,19 @@ def _shrunk_vit(sizes):
     dinov2.get_config, dinov2.size_to_width = original
 
 
-def build(case):
-    """Build model, criterion and postprocessing of a case, with rule-made weights."""
+def construct(case):
+    """Build model, criterion and postprocessing of a case."""
     from rfdetr.models import lwdetr
 
     arguments = namespace(case)
     with _shrunk_vit(case.get('model', {}).get('vit')):
         model = lwdetr.build_model(arguments)
+    return model, *lwdetr.build_criterion_and_postprocessors(arguments)
+
+
+def build(case):
+    """Build a case with weights from the rule."""
+    model, criterion, postprocess = construct(case)
     model.load_state_dict(
         {
             name: torch.from_numpy(
@@ -86,8 +93,17 @@ def build(case):
             for name, value in model.state_dict().items()
         }
     )
-    criterion, postprocess = lwdetr.build_criterion_and_postprocessors(arguments)
     return model, criterion, postprocess
+
+
+def fresh(case):
+    """Mean and standard deviation of every parameter of a fresh model."""
+    torch.manual_seed(case['seed'])
+    model, _, _ = construct(case)
+    return {
+        name: torch.stack((parameter.mean(), parameter.std(correction=0)))
+        for name, parameter in model.named_parameters()
+    }
 
 
 def batch(case):
@@ -99,12 +115,17 @@ def batch(case):
 
 
 def run(case):
-    """Evaluate or train a case.
+    """Do what a case asks for.
 
     Returns:
         Names of stages to arrays, in the order in which data flows.
     """
-    stages = train(case) if 'counts' in case else evaluate(case)
+    if 'sizes' not in case:
+        stages = fresh(case)
+    elif 'counts' in case:
+        stages = train(case)
+    else:
+        stages = evaluate(case)
     return {
         name: np.asarray(torch.as_tensor(value).detach())
         for name, value in stages.items()
@@ -194,10 +215,30 @@ def evaluate(case):
         outputs['pred_logits'],
         outputs['pred_boxes'],
     )
+    if 'pred_masks' in outputs:
+        seen['enc_masks'] = outputs['enc_outputs']['pred_masks']
+        for index, layer in enumerate(outputs['aux_outputs']):
+            seen[f'aux{index}_masks'] = layer['pred_masks']
+        seen['pred_masks'] = outputs['pred_masks']
     for index, image in enumerate(detections):
         for name in ('scores', 'labels', 'boxes'):
             seen[f'image{index}_{name}'] = image[name]
     return seen
+
+
+@contextlib.contextmanager
+def _draws(names, seed):
+    """Let numbers of the rule stand for random ones, in this order."""
+    names = list(names)
+    rand = torch.rand
+
+    def ruled(*shape, device=None):
+        return torch.from_numpy(golden_rule.draw(names.pop(0), shape, seed))
+
+    torch.rand = ruled
+    yield
+    torch.rand = rand
+    assert not names, f'random numbers that were not asked for: {names}'
 
 
 def train(case):
@@ -205,10 +246,14 @@ def train(case):
     model, criterion, _ = build(case)
     model.train()
     criterion.train()
+    masked = model.segmentation_head is not None
     targets = [
         {name: torch.from_numpy(value) for name, value in image.items()}
         for image in golden_rule.objects(
-            case['counts'], model.class_embed.out_features, case['seed']
+            case['counts'],
+            model.class_embed.out_features,
+            case['seed'],
+            case['batch_size'] if masked else None,
         )
     ]
     with _selections() as selections:
@@ -223,18 +268,28 @@ def train(case):
     layers.update(
         {f'aux{index}': layer for index, layer in enumerate(outputs['aux_outputs'])}
     )
-    layers['final'] = {name: outputs[name] for name in ('pred_logits', 'pred_boxes')}
+    layers['final'] = {
+        name: value for name, value in outputs.items() if name.startswith('pred_')
+    }
     for name, layer in layers.items():
         seen[f'{name}_logits'] = layer['pred_logits']
         seen[f'{name}_boxes'] = layer['pred_boxes']
+        if masked:
+            seen[f'{name}_mask_spatial'] = layer['pred_masks']['spatial_features']
+            seen[f'{name}_mask_query'] = layer['pred_masks']['query_features']
     for name, layer in layers.items():
-        matches = criterion.matcher(layer, targets, group_detr=criterion.group_detr)
+        with _draws([f'matcher/{name}'] if masked else [], case['seed']):
+            matches = criterion.matcher(layer, targets, group_detr=criterion.group_detr)
         for image, (queries, objects) in enumerate(matches):
             seen[f'{name}_match_image{image}_query'] = queries
             seen[f'{name}_match_image{image}_target'] = objects
     seen['num_boxes'] = criterion.num_boxes_for_targets(outputs, targets)
 
-    losses = criterion(outputs, targets)
+    names = ['final', *(name for name in layers if name.startswith('aux')), 'enc']
+    draws = [f'matcher/{name}' for name in names]
+    draws += [f'loss/{name}/{part}' for name in names for part in ('over', 'rest')]
+    with _draws(draws if masked else [], case['seed']):
+        losses = criterion(outputs, targets)
     total = 0
     for name, weight in criterion.weight_dict.items():
         seen[f'loss/{name}'] = weight * losses[name]

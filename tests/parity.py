@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.boxes import cxcywh_to_xyxy
@@ -28,21 +29,29 @@ MASK_TOKEN = 'backbone.0.encoder.encoder.embeddings.mask_token'
 EXACT = (0, 0)
 STATES = (1e-4, 1e-4)
 BOXES = (0, 2e-5)
+MASKS = (0, 2e-3)
 # (pattern of the whole name, (relative, absolute)), the first match counts.
 # Rounding moves the states by 2e-5 of their scale at most, boxes by 6e-7.
 EVAL_TOLERANCES = (
     (r'.*_index|.*_labels', EXACT),
     (r'backbone_\d+', (0, 1e-5)),
     (r'references|.*boxes', BOXES),
+    (r'.*_masks', MASKS),
     (r'.*', STATES),
 )
 TRAIN_TOLERANCES = (
-    (r'.*_(index|query|target)|num_boxes', EXACT),
+    (r'.*_index|.*_match_image\d+_.*|num_boxes', EXACT),
     (r'references|.*_boxes', BOXES),
+    (r'loss/loss_mask_.*', (1e-4, 0)),
     (r'loss/.*|total', (1e-5, 0)),
     (r'grad_total_norm', (1e-4, 0)),
     (r'grad_norm/.*', (3e-3, 0)),
     (r'.*', STATES),
+)
+# Small models on a small input collect less rounding.
+SMALL_TOLERANCES = (
+    *EVAL_TOLERANCES[:-1],
+    (r'.*', (2e-5, 2e-5)),
 )
 # With 39 selections of 300 tokens some neighbours swap between two runs of any program.
 NEAR_TIES = (
@@ -54,14 +63,25 @@ NEAR_TIES = (
 )
 
 
-def model_config(sizes, num_logits):
+def model_config(sizes, num_logits, points=None):
     """The config of a model, from official names of sizes.
 
     Args:
         sizes: as in an official configuration, and ``vit`` for other sizes of the
             ViT than the official ones.
         num_logits: class outputs of the official model.
+        points: source of the random points of instance segmentation.
     """
+    config = _detection_config(sizes, num_logits)
+    if sizes.get('segmentation_head'):
+        source = {} if points is None else dict(points=points)
+        config['mask_head'] = dict(type='RFDETRMaskHead')
+        config['bbox_head']['loss_mask'] = dict(type='RFDETRPointMaskLoss', **source)
+        config['train_cfg']['assigner'].update(source)
+    return config
+
+
+def _detection_config(sizes, num_logits):
     width, heads = ENCODERS[sizes['encoder'].rpartition('_')[2]]
     vit = dict(
         hidden_size=width,
@@ -142,7 +162,8 @@ def make_samples(sizes, batch_size, objects=None):
     Args:
         sizes: (height, width) of each image.
         batch_size: (height, width) of the batch.
-        objects: for each image ``labels`` and relative cxcywh ``boxes``.
+        objects: for each image ``labels``, relative cxcywh ``boxes`` and maybe
+            ``masks``.
     """
     samples = []
     for index, (height, width) in enumerate(sizes):
@@ -161,6 +182,9 @@ def make_samples(sizes, batch_size, objects=None):
                 bboxes=boxes * scale,
                 labels=torch.from_numpy(objects[index]['labels']),
             )
+            if 'masks' in objects[index]:
+                masks = objects[index]['masks'].astype(np.uint8)
+                sample.gt_instances.masks = BitmapMasks(masks, *masks.shape[1:])
         samples.append(sample)
     return samples
 
@@ -250,6 +274,11 @@ def eval_stages(model, images, samples=None):
         seen[f'aux{index}_boxes'] = layer['pred_boxes']
     seen['pred_logits'] = outputs['pred_logits']
     seen['pred_boxes'] = outputs['pred_boxes']
+    if 'pred_masks' in outputs:
+        seen['enc_masks'] = outputs['enc_outputs']['pred_masks']
+        for index, layer in enumerate(outputs['aux_outputs']):
+            seen[f'aux{index}_masks'] = layer['pred_masks']
+        seen['pred_masks'] = outputs['pred_masks']
     return _arrays(seen)
 
 
@@ -286,10 +315,11 @@ def train_stages(model, images, samples):
         # The exact gradient of a bias that moves all attention scores is zero.
         if not name.endswith('.attention.key.bias')
     }
-    seen['grad_total_norm'] = torch.stack([g.norm() for g in gradients.values()]).norm()
-    names = sorted(gradients, key=_backward_order)
-    seen.update({f'grad_norm/{name}': gradients[name].norm() for name in names})
-    seen.update({f'grad/{name}': gradients[name] for name in names})
+    for name in sorted(gradients, key=_backward_order):
+        seen[f'grad_norm/{name}'] = gradients[name].norm()
+        seen[f'grad/{name}'] = gradients[name]
+    norms = torch.stack([gradient.norm() for gradient in gradients.values()])
+    seen['grad_total_norm'] = norms.norm()
     return _arrays(seen)
 
 
@@ -303,6 +333,10 @@ def _observed_loss(head, seen):
         for name, layer_logits, layer_boxes in zip(names, logits, boxes, strict=True):
             seen[f'{name}_logits'] = layer_logits
             seen[f'{name}_boxes'] = layer_boxes
+        mask_preds = keywords['mask_preds'] or ()  # None for a model without masks
+        for name, masks in zip([*names, 'enc'], mask_preds, strict=bool(mask_preds)):
+            seen[f'{name}_mask_spatial'] = masks.spatial_features
+            seen[f'{name}_mask_query'] = masks.query_features
         return loss_by_feat(logits, boxes, enc_logits, enc_boxes, **keywords)
 
     def observed_assign(*args, **keywords):
@@ -334,7 +368,8 @@ def _observed_loss(head, seen):
 def _official_loss(name):
     """``d0.loss_iou`` to ``loss_giou_0``, ``enc_loss_cls`` to ``loss_ce_enc``."""
     prefix, term = re.fullmatch(r'(d\d+\.|enc_|)loss_(\w+)', name).groups()
-    term = dict(cls='ce', bbox='bbox', iou='giou')[term]
+    official = dict(cls='ce', bbox='bbox', iou='giou', mask='mask_ce', dice='mask_dice')
+    term = official[term]
     suffix = prefix.strip('d._')
     return f'loss_{term}_{suffix}' if suffix else f'loss_{term}'
 
@@ -343,6 +378,7 @@ def _backward_order(name):
     """Sort key of an official parameter name: the heads first, the image last."""
     order = (
         r'class_embed|bbox_embed',
+        r'segmentation_head',
         r'transformer\.decoder\.norm',
         r'transformer\.decoder\.layers\.(\d+)',
         r'transformer\.decoder|query_feat|refpoint_embed',

@@ -12,7 +12,7 @@ from mmdet_rfdetr.losses import RFDETRPointMaskLoss
 from mmdet_rfdetr.masks import MaskFeatures, TargetMasks
 from mmdet_rfdetr.matching import Matches, RFDETRHungarianAssigner, Targets
 from tests import parity
-from tests.test_segmentation import case
+from tests.test_segmentation.case import tiny_config
 
 SIZE = (20, 24)
 
@@ -199,7 +199,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_training_never_builds_the_masks_of_all_queries():
     # Many queries, so that their masks would be larger than anything else.
-    config = case.tiny_config(num_queries=60, num_select=60)
+    config = tiny_config(num_queries=60, num_select=60)
     model = parity.MODELS.build(config).train()
     targets = [
         dict(labels=np.array([1]), boxes=np.full((1, 4), 0.5, np.float32)),
@@ -207,9 +207,7 @@ def test_training_never_builds_the_masks_of_all_queries():
     ]
     for target in targets:
         target['masks'] = np.ones((1, 96, 96), bool)
-    samples = case.add_masks(
-        parity.make_samples([(96, 96)] * 2, (96, 96), targets), targets
-    )
+    samples = parity.make_samples([(96, 96)] * 2, (96, 96), targets)
     with LargestTensor() as largest:
         losses = model(torch.randn(2, 3, 96, 96), samples, 'loss')
         sum(losses.values()).backward()
@@ -221,7 +219,7 @@ def test_training_never_builds_the_masks_of_all_queries():
 
 
 def test_masks_and_their_loss_go_together():
-    config = case.tiny_config()
+    config = tiny_config()
     del config['mask_head']
     with pytest.raises(ValueError, match=r'mask_head=None and bbox_head\.loss_mask='):
         parity.MODELS.build(config)
