@@ -1,6 +1,6 @@
 # COCO, in the official square mode: every image is resized to the largest
 # multi-scale size, and each training batch from there to the size of its step.
-dataset_type = 'CocoDataset'
+dataset_type = 'RFDETRCocoDataset'
 data_root = 'data/coco/'
 backend_args = None
 
@@ -49,6 +49,8 @@ train_dataloader = dict(
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=False),
+        # Leave out what cannot be used and list it; 'error' stops the run instead.
+        bad_data='skip',
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

@@ -15,6 +15,8 @@ default_hooks = dict(
     precision=dict(type='RFDETRPrecisionHook'),
     ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
     drop_schedule=dict(type='RFDETRDropScheduleHook'),
+    bad_data=dict(type='RFDETRBadDataHook'),
+    summary=dict(type='RFDETRSummaryHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,
