@@ -59,6 +59,10 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         clip_grad: dict | None = None,
     ) -> None:
         super().__init__(optimizer, accumulative_counts, clip_grad)
+        # Batch augments count optimizer steps and cannot see the wrapper.
+        self.message_hub.update_info(
+            'accumulative_counts', accumulative_counts, resumed=False
+        )
         for key, value, legal in (
             ('device_type', device_type, AUTOCAST_DEVICES),
             ('dtype', dtype, tuple(DTYPES)),

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, OPTIM_WRAPPERS
 from mmdet.structures import DetDataSample
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.data import RFDETRBatchMultiScale
+from mmdet_rfdetr.data.multi_scale import optimizer_step
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 
 
@@ -122,3 +123,13 @@ def test_boxes_follow_the_size(hub):
 
 def test_validation_keeps_its_size(hub):
     assert preprocess(False, dict(iter=1), hub)[0] == 384
+
+
+def test_the_optimizer_wrapper_tells_its_accumulation(hub):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
+    OPTIM_WRAPPERS.build(
+        dict(type='RFDETRAmpOptimWrapper', optimizer=optimizer, accumulative_counts=3)
+    )
+    hub.update_info('iter', 7)
+    assert optimizer_step() == 2
+    assert 'accumulative_counts' not in hub.state_dict()['runtime_info']
