@@ -54,8 +54,8 @@ class RFDETRDropScheduleHook(Hook):
         self.schedule = schedule
         self.depth = depth
 
-    def before_run(self, runner) -> None:
-        """Read the highest rates from the model."""
+    def before_train(self, runner) -> None:
+        """Read the highest rates and find out how many steps the phases have."""
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -74,9 +74,6 @@ class RFDETRDropScheduleHook(Hook):
         self._drop_path_rate = max(rates, default=0.0)
         self._dropout_rate = max((module.p for module in self._dropouts), default=0.0)
         self._depth = self.depth or len(blocks)
-
-    def before_train(self, runner) -> None:
-        """Find out how many optimizer steps the phases have."""
         self._accumulation = runner.optim_wrapper._accumulative_counts
         total = math.ceil(runner.max_iters / self._accumulation)
         self._cutoff_step = self.cutoff_epoch * max(1, total // runner.max_epochs)

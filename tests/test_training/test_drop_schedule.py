@@ -37,7 +37,6 @@ def runner(drop_path=0.0, dropout=0.0, epochs=3, epoch_length=4, accumulation=1)
 
 def start(run, **cfg):
     hook = HOOKS.build(dict(type='RFDETRDropScheduleHook', **cfg))
-    hook.before_run(run)
     hook.before_train(run)
     return hook
 
