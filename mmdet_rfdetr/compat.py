@@ -17,10 +17,10 @@ import sys
 import types
 import urllib.parse
 
-_MMCV_HINT = 'pip install "mmcv-lite>=2.0.0rc4,<2.2.0"'
-_FULL_MMCV_HINT = (
-    'pip uninstall mmcv-lite, then pip install "mmcv>=2.0.0rc4,<2.2.0" '
-    '(a compiler is needed)'
+_MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
+_FULL_MMCV = (
+    'pip uninstall mmcv-lite, pip install "setuptools<80" wheel ninja, '
+    'pip install --no-build-isolation "mmcv>=2.1.0,<2.2.0"'
 )
 
 
@@ -36,7 +36,7 @@ def require_mmcv() -> None:
     if importlib.util.find_spec('mmcv') is None:
         raise ImportError(
             'mmdet_rfdetr needs mmcv and found neither mmcv-lite nor mmcv: '
-            f'run {_MMCV_HINT}.'
+            f'run pip install {_MMCV}.'
         )
 
 
@@ -61,7 +61,7 @@ class MissingOp:
         """
         raise RuntimeError(
             f'The compiled operator {self.name!r} is not part of mmcv-lite. RF-DETR '
-            f'does not use it; a model that does needs full mmcv: {_FULL_MMCV_HINT}.'
+            f'itself does not use it; what does needs full mmcv: {_FULL_MMCV}.'
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
-from mmdet_rfdetr import cli
+from mmdet_rfdetr import cli, compat
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 
@@ -234,6 +234,16 @@ def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
     flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
     assert [flip.prob for flip in flips] == [0.0, 1.0]
     assert {'img_id', 'flip', 'flip_direction'} <= set(pack.meta_keys)
+
+
+def test_tta_merges_with_a_compiled_operator(toy_checkpoint, tool, capsys, tmp_path):
+    arguments = ['mine.py', toy_checkpoint, '--tta', '--work-dir', tmp_path]
+    if 'stub_compiled_ops' in compat.active():
+        with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite"):
+            tool('test.py', *arguments)
+    else:
+        tool('test.py', *arguments)
+        assert 'coco/bbox_mAP:' in capsys.readouterr().out
 
 
 def test_trust_reaches_the_loader(tool, monkeypatch):
