@@ -150,8 +150,8 @@ class TargetMasks:
 
         Args:
             batch_gt_instances: with ``masks``, mmdet's bitmaps or polygons or
-                tensors (n, h, w). They cover the image, or the padded batch if
-                that is their size.
+                tensors (n, h, w). They cover their image, or the padded batch if
+                all of them have its size.
             batch_img_metas: with ``img_shape`` and, if there is padding,
                 ``batch_input_shape``.
             device: where the masks are needed.
@@ -159,7 +159,7 @@ class TargetMasks:
         Raises:
             ValueError: if an image comes without masks.
         """
-        stacks, sizes, spans = [], [], []
+        stacks, spans = [], []
         for instances, meta in zip(batch_gt_instances, batch_img_metas, strict=True):
             if 'masks' not in instances:
                 raise ValueError(
@@ -168,14 +168,15 @@ class TargetMasks:
                     "dict(type='LoadAnnotations', with_bbox=True, with_mask=True)"
                 )
             masks = _to_array(instances.masks)
-            image = tuple(meta['img_shape'][:2])
+            image = meta['img_shape'][:2]
             batch = tuple(meta.get('batch_input_shape', image))
-            span = (1.0, 1.0)
-            if image != batch and masks.shape[1:] != batch:
-                span = (image[1] / batch[1], image[0] / batch[0])
             stacks.append(masks)
-            sizes += [masks.shape[:0:-1]] * len(masks)
-            spans += [span] * len(masks)
+            spans.append((image[1] / batch[1], image[0] / batch[0]))
+        if all(masks.shape[1:] == batch for masks in stacks):
+            spans = [(1.0, 1.0)] * len(stacks)
+        counts = [len(masks) for masks in stacks]
+        sizes = np.repeat([masks.shape[:0:-1] for masks in stacks], counts, axis=0)
+        spans = np.repeat(spans, counts, axis=0)
         height = max(masks.shape[1] for masks in stacks)
         width = max(masks.shape[2] for masks in stacks)
         planes = np.zeros((len(sizes), height, width), dtype=bool)
@@ -186,8 +187,8 @@ class TargetMasks:
             start += len(masks)
         return cls(
             planes=torch.from_numpy(planes).to(device),
-            sizes=torch.tensor(sizes, dtype=torch.float32, device=device).view(-1, 2),
-            spans=torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2),
+            sizes=torch.from_numpy(sizes).to(device, torch.float32),
+            spans=torch.from_numpy(spans).to(device, torch.float32),
         )
 
     def sample(self, points: Tensor, targets: Tensor) -> Tensor:

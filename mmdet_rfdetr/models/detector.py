@@ -100,6 +100,11 @@ class RFDETR(DetectionTransformer):
                 f'{self.bbox_head.loss_mask} do not go together: give both for '
                 'instance segmentation, neither for detection'
             )
+        if mask_head is not None and getattr(self.data_preprocessor, 'pad_mask', False):
+            raise ValueError(
+                'data_preprocessor.pad_mask=True with mask_head: set it to False, '
+                'masks are compared with the part of the batch that is their image'
+            )
         register_state_dict_adapter(self)
 
     def _init_layers(self) -> None:

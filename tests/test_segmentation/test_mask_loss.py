@@ -223,3 +223,10 @@ def test_masks_and_their_loss_go_together():
     del config['mask_head']
     with pytest.raises(ValueError, match=r'mask_head=None and bbox_head\.loss_mask='):
         parity.MODELS.build(config)
+
+
+def test_masks_must_not_be_padded():
+    config = tiny_config()
+    config['data_preprocessor'] = dict(type='mmdet.DetDataPreprocessor', pad_mask=True)
+    with pytest.raises(ValueError, match='pad_mask=True with mask_head'):
+        parity.MODELS.build(config)

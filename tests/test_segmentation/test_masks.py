@@ -120,6 +120,22 @@ def test_a_mask_that_was_padded_covers_the_batch():
     assert masks.sample(points, torch.tensor([0])).tolist() == [[1, 0, 0, 1]]
 
 
+def test_a_mask_that_happens_to_have_the_size_of_the_batch_covers_its_image():
+    # Images of 80 x 80 and 80 x 160, padded and then resized to 80 x 80 together.
+    square = BitmapMasks(np.ones((1, 80, 80), np.uint8), 80, 80)
+    wide = BitmapMasks(np.ones((1, 80, 160), np.uint8), 80, 160)
+    masks = TargetMasks.from_instances(
+        [InstanceData(masks=square), InstanceData(masks=wide)],
+        [
+            dict(img_shape=(80, 40), batch_input_shape=(80, 80)),
+            dict(img_shape=(80, 80), batch_input_shape=(80, 80)),
+        ],
+        CPU,
+    )
+    points = torch.tensor([[[0.49, 0.5], [0.51, 0.5]]])
+    assert masks.sample(points, torch.arange(2)).tolist() == [[1, 0], [1, 1]]
+
+
 def test_masks_of_different_sizes_are_joined():
     small = PolygonMasks([[np.array([0.0, 0, 4, 0, 4, 8, 0, 8])]], 8, 8)
     large = torch.zeros(2, 16, 4, dtype=torch.bool)
