@@ -209,20 +209,22 @@ def _clean_images(entries: Sequence[Any], findings: Findings) -> list[dict]:
 
 
 def _clean_mask(raw: dict, findings: Findings) -> list | dict:
-    """Polygons with at least three points, or a run-length code; else nothing."""
+    """Polygons of finite numbers, or a run-length code; empty if there is neither.
+
+    Faults of either are counted here and dealt with where masks are drawn.
+    """
     mask = raw.get('segmentation')
     if isinstance(mask, dict):
         counts, size = mask.get('counts'), mask.get('size')
-        if isinstance(counts, (str, bytes, list)) and _is_size(size):
-            return mask
-        findings.add(Finding.MASK_BROKEN, raw)
-        return []
+        if not isinstance(counts, (str, bytes, list)) or not _is_size(size):
+            findings.add(Finding.MASK_BROKEN, raw)
+        return mask
     polygons = []
     for polygon in mask if isinstance(mask, list) else []:
         numbers = _numbers(polygon, raw, findings)
         if numbers is None or len(numbers) < 6 or len(numbers) % 2:
             findings.add(Finding.POLYGON_BROKEN, raw)
-        else:
+        if numbers is not None:
             polygons.append(numbers)
     return polygons
 

@@ -169,9 +169,9 @@ class RFDETRCocoDataset(CocoDataset):
         if annotation['iscrowd']:
             findings.add(Finding.CROWD, annotation)
         mask = annotation['segmentation']
-        if isinstance(mask, dict) and mask['size'] != [image['height'], image['width']]:
+        size = [image['height'], image['width']]
+        if isinstance(mask, dict) and mask.get('size', size) != size:
             findings.add(Finding.MASK_BROKEN, annotation)
-            mask = []
         return dict(
             bbox=box, bbox_label=label, ignore_flag=annotation['iscrowd'], mask=mask
         )

@@ -15,6 +15,7 @@ _MAX_ASPECT = 2.0
 _MAX_OVERLAP = 0.30  # of the area of the smaller box
 _MAX_SHAPES = 6
 _MIN_CONTRAST = 70  # grey levels, in the channel that differs most
+_TINT = 40  # grey levels that a muted colour may leave grey by
 _SUBSAMPLES = 3  # coverage of an edge pixel is counted on 3 x 3 points
 _RING_HOLE = 0.55  # radius of the hole, of the outer radius
 
@@ -47,7 +48,7 @@ def draw_picture(seed: int, split: int, index: int, side: int):
 
 def _background(random, side):
     """A gradient between two muted colours in a random direction."""
-    first, second = random.randint(30, 226, size=(2, 3))
+    first, second = _muted_colour(random), _muted_colour(random)
     angle = random.uniform(0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     ramp = axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle)
@@ -61,7 +62,7 @@ def _draw_line(random, canvas):
     x, y = random.uniform(0, side, size=2)
     angle = random.uniform(0, np.pi)
     half_width = random.uniform(0.4, 1.5)
-    colour = random.randint(0, 256, size=3)
+    colour = _muted_colour(random)
     grid = np.arange(side, dtype=np.float32) + 0.5
     distance = np.abs(
         (grid[None, :] - x) * np.sin(angle) - (grid[:, None] - y) * np.cos(angle)
@@ -108,11 +109,17 @@ def _draw_shape(random, canvas, box, kind):
     _blend(patch, coverage.mean(axis=(1, 3)), _visible_colour(random, patch))
 
 
+def _muted_colour(random):
+    """A grey with a tint, for what is not an object."""
+    return random.randint(40, 216) + random.randint(-_TINT, _TINT + 1, size=3)
+
+
 def _visible_colour(random, patch):
-    """A colour that differs clearly from the mean of what lies under it."""
+    """A strong colour that differs clearly from the mean of what lies under it."""
     under = patch.mean(axis=(0, 1))
     while True:
-        colour = random.randint(0, 256, size=3)
+        strong = [random.randint(190, 256), random.randint(66), random.randint(256)]
+        colour = random.permutation(strong)
         if np.abs(colour - under).max() >= _MIN_CONTRAST:
             return colour
 

@@ -110,6 +110,7 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
         dict(sound, id=116, segmentation=dict(size=[40, 60])),
         dict(sound, id=117, segmentation=dict(size=[60, 40], counts='abc')),
         dict(sound, id=118, ignore=1),
+        dict(sound, id=119, segmentation=[[1, 1, None, 1, 5, 5], 'text']),
     ]
     dataset = build(write(tmp_path, data))
     counts = {
@@ -122,7 +123,7 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
         Finding.UNKNOWN_CATEGORY: 2,
         Finding.OBJECT_TWICE: 1,
         Finding.CROWD: 1,
-        Finding.POLYGON_BROKEN: 1,
+        Finding.POLYGON_BROKEN: 3,
         Finding.MASK_BROKEN: 2,
     }
     assert {kind: row(told, kind)[0] for kind in counts} == counts
@@ -139,13 +140,31 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
         [5, 6, 25, 16],
         [3, 3, 3.5, 3.25],
         [1, 1, 3, 3],
-        *[[5, 6, 25, 16]] * 3,
+        *[[5, 6, 25, 16]] * 4,
     ]
-    masks = [item['mask'] for item in dataset.get_data_info(0)['instances']]
-    assert masks[-3:] == [[[1, 1, 5, 1, 5, 5]], [], []]
     sample = dataset[0]['data_samples']
-    assert len(sample.gt_instances) == 10
+    assert len(sample.gt_instances) == 11
     assert len(sample.ignored_instances) == 1  # the crowd
+
+
+@pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools
+def test_objects_with_a_broken_mask_are_no_targets_of_mask_training(tmp_path):
+    data = document()
+    sound = data['annotations'][0]
+    data['annotations'] += [
+        dict(sound, id=115, segmentation=[[1, 1, 2, 2], [1, 1, 5, 1, 5, 5]]),
+        dict(sound, id=116, segmentation=dict(size=[40, 60])),
+        dict(sound, id=117, segmentation=dict(size=[60, 40], counts='abc')),
+        dict(sound, id=118, segmentation=[[1, 1, None, 1, 5, 5], 'text']),
+    ]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
+        dict(type='PackDetInputs'),
+    ]
+    sample = build(write(tmp_path, data), pipeline=pipeline)[0]['data_samples']
+    areas = sample.gt_instances.masks.masks.sum(axis=(1, 2))
+    assert areas.tolist() == pytest.approx([100, 8], abs=6)
 
 
 def test_every_fault_of_images_is_counted(tmp_path, told):

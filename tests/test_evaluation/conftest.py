@@ -1,0 +1,9 @@
+import pytest
+from mmengine.registry import DefaultScope
+
+
+@pytest.fixture(autouse=True, scope='session')
+def mmdet_scope():
+    """Find mmdet's and our parts by their bare names, as every config does."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
