@@ -2,8 +2,6 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-import mmdet_rfdetr  # noqa: F401, mmdet's modules cannot be imported before it
-
 from .project import write_images
 
 

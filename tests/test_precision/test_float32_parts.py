@@ -4,6 +4,7 @@ Every operation of a bfloat16 step is observed, and put down to the innermost
 function of this package, or of mmdet's losses, that called it.
 """
 
+import copy
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -11,30 +12,36 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from mmdet.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mmdet_rfdetr
 from mmdet_rfdetr.models import deformable_attention
+from mmdet_rfdetr.precision import PrecisionPolicy
 
-from ..parity import make_samples
-from .project import model_config
+from .batches import golden_batch
 
 PACKAGE = Path(mmdet_rfdetr.__file__).parent
 MMDET = Path(mmdet.__file__).parent
 
 # File, or file and function, below the package or mmdet; all of them have to run.
-FLOAT32_PARTS = {
-    'matching.py',
+DETECTION_PARTS = {
     'boxes.py',
     'losses/',
-    'models/losses/',
+    'matching.py',
     'models/decoder.py:sine_embedding',
     'models/deformable_attention.py:sample_and_sum',
-    'models/query_selection.py:make_proposals',
-    'models/head.py:predict_by_feat',
     'models/head.py:loss_by_feat',
+    'models/head.py:predict_by_feat',
+    'models/losses/',
+    'models/query_selection.py:make_proposals',
+    'resampling.py',
+}
+MASK_PARTS = {
+    'losses/mask_points.py',
+    'masks.py:at_points',
+    'masks.py:sample',
+    'models/mask_results.py',
 }
 
 
@@ -76,47 +83,33 @@ def _is_in(name, part):
     return name.startswith(path) and function in ('', name.rpartition(':')[2])
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    config = model_config(dict(device_type='cpu', dtype='bfloat16'))
-    del config['data_preprocessor']
-    return MODELS.build(config)
+@pytest.fixture(params=['levels', 'masks'])
+def case(request):
+    """Model, images and samples: with padding on two levels, or with masks."""
+    model, images, samples = golden_batch(request.param, training=True)
+    model.precision = PrecisionPolicy('cpu', 'bfloat16')
+    return model, images, samples
 
 
-def batch():
-    torch.manual_seed(0)
-    objects = [
-        dict(
-            labels=torch.tensor([0, 1]).numpy(),
-            boxes=torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.6, 0.5, 0.3, 0.4]]).numpy(),
-        ),
-        dict(labels=torch.tensor([1]).numpy(), boxes=torch.full((1, 4), 0.5).numpy()),
-    ]
-    # The second image is padded at the right.
-    samples = make_samples([(64, 64), (64, 48)], (64, 64), objects)
-    return torch.randn(2, 3, 64, 64), samples
-
-
-def observe(model):
+def observe(model, images, samples):
     """Run a training step and a detection."""
-    inputs, samples = batch()
     with Observer() as observer:
-        losses = model.train()(inputs, samples, 'loss')
-        model.eval()(inputs, samples, 'predict')
+        losses = model.train()(images, copy.deepcopy(samples), 'loss')
+        model.eval()(images, copy.deepcopy(samples), 'predict')
     return observer, losses
 
 
-def test_every_named_part_computes_in_float32(model):
-    observer, _ = observe(model)
-    for part in sorted(FLOAT32_PARTS):
+def test_every_named_part_computes_in_float32(case):
+    observer, losses = observe(*case)
+    has_masks = 'loss_mask' in losses
+    for part in sorted(DETECTION_PARTS | (MASK_PARTS if has_masks else set())):
         assert observer.of(part) == {torch.float32}, part
     # Else there would be nothing to guard against.
     for part in ('models/backbone.py', 'models/decoder.py:forward'):
         assert torch.bfloat16 in observer.of(part)
 
 
-@pytest.mark.parametrize('part', sorted(FLOAT32_PARTS))
+@pytest.mark.parametrize('part', sorted(DETECTION_PARTS | MASK_PARTS))
 def test_one_low_operation_in_a_part_is_found(part):
     path, _, function = part.partition(':')
     root = MMDET if path.startswith('models/losses') else PACKAGE
@@ -129,7 +122,7 @@ def test_one_low_operation_in_a_part_is_found(part):
     assert observer.of(part) == {torch.float32, torch.bfloat16}
 
 
-def test_sampling_locations_are_computed_in_float32(model, monkeypatch):
+def test_sampling_locations_are_computed_in_float32(case, monkeypatch):
     # Not only used in it: rounding before the island would do the same harm.
     dtypes = []
     sample = deformable_attention.sample_and_sum
@@ -139,26 +132,25 @@ def test_sampling_locations_are_computed_in_float32(model, monkeypatch):
         return sample(value, spatial_shapes, locations, weights)
 
     monkeypatch.setattr(deformable_attention, 'sample_and_sum', spy)
-    observe(model)
+    observe(*case)
     assert set(dtypes) == {(torch.float32, torch.float32, torch.bfloat16)}
 
 
-def test_losses_and_outputs_are_float32(model):
-    inputs, samples = batch()
-    _, losses = observe(model)
+def test_losses_and_outputs_are_float32(case):
+    model, images, samples = case
+    _, losses = observe(*case)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    outputs = model(inputs, samples, 'tensor')
-    tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
-    assert len(tensors) == 2 * (2 + 1)
-    assert {x.dtype for x in tensors} == {torch.float32}
-    for sample in model(inputs, samples, 'predict'):
+    outputs = model(images, samples, 'tensor')
+    assert {'pred_logits', 'pred_boxes', 'aux_outputs', 'enc_outputs'} <= set(outputs)
+    assert {x.dtype for x in tree_leaves(outputs)} == {torch.float32}
+    for sample in model(images, samples, 'predict'):
         assert sample.pred_instances.bboxes.dtype == torch.float32
         assert sample.pred_instances.scores.dtype == torch.float32
 
 
-def test_all_gradients_are_float32_and_present(model):
-    inputs, samples = batch()
-    sum(model.train()(inputs, samples, 'loss').values()).backward()
+def test_all_gradients_are_float32_and_present(case):
+    model, images, samples = case
+    sum(model.train()(images, samples, 'loss').values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert [name for name, g in gradients.items() if g is None] == []
     assert {g.dtype for g in gradients.values()} == {torch.float32}
