@@ -9,8 +9,8 @@ _base_.model.backbone.update(patch_size=16, num_windows=1, pos_embed_size=8)
 __import__('mmdet_rfdetr').set_image_size(_base_, 128)
 
 model = dict(
-    num_queries=50,
-    num_groups=5,
+    num_queries=64,
+    num_groups=4,
     data_preprocessor=dict(batch_augments=None),
     backbone=dict(embed_dims=192, num_heads=3, out_indices=(2, 4, 5, 6)),
     neck=dict(in_channels=[192, 192, 192, 192], out_channels=128),
@@ -20,8 +20,8 @@ model = dict(
         cross_attn_heads=8,
         feedforward_channels=512,
     ),
-    bbox_head=dict(num_classes=5),
-    test_cfg=dict(max_per_img=50),
+    bbox_head=dict(num_classes=4),
+    test_cfg=dict(max_per_img=64),
 )
 
 dataset_type = 'RFDETRDemoDataset'
@@ -76,12 +76,14 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 # A short run from nothing: one higher rate for all parameters, and a quick EMA.
-max_epochs = 8
+max_epochs = 11
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
     _delete_=True,
     type='RFDETRAmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=8e-4, weight_decay=1e-4, fused=True),
+    optimizer=dict(
+        type='AdamW', lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    ),
     clip_grad=dict(max_norm=0.1, norm_type=2),
 )
 param_scheduler = dict(

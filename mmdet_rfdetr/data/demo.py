@@ -45,7 +45,6 @@ class RFDETRDemoDataset(RFDETRCocoDataset):
             (30, 144, 255),
             (0, 160, 80),
             (250, 170, 30),
-            (160, 32, 240),
         ],
     )
 

@@ -8,16 +8,15 @@ many pictures are drawn.
 
 import numpy as np
 
-CLASSES = ('ellipse', 'rectangle', 'triangle', 'star', 'ring')
+CLASSES = ('ellipse', 'rectangle', 'triangle', 'star')
 
 _MIN_SIDE, _MAX_SIDE = 0.09, 0.40  # of the side of the picture
 _MAX_ASPECT = 2.0
 _MAX_OVERLAP = 0.30  # of the area of the smaller box
 _MAX_SHAPES = 6
 _MIN_CONTRAST = 70  # grey levels, in the channel that differs most
-_TINT = 40  # grey levels that a muted colour may leave grey by
+_TINT = 30  # grey levels that a muted colour may leave grey by
 _SUBSAMPLES = 3  # coverage of an edge pixel is counted on 3 x 3 points
-_RING_HOLE = 0.55  # radius of the hole, of the outer radius
 
 
 def draw_picture(seed: int, split: int, index: int, side: int):
@@ -160,5 +159,4 @@ _INSIDE = {
     'rectangle': lambda u, v: np.ones(np.broadcast(u, v).shape, dtype=bool),
     'triangle': lambda u, v: np.abs(u) <= (v + 1) / 2,
     'star': _star_inside,
-    'ring': lambda u, v: (u**2 + v**2 <= 1) & (u**2 + v**2 >= _RING_HOLE**2),
 }

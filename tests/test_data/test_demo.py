@@ -73,7 +73,6 @@ def test_shapes_fill_their_boxes():
             rectangle=1,
             triangle=0.5,
             star=0.31,
-            ring=np.pi / 4 * (1 - 0.55**2),
         )
         assert share == pytest.approx(expected[kind], abs=0.02), kind
 
