@@ -117,11 +117,11 @@ def test_losses_and_gradients(make, name):
     assert sum(low_losses.values()) == pytest.approx(sum(losses.values()), rel=0.01)
     for part, expected in reference.items():
         cosine = torch.cosine_similarity(expected, low[part], dim=0)
-        # Few numbers, each the sum of many that nearly cancel.
-        lowest = 0.95 if part.endswith('_embedding') else 0.995
-        assert cosine > lowest, f'{part}: {cosine:.4f}'
+        # Tables of queries: each number is the sum of many that nearly cancel.
+        table = part.endswith('_embedding')
+        assert cosine > (0.95 if table else 0.995), f'{part}: {cosine:.4f}'
         ratio = low[part].norm() / expected.norm()
-        assert abs(ratio - 1) < 0.04, f'{part}: {ratio:.4f}'
+        assert abs(ratio - 1) < (0.08 if table else 0.04), f'{part}: {ratio:.4f}'
 
 
 def gradients(model):
