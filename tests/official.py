@@ -258,9 +258,9 @@ def train(case):
     ]
     with _selections() as selections:
         outputs = model(batch(case))
-    # One call for all groups, or one for each.
+    # One call for all groups together, or one for each group.
     scores, indices = (
-        torch.stack(parts) if len(parts) > 1 else parts[0]
+        parts[0] if parts[0].dim() == 3 else torch.stack(parts)
         for parts in zip(*selections, strict=True)
     )
     seen = dict(enc_all_score=scores, enc_topk_index=indices)
