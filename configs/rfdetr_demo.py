@@ -1,28 +1,7 @@
 # A small RF-DETR, trained from nothing on pictures that the package draws itself.
-# Minutes on two CPU cores: the same classes as the variants, smaller numbers.
-_base_ = [
-    './_base_/rfdetr_model.py',
-    './_base_/schedule.py',
-    './_base_/runtime.py',
-]
-_base_.model.backbone.update(patch_size=16, num_windows=1, pos_embed_size=8)
-__import__('mmdet_rfdetr').set_image_size(_base_, 128)
+_base_ = './_base_/rfdetr_tiny.py'
 
-model = dict(
-    num_queries=64,
-    num_groups=4,
-    data_preprocessor=dict(batch_augments=None),
-    backbone=dict(embed_dims=192, num_heads=3, out_indices=(2, 4, 5, 6)),
-    neck=dict(in_channels=[192, 192, 192, 192], out_channels=128),
-    decoder=dict(
-        num_layers=2,
-        self_attn_heads=4,
-        cross_attn_heads=8,
-        feedforward_channels=512,
-    ),
-    bbox_head=dict(num_classes=4),
-    test_cfg=dict(max_per_img=64),
-)
+model = dict(bbox_head=dict(num_classes=4))
 
 dataset_type = 'RFDETRDemoDataset'
 data_root = 'data/demo'
@@ -75,24 +54,5 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-# A short run from nothing: one higher rate for all parameters, and a quick EMA.
 max_epochs = 11
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-optim_wrapper = dict(
-    _delete_=True,
-    type='RFDETRAmpOptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-    ),
-    clip_grad=dict(max_norm=0.1, norm_type=2),
-)
-param_scheduler = dict(
-    _delete_=True,
-    type='RFDETRLR',
-    preset='cosine',
-    warmup=0.25,
-    convert_to_iter_based=True,
-)
-default_hooks = dict(ema=dict(decay=0.99))
-custom_hooks = [dict(type='RFDETRAllocatorHook')]
-randomness = dict(seed=0)

@@ -15,9 +15,7 @@ load_from = None
 # ---------------------------------------------------------------------------
 
 model = dict(bbox_head=dict(num_classes=len(metainfo['classes'])))
-train_dataloader = dict(
-    dataset=dict(data_root=data_root, metainfo=metainfo, **train)
-)
+train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, **train))
 val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val['ann_file'])

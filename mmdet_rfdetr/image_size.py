@@ -44,9 +44,7 @@ def set_image_size(cfg: dict, image_size: int) -> None:
             f'{patch_size} x num_windows {backbone["num_windows"]}): try '
             f'{max(1, image_size // divisor) * divisor}'
         )
-    # `image_size` at the top may be new already; the parts hold the old one.
-    sizes = image_sizes({**cfg, 'image_size': image_size})
-    if backbone['pos_embed_size'] * patch_size in sizes:
+    if backbone['pos_embed_size'] * patch_size in image_sizes(cfg):
         backbone['pos_embed_size'] = image_size // patch_size
     for part in _dicts(cfg):
         if 'image_size' in part:

@@ -46,3 +46,9 @@ def test_a_config_file_can_change_it(tmp_path):
     cfg = Config.fromfile(child)
     assert image_sizes(cfg) == {320}
     assert cfg.model.backbone.pos_embed_size == 20
+
+
+def test_the_table_follows_where_only_the_config_itself_states_the_size():
+    cfg = load('_base_/rfdetr_tiny.py')
+    set_image_size(cfg, 256)
+    assert cfg.model.backbone.pos_embed_size == 16
