@@ -3,7 +3,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='RFDETRCheckpointHook',
         interval=1,
         max_keep_ckpts=2,
         save_best='coco/bbox_mAP',

@@ -1,14 +1,14 @@
 """Writing checkpoint files so that there is never half a file."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from .atomic import replacing
 from .errors import CheckpointError
-from .layout import INFO_KEY, attached_info
+from .layout import INFO_KEY
 
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 
@@ -31,22 +31,11 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str) -> None:
         raise CheckpointError(
             f'{path}: a checkpoint ends in {", ".join(SUFFIXES)}; rename it.'
         )
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            if path.suffix == '.safetensors':
-                file.write(_to_safetensors(checkpoint))
-            else:
-                torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be written ({error.strerror}): choose another place.'
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        if path.suffix == '.safetensors':
+            file.write(_to_safetensors(checkpoint))
+        else:
+            torch.save(checkpoint, file)
 
 
 def _to_safetensors(checkpoint: Mapping) -> bytes:
@@ -56,10 +45,7 @@ def _to_safetensors(checkpoint: Mapping) -> bytes:
     weights = rest.pop('model', None)
     if weights is None:
         weights = rest.pop('state_dict')
-        stored = {
-            'meta': _sayable(rest.get('meta', {})),
-            'info': attached_info(weights),
-        }
+        stored = {'meta': _sayable(rest.get('meta', {}))}
     else:
         stored = {'official': _sayable(rest)}
     tensors = {name: value.contiguous() for name, value in weights.items()}

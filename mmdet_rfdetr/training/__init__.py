@@ -1,6 +1,7 @@
 """Parts of the training recipe that a config selects."""
 
 from .allocator import RFDETRAllocatorHook
+from .checkpoint_hook import RFDETRCheckpointHook
 from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
 from .lr_schedule import RFDETRLR
@@ -11,6 +12,7 @@ __all__ = [
     'RFDETREMA',
     'RFDETREMAHook',
     'RFDETRAllocatorHook',
+    'RFDETRCheckpointHook',
     'RFDETRDropScheduleHook',
     'RFDETRLR',
     'RFDETROptimWrapperConstructor',

@@ -1,0 +1,250 @@
+"""Checkpoints that are complete, and hold nothing but tensors and plain values."""
+
+import os
+from collections.abc import Callable
+
+from mmdet.registry import HOOKS
+from mmengine.dist import all_gather_object, is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
+from mmdet_rfdetr.checkpoints.errors import CheckpointError
+
+from .plain import log_from_plain, log_to_plain, plain_entries
+
+BACKEND = 'rfdetr_local'
+
+
+class CompleteFiles(LocalBackend):
+    """mmengine's local files, except that what is written replaces a file at once."""
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        """Write bytes, completely or not at all."""
+        with replacing(filepath) as file:
+            file.write(obj)
+
+
+register_backend(BACKEND, CompleteFiles, force=True)
+
+
+@HOOKS.register_module()
+class RFDETRCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, for runs that may end at any moment.
+
+    It takes the same arguments and gives the files the same names. What differs:
+
+    - a checkpoint, and ``last_checkpoint``, is written beside the old one, flushed to
+      the disk, and renamed;
+    - an old checkpoint is removed when the new one is complete and not before, so
+      there is room for one more;
+    - a disk that is full or a folder that cannot be written to ends the run, on all
+      ranks, with a sentence that names the last complete checkpoint;
+    - a checkpoint holds tensors and plain values only, so that
+      ``torch.load(weights_only=True)`` reads it as it is.
+
+    With ``backend_args`` or another ``out_dir`` than a local folder it is up to that
+    storage whether files are complete.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and clear away what killed processes left there."""
+        super().before_train(runner)
+        if self.backend_args is None and isinstance(self.file_backend, LocalBackend):
+            self.backend_args = dict(backend=BACKEND)
+            self.file_backend = CompleteFiles()
+            self._on_all_ranks(lambda: self._prepare(runner), None)
+
+    @master_only
+    def _prepare(self, runner: Runner) -> None:
+        try:
+            os.makedirs(self.out_dir, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f'{self.out_dir} cannot be made ({error.strerror}): choose another '
+                'work_dir.'
+            ) from error
+        removed = {
+            name
+            for folder in (self.out_dir, runner.work_dir)
+            for name in remove_leftovers(folder)
+        }
+        if removed:
+            runner.logger.info(
+                'Removed what an earlier process did not finish writing: '
+                f'{", ".join(sorted(removed))}.'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn everything into tensors and plain values; last of all hooks."""
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = log_to_plain(hub['log_scalars'])
+        hub['runtime_info'], dropped = plain_entries(hub['runtime_info'])
+        hub['resumed_keys'] = {
+            key: resumed
+            for key, resumed in hub['resumed_keys'].items()
+            if resumed and (key in hub['log_scalars'] or key in hub['runtime_info'])
+        }
+        meta, more = plain_entries(checkpoint['meta'])
+        checkpoint['meta'] = meta
+        rest, others = plain_entries(
+            {key: value for key, value in checkpoint.items() if key != 'message_hub'}
+        )
+        checkpoint.clear()
+        checkpoint.update(rest, message_hub=hub)
+        dropped = dropped | more | others
+        if dropped:
+            names = ', '.join(f'{key} ({kind})' for key, kind in dropped.items())
+            runner.logger.warning(
+                f'The checkpoint leaves out {names}: it holds plain values only.'
+            )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Give mmengine the objects that it expects in a run that is resumed."""
+        if not runner._resume or 'message_hub' not in checkpoint:
+            return
+        hub = checkpoint['message_hub']
+        scalars = hub['log_scalars']
+        if all(isinstance(entry, dict) for entry in scalars.values()):
+            hub['log_scalars'] = log_from_plain(scalars)
+        # mmengine compares pickles, which differ for equal values.
+        metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        plain, _ = plain_entries({'metainfo': metainfo})
+        if plain.get('metainfo') == checkpoint['meta'].get('dataset_meta'):
+            checkpoint['meta']['dataset_meta'] = metainfo
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Save, point to it, and only then remove the oldest checkpoint."""
+        outdated = self._count_in(runner, step)
+        name = self.filename_tmpl.format(step)
+        self._save_as_last(runner, name, meta)
+        if is_main_process():
+            for old in outdated:
+                path = self.file_backend.join_path(
+                    self.out_dir, self.filename_tmpl.format(old)
+                )
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+
+    def _count_in(self, runner: Runner, step: int) -> list[int]:
+        """Count a new checkpoint and return the steps of those that it outdates."""
+        if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
+            return []
+        steps = [*self.keep_ckpt_ids, step]
+        kept = steps[-self.max_keep_ckpts :]
+        self.keep_ckpt_ids.append(step)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return steps[: -self.max_keep_ckpts]
+
+    def _save_as_last(self, runner: Runner, name: str, meta: dict) -> None:
+        """Save everything under ``name``, and let ``last_checkpoint`` point to it."""
+        before = self.last_ckpt
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+
+        def save() -> None:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+                with replacing(pointer) as file:
+                    file.write(self.last_ckpt.encode())
+
+        self._on_all_ranks(save, before)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """Save the best weights, and only then remove the former best ones."""
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        improved = [
+            self._save_if_best(runner, metrics, key, rule, step, meta)
+            for key, rule in zip(self.key_indicators, self.rules, strict=True)
+        ]
+        # The last checkpoint has to know what is best by now.
+        if any(improved) and self.last_ckpt is not None:
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_if_best(
+        self, runner: Runner, metrics: dict, key: str, rule: str, step: int, meta: dict
+    ) -> bool:
+        """Save the weights if they are the best by one metric."""
+        if key not in metrics:
+            raise KeyError(
+                f'save_best={key!r} is no metric of this validation: choose one of '
+                f'{", ".join(metrics)}.'
+            )
+        score = metrics[key]
+        suffix = '' if len(self.key_indicators) == 1 else f'_{key}'
+        hub = runner.message_hub
+        best = hub.get_info(f'best_score{suffix}', self.init_value_map[rule])
+        if score is None or not self.is_better_than[key](score, best):
+            return False
+        name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+        path = self.file_backend.join_path(self.out_dir, name)
+        former = hub.get_info(f'best_ckpt{suffix}')
+        hub.update_info(f'best_score{suffix}', score)
+        hub.update_info(f'best_ckpt{suffix}', path)
+        self._remember_best(key, path)
+        self._on_all_ranks(
+            lambda: runner.save_checkpoint(
+                self.out_dir,
+                name,
+                save_optimizer=False,
+                save_param_scheduler=False,
+                meta=dict(meta),
+                by_epoch=False,
+                backend_args=self.backend_args,
+            ),
+            self.last_ckpt,
+        )
+        is_outdated = former not in (None, path) and is_main_process()
+        if is_outdated and self.file_backend.isfile(former):
+            self.file_backend.remove(former)
+            runner.logger.info(f'The previous best checkpoint {former} is removed')
+        runner.logger.info(
+            f'The best checkpoint with {score:0.4f} {key} at {step} '
+            f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.'
+        )
+        return True
+
+    def _remember_best(self, key: str, path: str) -> None:
+        # mmengine publishes what it finds in these attributes.
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = path
+        else:
+            self.best_ckpt_path_dict[key] = path
+
+    def _on_all_ranks(self, save: Callable[[], None], complete: str | None) -> None:
+        """Save on the main rank; where that fails, stop all ranks.
+
+        Args:
+            save: writes the files.
+            complete: the last checkpoint before them.
+        """
+        problem = None
+        try:
+            save()
+        except CheckpointError as error:
+            problem = str(error)
+        problem = next(filter(None, all_gather_object(problem)), None)
+        if problem is not None:
+            last = (
+                f'The last complete checkpoint is {complete}: make room, and go on '
+                'with --resume.'
+                if complete
+                else 'There is no earlier checkpoint of this run.'
+            )
+            raise CheckpointError(f'{problem} {last}')
