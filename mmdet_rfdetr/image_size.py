@@ -9,10 +9,12 @@ function can keep them in step.
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.config import Config
+
 DIVISOR_KEYS = ('size_divisor', 'pad_size_divisor')
 
 
-def set_image_size(cfg: dict, image_size: int) -> None:
+def set_image_size(cfg: Config | dict, image_size: int) -> None:
     """Change the input size and everything that depends on it, in place.
 
     In a config file, the inherited settings are at hand as ``_base_``::
@@ -54,13 +56,15 @@ def set_image_size(cfg: dict, image_size: int) -> None:
                 part[key] = divisor
 
 
-def image_sizes(cfg: dict) -> set[int]:
+def image_sizes(cfg: Config | dict) -> set[int]:
     """All input sizes that a config and its parts state; one, if they agree."""
     return {part['image_size'] for part in _dicts(cfg) if 'image_size' in part}
 
 
 def _dicts(value: Any) -> Iterator[dict]:
     """Every dict within nested dicts, lists and tuples."""
+    if isinstance(value, Config):
+        value = value._cfg_dict
     if isinstance(value, dict):
         yield value
         value = value.values()
