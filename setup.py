@@ -40,6 +40,7 @@ setup(
         'scipy',
         'matplotlib',
         'opencv-python',
+        'pillow',
         'pycocotools',
         'safetensors',
         # mmengine imports distutils, which Python 3.12 and newer take from here.
@@ -49,7 +50,7 @@ setup(
         # One of the first two: they are one module, compiled or not.
         'lite': ['mmcv-lite>=2.1.0,<2.2.0'],
         'full': ['mmcv>=2.1.0,<2.2.0'],
-        'tests': ['pytest>=8'],
+        'tests': ['pytest>=8', 'packaging'],
         # The original, which some tests compare with when it is there.
         'official': ['rfdetr==1.11.2'],
         'tools': ['ruff', 'pre-commit'],
