@@ -5,6 +5,7 @@ model = dict(bbox_head=dict(num_classes=4))
 
 dataset_type = 'RFDETRDemoDataset'
 data_root = 'data/demo'
+num_train = 4400
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -29,6 +30,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        num_train=num_train,
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         pipeline=train_pipeline,
@@ -42,6 +44,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        num_train=num_train,
         ann_file='annotations/val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,
@@ -54,5 +57,5 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_epochs = 11
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+max_epochs = 5
+train_cfg = dict(max_epochs=max_epochs)
