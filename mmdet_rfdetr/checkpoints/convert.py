@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import coco
 from .errors import CheckpointError
-from .layout import attach_info, attached_info, class_names, to_official_layout
+from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
 from .names import from_official, is_official, is_own, to_official
 from .saving import save_checkpoint_file
@@ -65,10 +65,7 @@ def convert_checkpoint(
         )
     note = ''
     if to == 'mmdet':
-        converted = {
-            'state_dict': attach_info(own, attached_info(state_dict)),
-            'meta': meta,
-        }
+        converted = {'state_dict': own, 'meta': meta}
     else:
         if not official:
             own, note = add_unused_class_rows(own, class_names(meta))

@@ -47,7 +47,7 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
     if state_dict is checkpoint:
         checkpoint = {'meta': {}}
     info = {'class_names': class_names(checkpoint.get('meta', {}))}
-    return {**checkpoint, 'state_dict': attach_info(state_dict, info)}
+    return {**checkpoint, 'state_dict': _with_info(state_dict, info)}
 
 
 def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
@@ -86,33 +86,15 @@ def class_names(meta: Mapping) -> list[str] | None:
     return _as_names(meta.get('dataset_meta', {}).get('classes'))
 
 
-def attach_info(
+def _with_info(
     state_dict: Mapping[str, Tensor], info: Mapping
 ) -> OrderedDict[str, Tensor]:
-    """Attach to weights what their file says about itself.
-
-    Args:
-        state_dict: Names to tensors.
-        info: Replaces nothing that is attached already.
-
-    Returns:
-        A copy; the tensors are the same.
-    """
-    attached = OrderedDict(state_dict)
+    """A copy that says of itself what its file says; the tensors are the same."""
+    copied = OrderedDict(state_dict)
     metadata = OrderedDict(getattr(state_dict, '_metadata', {}))
-    root = metadata.get('', {})
-    metadata[''] = {**root, INFO_KEY: {**info, **root.get(INFO_KEY, {})}}
-    attached._metadata = metadata
-    return attached
-
-
-def attached_info(state_dict: Mapping[str, Tensor]) -> Mapping:
-    """Return what :func:`attach_info` attached, nothing without it.
-
-    Args:
-        state_dict: Names to tensors.
-    """
-    return getattr(state_dict, '_metadata', {}).get('', {}).get(INFO_KEY, {})
+    metadata[''] = {**metadata.get('', {}), INFO_KEY: info}
+    copied._metadata = metadata
+    return copied
 
 
 def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
@@ -149,7 +131,7 @@ def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> di
         names = coco.label_names()
     if names:
         meta['dataset_meta'] = {'classes': tuple(names)}
-    return {'state_dict': attach_info(weights, info), 'meta': meta}
+    return {'state_dict': _with_info(weights, info), 'meta': meta}
 
 
 def _as_dict(args) -> dict:

@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 
 from .errors import CheckpointError, UntrustedCheckpointError
-from .layout import INFO_KEY, attach_info, to_mmengine_layout
+from .layout import INFO_KEY, to_mmengine_layout
 from .safe_pickle import harmless_classes
 
 _trusted = ContextVar('trusted', default=False)
@@ -130,7 +130,6 @@ def _load_safetensors(path: Path, map_location) -> dict:
     stored = json.loads(metadata.get(INFO_KEY, '{}'))
     if 'official' in stored:
         return {'model': state_dict, **stored['official']}
-    state_dict = attach_info(state_dict, stored.get('info', {}))
     return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
 
 

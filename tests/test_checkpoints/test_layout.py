@@ -5,13 +5,18 @@ import torch
 
 from mmdet_rfdetr.checkpoints import coco, from_official
 from mmdet_rfdetr.checkpoints.layout import (
-    attached_info,
     class_names,
     to_mmengine_layout,
     to_official_layout,
 )
 
 from .official import official_state
+
+
+def attached_info(state_dict):
+    """What the hooks of a model get to see."""
+    return state_dict._metadata['']['rfdetr']
+
 
 ARGS = {'num_queries': 5, 'group_detr': 3, 'class_names': ['cat', 'dog'], 'lr': 1e-4}
 
