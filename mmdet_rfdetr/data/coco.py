@@ -66,7 +66,7 @@ class RFDETRCocoDataset(CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
-        findings = Findings(self.ann_file)
+        self.findings = findings = Findings(self.ann_file)
         document = read_annotations(self.ann_file, self.backend_args)
         self.cat2label = match_categories(
             document['categories'], self.metainfo['classes'], self.ann_file

@@ -56,7 +56,7 @@ def picture(height, width, seed=0):
 
 def write(folder, content=None):
     """Write ``annotations.json`` and the images of the sound document."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for image in DOCUMENT['images']:
         size = image['height'], image['width']
         picture(*size).save(folder / image['file_name'], quality=95)

@@ -1,0 +1,90 @@
+"""Look at every annotation and decode every image of a config's data sets."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import DATASETS
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+
+from .bad_data_hook import coco_parts
+from .coco import RFDETRCocoDataset
+from .findings import BadDataError, Findings
+from .images import BadImageError, decode_image
+
+SPLITS = ('train', 'val', 'test')
+
+
+def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
+    """Check all data sets of a config; one that two splits share, once.
+
+    Args:
+        cfg: a whole config.
+
+    Yields:
+        The splits, ``'val, test'``, and what was found.
+
+    Raises:
+        BadDataError: if a data set cannot be used at all, or is none of ours.
+        FileNotFoundError: if its annotation file, or every image, is missing.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    shared: list[tuple[dict, list[str]]] = []
+    for split in SPLITS:
+        dataset_cfg = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+        same = [names for other, names in shared if other == dataset_cfg]
+        if same:
+            same[0].append(split)
+        elif dataset_cfg is not None:
+            shared.append((dataset_cfg, [split]))
+    for dataset_cfg, names in shared:
+        # Faults are told, not raised.
+        dataset = DATASETS.build(_with_policy(dataset_cfg, 'skip'))
+        parts = list(coco_parts(dataset))
+        if not parts:
+            raise BadDataError(
+                f'The {names[0]} data set is a {type(dataset).__name__}; what can be '
+                "checked is type='RFDETRCocoDataset'."
+            )
+        for part in parts:
+            decode_all(part)
+            yield ', '.join(names), part.findings
+
+
+def _with_policy(value: Any, policy: str) -> Any:
+    """The config of a data set, or of wrappers around some, with this policy."""
+    if isinstance(value, (list, tuple)):
+        return [_with_policy(item, policy) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _with_policy(item, policy) for key, item in value.items()}
+    return {**changed, 'bad_data': policy} if 'bad_data' in changed else changed
+
+
+def decode_all(dataset: RFDETRCocoDataset) -> None:
+    """Decode every image and add those that fail to the findings.
+
+    Args:
+        dataset: what to look at.
+    """
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    progress = ProgressBar(len(infos))
+    # Decoding lets other threads run.
+    with ThreadPoolExecutor() as pool:
+        for info, error in zip(infos, pool.map(_decode, infos), strict=True):
+            if error is not None:
+                dataset.findings.add(error.finding, Path(info['img_path']).name)
+            progress.update()
+
+
+def _decode(info: dict) -> BadImageError | None:
+    """Decode an image for its errors alone."""
+    try:
+        decode_image(fileio.get(info['img_path']), (info['height'], info['width']))
+    except BadImageError as error:
+        return error
+    return None

@@ -1,0 +1,61 @@
+"""Check the data sets of a config: every annotation, every image."""
+
+from mmdet_rfdetr import cli  # first, before anything of MMDetection
+
+# isort: split
+import argparse
+import sys
+
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+
+from mmdet_rfdetr.data.check import check_config
+from mmdet_rfdetr.data.findings import BadDataError
+
+EXAMPLES = """\
+examples:
+  python tools/check_dataset.py configs/rfdetr_nano_bccd.py
+  python tools/check_dataset.py configs/rfdetr_coco.py \\
+      --cfg-options train_dataloader.dataset.data_root=data/mine/
+
+Prints a table for each data set. The exit status is 1 if there is any fault.
+"""
+
+
+def main() -> int:
+    """Parse the arguments and check.
+
+    Returns:
+        0 if there is no fault, 1 if there is one.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', metavar='CONFIG', help='path of the config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config',
+    )
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    args = parser.parse_args()
+    cli.require_file(parser, args.config, 'config')
+    # The data sets log what they find while they are built; here it comes once.
+    MMLogger.get_instance('check_dataset', log_level='ERROR')
+    faults = 0
+    try:
+        for splits, findings in check_config(cli.load_config(args)):
+            found = findings.table() if findings.counts else 'nothing to remark'
+            print(f'\n[{splits}] {found}\n')
+            faults += findings.faults
+    except (BadDataError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    return int(faults > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
