@@ -5,7 +5,7 @@ model = dict(bbox_head=dict(num_classes=4))
 
 dataset_type = 'RFDETRDemoDataset'
 data_root = 'data/demo'
-num_train = 4400
+num_train = 4000
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -73,7 +73,9 @@ def _place_boxes(random, side, count):
     """Boxes of random size and aspect that overlap little; at least one."""
     boxes = []
     for _ in range(count * 10):
-        width, height = random.uniform(_MIN_SIDE, _MAX_SIDE, size=2) * side
+        # Uniform in the square, so that most shapes are more than a few pixels.
+        squares = random.uniform(_MIN_SIDE**2, _MAX_SIDE**2, size=2)
+        width, height = np.sqrt(squares) * side
         x, y = random.uniform(0, 1, size=2) * (side - width, side - height)
         box = np.round([x, y, width, height], 2)
         aspect = max(width, height) / min(width, height)
