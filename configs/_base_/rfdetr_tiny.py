@@ -23,6 +23,7 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='RFDETRAmpOptimWrapper',
+    constructor='RFDETRUniformOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW', lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     ),

@@ -7,7 +7,11 @@ needs it, ``agreement`` stops a run whose settings contradict each other.
 
 from .agreement import RFDETRPrecisionHook, check_agreement
 from .islands import float32_island
-from .optim_wrapper import RFDETRAmpOptimWrapper, resolve_optim_wrapper
+from .optim_wrapper import (
+    RFDETRAmpOptimWrapper,
+    RFDETRUniformOptimWrapperConstructor,
+    resolve_optim_wrapper,
+)
 from .policy import (
     AutocastState,
     PrecisionError,
@@ -21,6 +25,7 @@ __all__ = [
     'PrecisionPolicy',
     'RFDETRAmpOptimWrapper',
     'RFDETRPrecisionHook',
+    'RFDETRUniformOptimWrapperConstructor',
     'check_agreement',
     'find_policy',
     'float32_island',

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
-from mmdet.registry import OPTIM_WRAPPERS
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from mmengine.logging import print_log
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import (
+    AmpOptimWrapper,
+    DefaultOptimWrapperConstructor,
+    OptimWrapper,
+)
 from torch import Tensor, nn
 
 from .policy import (
@@ -17,6 +22,16 @@ from .policy import (
     dtype_name,
     find_policy,
 )
+
+
+class StepGuard(Protocol):
+    """Decides whether an optimizer step is made."""
+
+    def see_loss(self, loss: Tensor) -> None:
+        """Take note of the loss of a micro-batch, before it is scaled."""
+
+    def may_step(self, gradients: list[Tensor]) -> bool:
+        """Whether to step with these gradients."""
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -42,6 +57,8 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
     Attributes:
         loss_scaler: the ``torch.amp.GradScaler``, None unless the model trains in
             float16. Where there is one, it skips steps whose gradient overflowed.
+        guard: None, or an object that sees every loss (``see_loss``) and is asked
+            before every step whether to make it (``may_step``).
 
     Raises:
         PrecisionError: if ``device_type``, ``dtype`` or ``loss_scale`` is none of
@@ -75,6 +92,7 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         self.device_type = device_type
         self.dtype = dtype
         self.loss_scaler: torch.amp.GradScaler | None = None
+        self.guard: StepGuard | None = None
         self._scaler_args, self._constant_scale = _read_loss_scale(loss_scale)
         self._saved_scale: dict = {}
         self._is_bound = False
@@ -163,12 +181,16 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
                 'RFDETRAmpOptimWrapper does not know its model yet: compute the loss '
                 'inside `with optim_wrapper.optim_context(model):`.'
             )
+        if self.guard is not None:
+            self.guard.see_loss(loss)
         if self.loss_scaler is not None:
             loss = self.loss_scaler.scale(loss)
         super().backward(loss, **kwargs)
 
     def step(self, **kwargs) -> None:
         """Clip the gradients and step; under float16, unless they overflowed."""
+        if self.guard is not None and not self.guard.may_step(self._gradients()):
+            return
         if self.loss_scaler is None:
             super().step(**kwargs)
             return
@@ -177,6 +199,17 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
             self._clip_grad()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._constant_scale)
+
+    def _gradients(self) -> list[Tensor]:
+        """What the guard looks at: under float16 an overflow is no accident."""
+        if self.loss_scaler is not None:
+            return []
+        return [
+            parameter.grad
+            for group in self.optimizer.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
 
     def state_dict(self) -> dict:
         """State of the optimizer, and under float16 of the loss scale."""
@@ -240,6 +273,20 @@ def resolve_optim_wrapper(optim_wrapper_cfg: dict, model: nn.Module) -> dict:
     )
     cfg['type'] = 'RFDETRAmpOptimWrapper'
     return cfg
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RFDETRUniformOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's default constructor, which ``--amp`` does not lead astray.
+
+    For configs that want one learning rate for all parameters, or mmengine's own
+    ``paramwise_cfg``.
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper of ``model``."""
+        self.optim_wrapper_cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
+        return super().__call__(model)
 
 
 def _read_loss_scale(

@@ -213,8 +213,12 @@ TOOLS = [
 ]
 
 
+@pytest.mark.parametrize('constructor', ['RFDETR', 'RFDETRUniform'])
 @pytest.mark.parametrize('tool', TOOLS, ids=['ours', 'mmdet'])
-def test_amp_is_put_back_with_one_line(tool, config, tmp_path, monkeypatch, log):
+def test_amp_is_put_back_with_one_line(
+    tool, constructor, config, tmp_path, monkeypatch, log
+):
+    config.optim_wrapper.constructor = f'{constructor}OptimWrapperConstructor'
     # Runs of the same name within one second would share logger and message hub.
     path = tmp_path / f'{tmp_path.name}.py'
     config.dump(path)

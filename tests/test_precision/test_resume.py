@@ -48,6 +48,12 @@ def test_what_a_policy_came_to_stands_there_too(pictures, tmp_path):
     )
 
 
+def test_the_policy_stands_in_the_checkpoint_of_a_shipped_config(toy_checkpoint):
+    assert load(toy_checkpoint)['meta']['precision'] == dict(
+        device_type=None, dtype='float32', effective='float32'
+    )
+
+
 SCALE_LINES = {
     ('cpu float16', 'float32'): 'its loss scale is not needed any more',
     ('cpu float16', 'cpu bfloat16'): 'its loss scale is not needed any more',
