@@ -10,8 +10,8 @@ metainfo = dict(
 )
 
 model = dict(
-    num_queries=100,
-    num_groups=4,
+    num_queries=128,
+    num_groups=3,
     bbox_head=dict(num_classes=len(metainfo['classes'])),
     test_cfg=dict(max_per_img=100),
 )
@@ -70,6 +70,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_epochs = 36
+max_epochs = 48
 train_cfg = dict(max_epochs=max_epochs, val_interval=6)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
 param_scheduler = dict(warmup=3)
