@@ -259,3 +259,34 @@ def test_multi_scale_sizes_equal_the_official_ones(offsets):
 def test_multi_scale_without_any_size_says_so():
     with pytest.raises(ValueError, match='image_size=32 with size_divisor=32'):
         multi_scale_sizes(32, 32, (-1, 0))
+
+
+def test_images_of_any_shape_are_padded_to_a_legal_size(tmp_path):
+    """The non-square mode: shorter side fixed, zeros at the right and the bottom."""
+    resize = dict(
+        type='RFDETRResize', image_size=96, keep_ratio=True, max_long_side=133
+    )
+    pipeline = Compose(
+        [
+            TRANSFORMS.build(transform)
+            for transform in (
+                dict(type='LoadImageFromFile'),
+                resize,
+                dict(type='PackDetInputs', meta_keys=META),
+            )
+        ]
+    )
+    batch = []
+    for name, size in dict(wide=(60, 80), high=(200, 100)).items():
+        path = tmp_path / f'{name}.png'
+        Image.fromarray(np.full((*size, 3), 255, np.uint8)).save(path)
+        batch.append(pipeline(dict(img_path=str(path))))
+    data = MODELS.build(PREPROCESSOR)(pseudo_collate(batch))
+    assert data['inputs'].shape == (2, 3, 160, 128)
+    shapes = [sample.img_shape for sample in data['data_samples']]
+    assert shapes == [(96, 128), (132, 66)]
+    for image, (height, width) in zip(data['inputs'], shapes, strict=True):
+        assert image[:, :height, :width].min() > 1
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()
+    assert data['data_samples'][0].batch_input_shape == (160, 128)
