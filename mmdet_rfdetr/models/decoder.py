@@ -48,7 +48,8 @@ class GroupSelfAttention(nn.Module):
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(
-                f'embed_dims={embed_dims} does not divide by self_attn_heads={num_heads}'
+                f'embed_dims={embed_dims} does not divide by '
+                f'self_attn_heads={num_heads}'
             )
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
