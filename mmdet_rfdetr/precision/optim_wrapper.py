@@ -160,7 +160,12 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
     ) -> None:
         """Bind to the model, and set the counters of gradient accumulation."""
         self.bind(model)
-        super().initialize_count_status(model, init_counts, max_counts)
+        # mmengine warns of lost gradients in the midst of a step. They may not be lost.
+        has_gradients = any(p.grad is not None for p in model.parameters())
+        super().initialize_count_status(
+            model, 0 if has_gradients else init_counts, max_counts
+        )
+        self._inner_count = init_counts
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -6,6 +6,7 @@ from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
 from .lr_schedule import RFDETRLR
 from .optim_constructor import RFDETROptimWrapperConstructor
+from .train_loop import RFDETRTrainLoop
 from .val_loss import RFDETRValLossHook
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     'RFDETRDropScheduleHook',
     'RFDETRLR',
     'RFDETROptimWrapperConstructor',
+    'RFDETRTrainLoop',
     'RFDETRValLossHook',
 ]

@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 
 from mmdet.registry import HOOKS
-from mmengine.dist import all_gather_object, is_main_process, master_only
+from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
@@ -15,6 +17,7 @@ from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from .plain import log_from_plain, log_to_plain, plain_entries
 
 BACKEND = 'rfdetr_local'
+INTERRUPTED = 'interrupted.pth'
 
 
 class CompleteFiles(LocalBackend):
@@ -42,11 +45,17 @@ class RFDETRCheckpointHook(CheckpointHook):
     - a disk that is full or a folder that cannot be written to ends the run, on all
       ranks, with a sentence that names the last complete checkpoint;
     - a checkpoint holds tensors and plain values only, so that
-      ``torch.load(weights_only=True)`` reads it as it is.
+      ``torch.load(weights_only=True)`` reads it as it is;
+    - with ``RFDETRTrainLoop`` it holds all that a run needs to go on with the same
+      numbers; it is written once more after the validation of its epoch.
 
     With ``backend_args`` or another ``out_dir`` than a local folder it is up to that
     storage whether files are complete.
     """
+
+    # What the present save adds, gathered from all processes.
+    _training_state: dict | None = None
+    _last_step: int | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
@@ -78,6 +87,8 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn everything into tensors and plain values; last of all hooks."""
+        if self._training_state is not None:
+            checkpoint['training_state'] = self._training_state
         hub = checkpoint['message_hub']
         hub['log_scalars'] = log_to_plain(hub['log_scalars'])
         hub['runtime_info'], dropped = plain_entries(hub['runtime_info'])
@@ -113,17 +124,70 @@ class RFDETRCheckpointHook(CheckpointHook):
         plain, _ = plain_entries({'metainfo': metainfo})
         if plain.get('metainfo') == checkpoint['meta'].get('dataset_meta'):
             checkpoint['meta']['dataset_meta'] = metainfo
+        self._load_training_state(runner, checkpoint.get('training_state'))
+
+    def _load_training_state(self, runner: Runner, state: dict | None) -> None:
+        loop = runner.train_loop
+        can_continue = hasattr(loop, 'load_state_dict')
+        if state is None:
+            if can_continue:
+                runner.logger.warning(
+                    'The checkpoint holds no random states and no place in an epoch: '
+                    'the run goes on, with other random numbers than it would have.'
+                )
+            return
+        if not can_continue:
+            raise CheckpointError(
+                f'The checkpoint was written by RFDETRTrainLoop, and '
+                f'{type(loop).__name__} cannot continue it: add --cfg-options '
+                'train_cfg.type=RFDETRTrainLoop.'
+            )
+        loop.load_state_dict(state['loop'])
+        self._last_step = state['last_step']
+        for name, parameter in _bare(runner.model).named_parameters():
+            if name in state['gradients']:
+                parameter.grad = state['gradients'][name].to(parameter)
+
+    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Give up a validation when the run is to end."""
+        leave = getattr(runner._train_loop, 'leave_validation_if_asked', None)
+        if leave is not None:
+            leave()
+
+    def after_val(self, runner: Runner) -> None:
+        """Note in the last checkpoint that its epoch is validated.
+
+        Early stopping, the last hook after a validation, has counted by now.
+        """
+        position = getattr(runner._train_loop, 'position', None)
+        if position is None:
+            return
+        position.validation_due = False
+        step = runner.epoch if self.by_epoch else runner.iter
+        if self._last_step == step:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def save_interrupted(self, runner: Runner) -> str:
+        """Save between two iterations, until the next regular checkpoint.
+
+        Returns:
+            The path of the checkpoint.
+        """
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        self._save_as_last(runner, INTERRUPTED, meta)
+        return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Save, point to it, and only then remove the oldest checkpoint."""
         outdated = self._count_in(runner, step)
         name = self.filename_tmpl.format(step)
+        self._last_step = step
         self._save_as_last(runner, name, meta)
         if is_main_process():
-            for old in outdated:
-                path = self.file_backend.join_path(
-                    self.out_dir, self.filename_tmpl.format(old)
-                )
+            names = map(self.filename_tmpl.format, outdated)
+            for old in (*names, INTERRUPTED):
+                path = self.file_backend.join_path(self.out_dir, old)
                 if self.file_backend.isfile(path):
                     self.file_backend.remove(path)
 
@@ -140,6 +204,9 @@ class RFDETRCheckpointHook(CheckpointHook):
     def _save_as_last(self, runner: Runner, name: str, meta: dict) -> None:
         """Save everything under ``name``, and let ``last_checkpoint`` point to it."""
         before = self.last_ckpt
+        self._training_state = _training_state(runner)
+        if self._training_state is not None:
+            self._training_state['last_step'] = self._last_step
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
 
@@ -160,6 +227,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                     file.write(self.last_ckpt.encode())
 
         self._on_all_ranks(save, before)
+        self._training_state = None
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Save the best weights, and only then remove the former best ones."""
@@ -173,8 +241,10 @@ class RFDETRCheckpointHook(CheckpointHook):
             self._save_if_best(runner, metrics, key, rule, step, meta)
             for key, rule in zip(self.key_indicators, self.rules, strict=True)
         ]
-        # The last checkpoint has to know what is best by now.
-        if any(improved) and self.last_ckpt is not None:
+        # The last checkpoint has to know what is best by now. RFDETRTrainLoop's is
+        # written again anyway, see after_val.
+        is_resumable = hasattr(runner.train_loop, 'position')
+        if any(improved) and self.last_ckpt is not None and not is_resumable:
             self._save_checkpoint_with_step(runner, step, meta)
 
     def _save_if_best(
@@ -248,3 +318,26 @@ class RFDETRCheckpointHook(CheckpointHook):
                 else 'There is no earlier checkpoint of this run.'
             )
             raise CheckpointError(f'{problem} {last}')
+
+
+def _training_state(runner: Runner) -> dict | None:
+    """What a resumed run needs beside weights and optimizer, from all processes."""
+    loop = runner.train_loop
+    if not hasattr(loop, 'load_state_dict'):
+        return None
+    gradients = {}
+    if not runner.optim_wrapper.should_update():
+        # Each process holds its own part of an unfinished step. With the mean in every
+        # process, the mean that the step will take is the same.
+        gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in _bare(runner.model).named_parameters()
+            if parameter.grad is not None
+        }
+        for gradient in gradients.values():
+            all_reduce(gradient, 'mean')
+    return dict(loop=loop.state_dict(), gradients=gradients)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

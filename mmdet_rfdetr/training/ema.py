@@ -133,7 +133,7 @@ class RFDETREMAHook(EMAHook):
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Put the model's own weights back, and evaluate them if asked to."""
-        self._leave()
+        self.leave()
         if self.evaluate_base and self.updates:
             runner.logger.info(
                 'Validation of the weights without EMA; metrics: base/...'
@@ -148,7 +148,7 @@ class RFDETREMAHook(EMAHook):
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Put the model's own weights back."""
-        self._leave()
+        self.leave()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Store both sets of weights, the averaged ones as ``state_dict``."""
@@ -177,7 +177,8 @@ class RFDETREMAHook(EMAHook):
             weights = f'the EMA weights after {self.updates} updates'
         runner.logger.info(f'{stage} of {weights}')
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """End an evaluation: the model gets its own weights back."""
         if self.updates:
             self._swap_ema_parameters()
 

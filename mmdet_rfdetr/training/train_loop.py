@@ -1,0 +1,254 @@
+"""A training loop that can be left at any step and entered again there."""
+
+import bisect
+from dataclasses import asdict, dataclass
+
+from mmdet.registry import LOOPS
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import EarlyStoppingHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader
+
+from .checkpoint_hook import RFDETRCheckpointHook
+from .ema import RFDETREMAHook
+from .interruption import EXIT_INTERRUPTED, InterruptedRunError, Interruption
+from .random_state import capture_random_state, restore_random_state
+from .resumable_batches import keep_random_state, make_resumable
+
+
+class ResumeError(ValueError):
+    """A checkpoint cannot be continued under the settings of this run."""
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        epoch: epochs that are complete.
+        batches: batches of the next epoch that are done.
+        validation_due: whether the last complete epoch is still to be validated.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    validation_due: bool = False
+
+
+@LOOPS.register_module()
+class RFDETRTrainLoop(EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop``, which loses nothing when it is resumed.
+
+    It takes the same arguments. With ``RFDETRCheckpointHook`` a checkpoint holds the
+    random states of all processes, the place in the epoch, whether the epoch has been
+    validated, the early stopping's count, and the gradients of an unfinished optimizer
+    step; a resumed run goes on from there with the same numbers.
+
+    SIGTERM and SIGINT end the run after the optimizer step (a validation is given up),
+    with a checkpoint ``interrupted.pth`` and the exit code 75.
+
+    Args:
+        runner: the runner.
+        dataloader: the training data loader, or its config.
+        max_epochs: see mmengine, as for the others.
+        val_begin: the first epoch that is validated.
+        val_interval: epochs from one validation to the next.
+        dynamic_intervals: other intervals from some epoch on.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(
+            runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
+        )
+        self._batches = make_resumable(self.dataloader, runner.seed)
+        self.position = Position()
+        self._interruption = Interruption()
+        # What the process drew before it came here is not part of the run.
+        self._random_state: dict | None = None
+
+    def run(self) -> nn.Module:
+        """Train from the present position to the end."""
+        with self._interruption:
+            self.runner.call_hook('before_train')
+            if self.position.validation_due:
+                self._validate()
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._decide_current_val_interval()
+                if self.position.validation_due:
+                    self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train the rest of the epoch."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        start = self.position.batches
+        self._batches.epoch, self._batches.start = self._epoch, start
+        batches = iter(self.dataloader)
+        self._restore_random_state()
+        for idx, data_batch in enumerate(batches, start):
+            self.run_iter(idx, data_batch)
+        epoch = self._epoch + 1
+        self.position = Position(epoch, validation_due=self._is_validated(epoch))
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Train with one batch, and end the run if that is asked for."""
+        # A checkpoint that is written in this iteration contains it.
+        self.position = Position(self._epoch, idx + 1)
+        super().run_iter(idx, data_batch)
+        wrapper = self.runner.optim_wrapper
+        if wrapper.should_update() and self._interruption.is_asked_for():
+            self._end()
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Whether a validation follows when so many epochs are complete."""
+        milestone = bisect.bisect(self.dynamic_milestones, epoch + 1)
+        interval = self.dynamic_intervals[milestone - 1]
+        return (
+            self.runner.val_loop is not None
+            and epoch >= self.val_begin
+            and (epoch % interval == 0 or epoch == self._max_epochs)
+        )
+
+    def _validate(self) -> None:
+        keep_random_state(self.runner.val_loop.dataloader)
+        self._restore_random_state()
+        before = capture_random_state()
+        try:
+            self.runner.val_loop.run()
+            self.position.validation_due = False
+        except InterruptedRunError:
+            for hook in self.runner.hooks:
+                if isinstance(hook, RFDETREMAHook):
+                    hook.leave()
+            restore_random_state(before)
+            self._end()
+
+    def leave_validation_if_asked(self) -> None:
+        """Give up the present validation if the run is to end.
+
+        Raises:
+            InterruptedRunError: for this loop to catch.
+        """
+        if self.position.validation_due and self._interruption.is_asked_for():
+            raise InterruptedRunError
+
+    def _end(self) -> None:
+        for hook in self.runner.hooks:
+            if isinstance(hook, RFDETRCheckpointHook):
+                path = hook.save_interrupted(self.runner)
+                self.runner.logger.info(
+                    f'Interrupted: continue with --resume ({path}).'
+                )
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    def _restore_random_state(self) -> None:
+        if self._random_state is not None:
+            restore_random_state(self._random_state)
+            self._random_state = None
+
+    def state_dict(self) -> dict:
+        """What a checkpoint needs to go on from here; all processes take part."""
+        sampler = self._batches.sampler
+        rank = dict(
+            random=capture_random_state(),
+            seed=self._batches.seed,
+            sampler_seed=getattr(sampler, 'seed', None),
+        )
+        return dict(
+            position=asdict(self.position),
+            ranks=all_gather_object(rank),
+            batch_size=self._batches.batch_size,
+            epoch_length=len(self.dataloader),
+            images=len(self.dataloader.dataset),
+            stop_training=self.stop_training,
+            early_stopping=[
+                dict(wait_count=hook.wait_count, best_score=hook.best_score)
+                for hook in self._early_stopping()
+            ],
+        )
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where a checkpoint was written.
+
+        Args:
+            state: from :meth:`state_dict`.
+
+        Raises:
+            ResumeError: the run would repeat or skip images, because it has another
+                number of images in an iteration or in the data set.
+        """
+        position = Position(**state['position'])
+        self._check(state, position)
+        self.position = position
+        self.stop_training = state['stop_training']
+        for hook, values in zip(
+            self._early_stopping(), state['early_stopping'], strict=False
+        ):
+            vars(hook).update(values)
+        ranks = state['ranks']
+        same_ranks = len(ranks) == get_world_size()
+        own = ranks[get_rank() if same_ranks else 0]
+        self._batches.seed = own['seed']
+        if own['sampler_seed'] is not None:
+            self._batches.sampler.seed = own['sampler_seed']
+        if same_ranks:
+            self._random_state = own['random']
+        else:
+            self.runner.logger.warning(
+                f'The checkpoint was written by {len(ranks)} processes, and this run '
+                f'has {get_world_size()}: it goes on with the right images in every '
+                'batch, and with other random numbers.'
+            )
+
+    def _check(self, state: dict, position: Position) -> None:
+        before = len(state['ranks']), state['batch_size']
+        now = get_world_size(), self._batches.batch_size
+        if before[0] * before[1] != now[0] * now[1]:
+            raise ResumeError(
+                f'The checkpoint was written by {before[0]} x {before[1]} images in '
+                f'an iteration (processes x train_dataloader.batch_size), and this '
+                f'run has {now[0]} x {now[1]}: it would repeat or skip images. Make '
+                'the products equal, or start a new run from the weights with '
+                'load_from.'
+            )
+        if not position.batches:
+            return
+        before = state['images'], state['epoch_length']
+        now = len(self.dataloader.dataset), len(self.dataloader)
+        if before != now:
+            raise ResumeError(
+                f'The checkpoint stands inside an epoch of {before[0]} images in '
+                f'{before[1]} batches, and an epoch of this run has {now[0]} in '
+                f'{now[1]}: resume with the same data, or from a checkpoint at the '
+                'end of an epoch.'
+            )
+        regular = type(self._batches.sampler) is DefaultSampler and isinstance(
+            self._batches.batches, BatchSampler
+        )
+        if len(state['ranks']) != get_world_size() and not regular:
+            raise ResumeError(
+                f'The checkpoint stands inside an epoch of {len(state["ranks"])} '
+                f'processes, and this run has {get_world_size()}: only '
+                'DefaultSampler without a batch_sampler can go on. Resume with as '
+                'many processes, or from the end of an epoch.'
+            )
+
+    def _early_stopping(self) -> list[EarlyStoppingHook]:
+        return [
+            hook for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)
+        ]

@@ -1,0 +1,226 @@
+"""A run with all that a resumed run could get wrong, in a process that can die."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from tests.test_training.tiny import CLASSES, SIZE, model_cfg
+
+EPOCHS = 3
+# What a clock or the machine says; everything else has to be the same.
+MEASURED = ('time', 'data_time', 'memory')
+
+
+def config(data, work_dir, **changes):
+    """Two workers, augmentation, multi-scale, dropout, accumulation, EMA."""
+    model = model_cfg(drop_path_rate=0.2)
+    model['decoder']['dropout'] = 0.1
+    model['data_preprocessor']['batch_augments'] = [
+        dict(
+            type='RFDETRBatchMultiScale',
+            image_size=SIZE,
+            size_divisor=8,
+            offsets=(-1, 0, 1),
+        )
+    ]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='RFDETRResize', sizes=(40, 48, 64), keep_ratio=True),
+        dict(type='RFDETRRandomSquareCrop', min_side=24, max_side=40),
+        dict(type='RFDETRResize', image_size=SIZE),
+        dict(type='PhotoMetricDistortion'),
+        dict(type='PackDetInputs'),
+    ]
+    test_pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='RFDETRResize', image_size=SIZE),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(
+            type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+        ),
+    ]
+    dataset = dict(
+        type='RFDETRCocoDataset',
+        data_root=str(data),
+        ann_file='annotations.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    loader = dict(batch_size=2, num_workers=2, persistent_workers=True)
+    metric = dict(
+        type='CocoMetric', ann_file=str(data / 'annotations.json'), metric='bbox'
+    )
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            work_dir=str(work_dir),
+            model=model,
+            train_dataloader=dict(
+                loader,
+                sampler=dict(type='DefaultSampler', shuffle=True),
+                dataset=dict(
+                    dataset,
+                    filter_cfg=dict(filter_empty_gt=False),
+                    pipeline=pipeline,
+                ),
+            ),
+            val_dataloader=dict(
+                loader,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(dataset, test_mode=True, pipeline=test_pipeline),
+            ),
+            val_evaluator=metric,
+            train_cfg=dict(type='RFDETRTrainLoop', max_epochs=EPOCHS),
+            val_cfg=dict(type='ValLoop'),
+            optim_wrapper=dict(
+                type='RFDETRAmpOptimWrapper',
+                optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
+                clip_grad=dict(max_norm=0.1),
+                accumulative_counts=2,
+            ),
+            param_scheduler=dict(
+                type='RFDETRLR', preset='cosine', convert_to_iter_based=True
+            ),
+            default_hooks=dict(
+                logger=dict(type='LoggerHook', interval=1),
+                checkpoint=dict(
+                    type='RFDETRCheckpointHook',
+                    max_keep_ckpts=2,
+                    interval=1,
+                    save_best='coco/bbox_mAP',
+                    rule='greater',
+                ),
+                ema=dict(type='RFDETREMAHook', decay=0.9, tau=2),
+            ),
+            custom_hooks=[
+                dict(
+                    type='EarlyStoppingHook',
+                    monitor='coco/bbox_mAP',
+                    rule='greater',
+                    patience=10,
+                ),
+            ],
+            env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0)),
+            log_level='WARNING',
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+class Dying(Hook):
+    """Send a signal to the process at the n-th event of a run, or in a validation.
+
+    Events: before and after a training iteration and a validation iteration, before
+    and after an optimizer step, and before and after a file reaches the disk.
+    """
+
+    # Before the checkpoint hook: it has to see the signal in the same iteration.
+    priority = 'LOW'
+
+    def __init__(self, event, number=signal.SIGKILL):
+        self.event, self.number, self.count = event, number, 0
+        fsync = os.fsync
+
+        def counted_fsync(descriptor):
+            self.happens()
+            fsync(descriptor)
+            self.happens()
+
+        os.fsync = counted_fsync
+
+    def happens(self, *args, **kwargs):
+        self.count += 1
+        if self.count == self.event:
+            os.kill(os.getpid(), self.number)
+
+    before_train_iter = after_train_iter = after_val_iter = happens
+
+    def before_val_iter(self, runner, *args, **kwargs):
+        self.happens()
+        if self.event == 'validation':
+            os.kill(os.getpid(), self.number)
+
+    def before_train(self, runner):
+        optimizer = runner.optim_wrapper.optimizer
+        optimizer.register_step_pre_hook(self.happens)
+        optimizer.register_step_post_hook(self.happens)
+
+
+def train(cfg, event=None, number=signal.SIGKILL):
+    """Train in this process, which gets a signal at an event."""
+    torch.set_num_threads(1)
+    MessageHub._instance_dict.clear()
+    runner = Runner.from_cfg(cfg)
+    hook = Dying(event, number)
+    runner.register_hook(hook)
+    runner.train()
+    Path(cfg.work_dir, 'events').write_text(str(hook.count))
+
+
+def train_in_child(*args):
+    """Train in a process of its own; return its exit code, negative for a signal."""
+    child = multiprocessing.get_context('fork').Process(target=train, args=args)
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def result(folder):
+    """All that has to be the same at the end of two runs."""
+    checkpoint = load_checkpoint_file((folder / 'last_checkpoint').read_text())
+    scalars = checkpoint['message_hub']['log_scalars']
+    info = checkpoint['message_hub']['runtime_info']
+    best = folder / os.path.basename(info['best_ckpt'])
+    return dict(
+        weights=checkpoint['state_dict'],
+        ema=checkpoint['ema_state_dict'],
+        optimizer=checkpoint['optimizer'],
+        schedule=checkpoint['param_schedulers'],
+        log={
+            name: entry
+            for name, entry in scalars.items()
+            if name.split('/')[1] not in MEASURED
+        },
+        best_score=info['best_score'],
+        best=load_checkpoint_file(best)['state_dict'],
+        state=checkpoint['training_state'],
+        files=sorted(path.name for path in folder.glob('*.pth')),
+    )
+
+
+def differences(one, other, path=''):
+    """Paths of what is not byte for byte the same in two nested results."""
+    if type(one) is not type(other):
+        return [path]
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f'{path}: {sorted(map(str, one.keys() ^ other.keys()))}']
+        return [
+            found
+            for key in one
+            for found in differences(one[key], other[key], f'{path}/{key}')
+        ]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [path]
+        return [
+            found
+            for number, pair in enumerate(zip(one, other, strict=True))
+            for found in differences(*pair, f'{path}/{number}')
+        ]
+    if isinstance(one, torch.Tensor):
+        same = one.dtype == other.dtype and torch.equal(one, other)
+        return [] if same else [path]
+    return [] if one == other else [path]

@@ -1,0 +1,159 @@
+"""A run that was stopped anywhere and resumed ends where it would have ended."""
+
+import signal
+from functools import partial
+
+import pytest
+from mmengine.dataset import DefaultSampler
+from mmengine.runner import Runner
+from torch.utils.data import BatchSampler
+
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.training.interruption import EXIT_INTERRUPTED
+from mmdet_rfdetr.training.resumable_batches import ResumableBatches
+from mmdet_rfdetr.training.train_loop import ResumeError
+from tests.test_training.tiny import write_coco
+
+from .project import config, differences, result, train_in_child
+
+BY_EPOCH = {}
+BY_ITERATION = {
+    'default_hooks.checkpoint.by_epoch': False,
+    'default_hooks.checkpoint.interval': 3,
+}
+MODES = {'by epoch': BY_EPOCH, 'by iteration': BY_ITERATION}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'coco'
+    write_coco(folder, count=9)  # five batches: optimizer steps cross epochs
+    return folder
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(data, tmp_path_factory):
+    """For each mode: the seed of a whole run, its result, and its events."""
+    runs = {}
+
+    def get(mode):
+        if mode not in runs:
+            folder = tmp_path_factory.mktemp('uninterrupted')
+            assert train_in_child(config(data, folder, **MODES[mode])) == 0
+            events = int((folder / 'events').read_text())
+            path = (folder / 'last_checkpoint').read_text()
+            seed = load_checkpoint_file(path)['meta']['seed']
+            runs[mode] = seed, result(folder), events
+        return runs[mode]
+
+    return get
+
+
+def stop_and_resume(data, folder, mode, seed, event, number=signal.SIGKILL):
+    first = config(data, folder, **MODES[mode], **{'randomness.seed': seed})
+    exitcode = train_in_child(first, event, number)
+    # A resumed run draws a seed of its own, which it has to forget; one that was killed
+    # before its first checkpoint begins anew.
+    again = config(data, folder, **MODES[mode], resume=True)
+    if not (folder / 'last_checkpoint').exists():
+        again.randomness = dict(seed=seed)
+    assert train_in_child(again) == 0
+    return exitcode
+
+
+def check(uninterrupted, data, folder, mode, share):
+    seed, expected, events = uninterrupted(mode)
+    event = 1 + int(share * (events - 1))
+    exitcode = stop_and_resume(data, folder, mode, seed, event)
+    assert exitcode == -signal.SIGKILL
+    assert differences(expected, result(folder)) == []
+
+
+@pytest.mark.parametrize(
+    ('mode', 'share'), [('by epoch', 0.5), ('by iteration', 0.3), ('by epoch', 0.62)]
+)
+def test_killed_and_resumed(mode, share, uninterrupted, data, tmp_path):
+    check(uninterrupted, data, tmp_path, mode, share)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('tenth', range(10))
+def test_killed_at_twenty_points(mode, tenth, uninterrupted, data, tmp_path):
+    check(uninterrupted, data, tmp_path, mode, (tenth + 0.7) / 10.5)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('event', [9, 'validation'])
+def test_a_signal_saves_and_ends_with_a_code(
+    number, event, uninterrupted, data, tmp_path
+):
+    seed, expected, _ = uninterrupted('by epoch')
+    cfg = config(data, tmp_path, **{'randomness.seed': seed})
+    assert train_in_child(cfg, event, number) == EXIT_INTERRUPTED == 75
+    last = tmp_path / 'interrupted.pth'
+    assert (tmp_path / 'last_checkpoint').read_text() == str(last)
+    state = load_checkpoint_file(str(last))
+    position = state['training_state']['loop']['position']
+    if event == 'validation':
+        assert position == dict(epoch=1, batches=0, validation_due=True)
+    else:
+        assert position['epoch'] == 0 and position['batches'] % 2 == 0
+    assert train_in_child(config(data, tmp_path, resume=True)) == 0
+    assert differences(expected, result(tmp_path)) == []
+
+
+def loop_of(data, folder):
+    return Runner.from_cfg(config(data, folder)).train_loop
+
+
+def test_another_number_of_images_in_an_iteration_is_refused(data, tmp_path):
+    loop = loop_of(data, tmp_path)
+    state = loop.state_dict()
+    state['ranks'] *= 2
+    with pytest.raises(ResumeError, match='by 2 x 2 images.*this run has 1 x 2'):
+        loop.load_state_dict(state)
+
+
+def test_another_data_set_inside_an_epoch_is_refused(data, tmp_path):
+    loop = loop_of(data, tmp_path)
+    state = loop.state_dict()
+    state['position']['batches'] = 2
+    state['images'] = 11
+    with pytest.raises(ResumeError, match='11 images in 5 batches.*has 9 in 5'):
+        loop.load_state_dict(state)
+
+
+def test_as_many_images_from_other_processes_go_on_with_a_message(data, tmp_path):
+    loop = loop_of(data, tmp_path)
+    state = loop.state_dict()
+    state['ranks'] *= 2
+    state.update(batch_size=1)
+    state['position']['batches'] = 2
+    lines = []
+    loop.runner.logger.warning = lines.append
+    loop.load_state_dict(state)
+    (line,) = lines
+    assert 'written by 2 processes, and this run has 1' in line
+    assert loop.position.batches == 2
+
+
+def global_batches(world_size, batch_size, monkeypatch):
+    """The images of each iteration, of all processes together."""
+    iterations = []
+    for rank in range(world_size):
+        monkeypatch.setattr(
+            'mmengine.dataset.sampler.get_dist_info',
+            lambda rank=rank: (rank, world_size),
+        )
+        sampler = DefaultSampler(range(24), seed=3)
+        batches = ResumableBatches(BatchSampler(sampler, batch_size, False), seed=3)
+        batches.start = 2
+        iterations.append(list(batches))
+    return [sorted(sum(parts, [])) for parts in zip(*iterations, strict=True)]
+
+
+def test_the_images_of_an_iteration_do_not_depend_on_the_processes(monkeypatch):
+    get = partial(global_batches, monkeypatch=monkeypatch)
+    assert get(1, 4) == get(2, 2) == get(4, 1)
+    assert len(get(1, 4)) == 24 // 4 - 2
