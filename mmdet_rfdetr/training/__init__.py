@@ -5,6 +5,7 @@ from .checkpoint_hook import RFDETRCheckpointHook
 from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
 from .lr_schedule import RFDETRLR
+from .non_finite import RFDETRNonFiniteHook
 from .optim_constructor import RFDETROptimWrapperConstructor
 from .train_loop import RFDETRTrainLoop
 from .val_loss import RFDETRValLossHook
@@ -16,6 +17,7 @@ __all__ = [
     'RFDETRCheckpointHook',
     'RFDETRDropScheduleHook',
     'RFDETRLR',
+    'RFDETRNonFiniteHook',
     'RFDETROptimWrapperConstructor',
     'RFDETRTrainLoop',
     'RFDETRValLossHook',
