@@ -125,6 +125,7 @@ def test_own_checkpoints_keep_everything():
     assert loaded.keys() == checkpoint.keys()
     assert loaded['meta'] is checkpoint['meta']
     assert attached_info(loaded['state_dict']) == {'class_names': ['cat']}
+    assert loaded['state_dict']._metadata[''].get('version') == 1
     assert loaded['state_dict']._metadata['backbone'] == {'version': 1}
 
 
