@@ -5,10 +5,15 @@ import mmdet_rfdetr  # noqa: F401, I001
 import sys
 
 import pytest
+import torch
 
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 from tests.project import NANO, write_project
+
+# As the fixtures were made: another number of threads sums in another order, which
+# moves single ReLUs and with them gradients.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')
