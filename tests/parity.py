@@ -239,9 +239,17 @@ def _observe_list(module, seen, name):
     )
 
 
+def _at_home(model, images, samples):
+    """Images and samples on the device of the model."""
+    device = next(model.parameters()).device
+    if samples is not None:
+        samples = [sample.to(device) for sample in samples]
+    return torch.from_numpy(images).to(device), samples
+
+
 def _arrays(stages):
     return {
-        name: np.asarray(torch.as_tensor(value).detach())
+        name: np.asarray(torch.as_tensor(value).detach().cpu())
         for name, value in stages.items()
     }
 
@@ -266,7 +274,7 @@ def eval_stages(model, images, samples=None):
     _observe_list(model.neck, seen, 'projector')
     _observe_selection(model, seen)
     _observe_decoder(model, seen)
-    outputs = model.eval()(torch.from_numpy(images), samples)
+    outputs = model.eval()(*_at_home(model, images, samples))
     for name in ('enc_all_score', 'enc_topk_index', 'enc_topk_score'):
         seen[name] = seen[name][0]
     for index, layer in enumerate(outputs['aux_outputs']):
@@ -298,7 +306,7 @@ def train_stages(model, images, samples):
     _observe_decoder(model, seen)
     head = model.bbox_head
     with _observed_loss(head, seen):
-        losses = model.train()(torch.from_numpy(images), samples, 'loss')
+        losses = model.train()(*_at_home(model, images, samples), 'loss')
     seen['hs_last'] = seen[f'hs_{len(model.decoder.layers) - 1}']
     for name, value in losses.items():
         seen[f'loss/{_official_loss(name)}'] = value
@@ -412,12 +420,13 @@ def forced_selection(indices, margin=1e-5):
 
     def pick(scores, count, dim):
         best = topk(scores, count, dim=dim).values
-        difference = (scores.gather(dim, indices) - best).abs().max()
+        chosen = indices.to(scores.device)
+        difference = (scores.gather(dim, chosen) - best).abs().max()
         assert difference < margin, (
             f'enc_topk_index is the first stage that diverges: the tokens to select '
             f'miss the best scores by {difference:.2g}'
         )
-        return SimpleNamespace(indices=indices)
+        return SimpleNamespace(indices=chosen)
 
     with mock.patch.object(torch.Tensor, 'topk', pick):
         yield

@@ -1,4 +1,5 @@
 import itertools
+import logging
 import math
 
 import numpy as np
@@ -193,12 +194,13 @@ def test_weights_of_the_costs():
 
 
 @pytest.fixture
-def log(tmp_path):
-    """Text of the messages that are logged during a test."""
-    logger = MMLogger.get_instance('test_matching', log_file=str(tmp_path / 'log'))
-    yield lambda: (tmp_path / 'log').read_text()
-    for handler in logger.handlers:
-        handler.close()
+def log():
+    """Function that gives the text of all messages that were logged in a test."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    MMLogger.get_instance('test_matching').addHandler(handler)
+    yield lambda: '\n'.join(messages)
     MMLogger._instance_dict.pop('test_matching')
 
 
@@ -217,6 +219,12 @@ def test_more_objects_than_queries_is_told_once(log):
     assert 'model.num_queries' in log()
 
 
+def test_as_many_objects_as_queries_is_fine(log):
+    logits, boxes = make_outputs(1, 6)
+    RFDETRHungarianAssigner().assign(logits, boxes, (6,), make_targets(3), 2)
+    assert log() == ''
+
+
 @pytest.mark.parametrize('value', (float('nan'), float('inf'), -float('inf')))
 def test_costs_that_are_not_finite_are_avoided(value, log):
     targets = make_targets(2, 2)
@@ -231,6 +239,13 @@ def test_costs_that_are_not_finite_are_avoided(value, log):
     boxes[0] = 0.5
     again = RFDETRHungarianAssigner().assign(logits, boxes, (5,), targets, 1)
     assert pairs_of(again, 0, 1) == pairs_of(matches, 0, 1)
+
+
+def test_the_worst_finite_cost_beats_one_that_is_not(log):
+    logits, boxes = make_outputs(1, 3)
+    boxes[0, :2] = float('nan')
+    matches = RFDETRHungarianAssigner().assign(logits, boxes, (3,), make_targets(1), 1)
+    assert matches.rows == 2
 
 
 def test_no_finite_cost_at_all(log):

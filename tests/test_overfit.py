@@ -17,9 +17,9 @@ from .fixtures import DATA, needs_data
 IMAGES = 8
 
 
-def few_images(folder):
+def few_images(folder, annotations='instances_train2017.json'):
     """Write an annotation file of the first images that have objects."""
-    source = DATA / 'coco128' / 'annotations' / 'instances_train2017.json'
+    source = DATA / 'coco128' / 'annotations' / annotations
     document = json.loads(source.read_text())
     used = {annotation['image_id'] for annotation in document['annotations']}
     images = [image for image in document['images'] if image['id'] in used][:IMAGES]

@@ -83,7 +83,7 @@ def match_categories(
         )
     if [name for _, name in chosen] != list(classes):
         missing = [name for name in classes if name not in names]
-        what = f'lack {missing}' if missing else 'come in another order'
+        what = f'lack {_shorten(missing)}' if missing else 'come in another order'
         raise BadDataError(
             f'The categories of {path} {what}. File: {_shorten(names)}; '
             f'metainfo.classes: {_shorten(classes)}. Set metainfo=dict(classes=...) in '

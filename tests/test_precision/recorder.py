@@ -26,6 +26,6 @@ def recorded():
         handle.remove()
 
 
-def expected(dtype: torch.dtype):
-    """The record of a model that runs in ``dtype`` on this CPU."""
-    return AutocastState('cpu', dtype != torch.float32, dtype), dtype
+def expected(dtype: torch.dtype, device_type: str = 'cpu'):
+    """The record of a model that runs in ``dtype``."""
+    return AutocastState(device_type, dtype != torch.float32, dtype), dtype

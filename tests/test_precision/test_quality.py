@@ -17,8 +17,6 @@ from .. import golden, parity
 from ..fixtures import needs_fixtures
 from .batches import fixture_batch, golden_batch
 
-FLOAT32 = PrecisionPolicy()
-BFLOAT16 = PrecisionPolicy('cpu', 'bfloat16')
 # By so much may the scores of the selected tokens be out of order.
 MARGIN = 0.5
 # So much does a score move at most.
@@ -45,16 +43,18 @@ def run_both(model, run):
 
     def keep(*args, **kwargs):
         selected = select(*args, **kwargs)
-        indices.append(selected['indices'].numpy())
+        indices.append(selected['indices'].cpu().numpy())
         return selected
 
     def repeat(*args, **kwargs):
         with parity.forced_selection(*indices, margin=MARGIN):
             return select(*args, **kwargs)
 
+    device = next(model.parameters()).device
     results = []
-    for policy, forward in ((FLOAT32, keep), (BFLOAT16, repeat)):
-        model.precision, model.query_selection.forward = policy, forward
+    for dtype, forward in (('float32', keep), ('bfloat16', repeat)):
+        model.precision = PrecisionPolicy(device.type, dtype)
+        model.query_selection.forward = forward
         results.append(run())
     return results
 
@@ -101,7 +101,11 @@ def pairwise_iou(boxes, others):
 
 @pytest.mark.parametrize(('make', 'name'), CASES)
 def test_losses_and_gradients(make, name):
-    model, images, samples = make(name, training=True)
+    assert_losses_and_gradients_agree(*make(name, training=True))
+
+
+def assert_losses_and_gradients_agree(model, images, samples):
+    """Compare a training step; also on a GPU."""
     model.train()
 
     def step():

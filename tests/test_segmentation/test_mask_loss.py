@@ -218,6 +218,23 @@ def test_training_never_builds_the_masks_of_all_queries():
     assert largest.numel == 2 * 60 * 24 * 24
 
 
+@pytest.mark.parametrize('count', [0, 1])
+def test_every_parameter_gets_a_gradient(count):
+    """Also without objects: in data-parallel training all processes must agree."""
+    model = parity.MODELS.build(tiny_config()).train()
+    target = dict(
+        labels=np.full(count, 1),
+        boxes=np.full((count, 4), 0.5, np.float32),
+        masks=np.ones((count, 96, 96), bool),
+    )
+    samples = parity.make_samples([(96, 96)], (96, 96), [target])
+    sum(model(torch.randn(1, 3, 96, 96), samples, 'loss').values()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == []
+    touched = model.mask_head.spatial_features_proj.weight.grad.any().item()
+    assert touched == bool(count)
+
+
 def test_masks_and_their_loss_go_together():
     config = tiny_config()
     del config['mask_head']

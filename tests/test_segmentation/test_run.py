@@ -94,6 +94,7 @@ def shrunk_config(folder):
             test_evaluator=metric,
             optim_wrapper=dict(device_type='cpu', dtype='float32'),
             train_cfg=dict(max_epochs=1),
+            custom_hooks=[dict(type='RFDETRValLossHook')],
         )
     )
     return cfg
@@ -125,6 +126,11 @@ def test_masks_and_boxes_are_evaluated(run):
     _, folder, metrics, _ = run
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
     assert list((folder / 'work').glob('best_coco_segm_mAP_epoch_1.pth'))
+
+
+def test_validation_loss_has_masks(run):
+    _, _, metrics, _ = run
+    assert metrics['loss'] > metrics['loss_mask'] + metrics['enc_loss_dice'] > 0
 
 
 @pytest.fixture

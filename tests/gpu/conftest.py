@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ..test_precision.conftest import log, pictures, quick  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the tests of this folder where there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason='needs a CUDA GPU'))
+
+
+@pytest.fixture(autouse=True)
+def exact_float32():
+    """Convolutions of float32 without TF32, which keeps 10 of 23 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture
+def device():
+    return torch.device('cuda')
