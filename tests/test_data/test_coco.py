@@ -276,7 +276,7 @@ def test_categories_that_nobody_asked_for_are_left_out(tmp_path, told):
 @pytest.mark.parametrize(
     'classes, what',
     [
-        (('cat', 'horse'), r"lack \(.horse.,\)"),
+        (('cat', 'horse'), r'lack \(.horse.,\)'),
         (('dog', 'cat'), 'come in another order'),
         (('cat', 'dog', 'dog'), 'another order'),
     ],
