@@ -1,5 +1,6 @@
 """A run with all that a resumed run could get wrong, in a process that can die."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,8 @@ from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from tests.test_training.tiny import CLASSES, SIZE, model_cfg
 
 EPOCHS = 3
+# mmengine names runs by the second; two of one second would share their state.
+RUNS = itertools.count()
 # What a clock or the machine says; everything else has to be the same.
 MEASURED = ('time', 'data_time', 'memory')
 
@@ -65,6 +68,7 @@ def config(data, work_dir, **changes):
         dict(
             default_scope='mmdet',
             work_dir=str(work_dir),
+            experiment_name=f'run{next(RUNS)}',
             model=model,
             train_dataloader=dict(
                 loader,
