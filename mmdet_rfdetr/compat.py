@@ -7,6 +7,7 @@ and returns ``None``. ``python -m mmdet_rfdetr env`` prints what is active and w
 
 import copy
 import functools
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
@@ -224,7 +225,12 @@ def load_from_http(filename: str, map_location=None) -> dict:
     from mmengine.dist import barrier, get_rank
 
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    path = os.path.join(folder, os.path.basename(urllib.parse.urlparse(filename).path))
+    stem, extension = os.path.splitext(
+        os.path.basename(urllib.parse.urlparse(filename).path)
+    )
+    # Several official checkpoints have one file name and differ in the folder only.
+    digest = hashlib.sha256(filename.encode()).hexdigest()[:8]
+    path = os.path.join(folder, f'{stem}-{digest}{extension}')
 
     def download():
         if not os.path.isfile(path):

@@ -215,7 +215,19 @@ def test_link_is_downloaded_once(monkeypatch, tmp_path):
         loaded = CheckpointLoader.load_checkpoint(link, 'cpu')
     assert loaded['state_dict']['weight'].tolist() == [1.0, 1.0]
     assert downloads == [link]
-    assert (tmp_path / 'checkpoints' / 'small.pth').is_file()
+    [file] = (tmp_path / 'checkpoints').iterdir()
+    assert file.name.startswith('small-')
+    assert file.suffix == '.pth'
+
+
+def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
+    def download(url, path, progress):
+        torch.save({'state_dict': {}, 'meta': {'link': url}}, path)
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    for link in ('https://example.org/a/best.pth', 'https://example.org/b/best.pth'):
+        assert CheckpointLoader.load_checkpoint(link, 'cpu')['meta']['link'] == link
 
 
 # Data-parallel training without an accelerator
