@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import socket
 import sys
 import types
 import urllib.parse
@@ -266,6 +267,7 @@ def train_data_parallel_on_cpu() -> str | None:
     from mmengine.model import MMDistributedDataParallel
 
     def init_gloo(backend, init_backend='torch', **kwargs):
+        _stay_on_this_machine()
         torch.distributed.init_process_group(backend='gloo', **kwargs)
 
     original = MMDistributedDataParallel.__init__
@@ -278,6 +280,19 @@ def train_data_parallel_on_cpu() -> str | None:
     mmengine.dist.utils._init_dist_pytorch = init_gloo
     MMDistributedDataParallel.__init__ = init_without_devices
     return "No accelerator: mmengine's data-parallel training takes one for granted."
+
+
+def _stay_on_this_machine() -> None:
+    """Let processes of one machine talk over its loopback interface.
+
+    gloo looks up the machine's own name to choose an interface, which many containers
+    and closed networks cannot answer; it then fails or warns.
+    """
+    if os.environ.get('MASTER_ADDR') not in ('127.0.0.1', '::1', 'localhost'):
+        return
+    for _, name in socket.if_nameindex():
+        if name in ('lo', 'lo0'):  # Linux, macOS
+            os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
 
 
 def rename_broadcast_buffers() -> str | None:

@@ -1,6 +1,7 @@
 """Python in a process of its own, for what depends on the order of imports."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -45,3 +46,30 @@ def run(command, *, cwd=REPOSITORY, **environment):
 def run_code(code, *arguments, **kwargs):
     """Run Python code in a fresh interpreter, see :func:`run`."""
     return run([sys.executable, '-c', textwrap.dedent(code), *arguments], **kwargs)
+
+
+def loopback():
+    """The interface over which processes of this machine reach each other, or None."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ('lo', 'lo0') if name in names), None)
+
+
+# Nothing that needs the machine's name to be known, or a network: containers and
+# closed networks lack both. The port is a free one.
+TORCHRUN = (
+    *(sys.executable, '-m', 'torch.distributed.run'),
+    *('--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', '--local-addr=127.0.0.1'),
+)
+
+
+def run_together(command, *, processes=2, **kwargs):
+    """Run a Python file, or ``-m`` and a module, in several processes; see :func:`run`.
+
+    Args:
+        command: what follows ``python`` on the command line.
+        processes: how many.
+        **kwargs: see :func:`run`.
+    """
+    if loopback() is not None:
+        kwargs.setdefault('GLOO_SOCKET_IFNAME', loopback())
+    return run([*TORCHRUN, f'--nproc-per-node={processes}', *command], **kwargs)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import pickle
 import sys
@@ -14,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.checkpoints.errors import UntrustedCheckpointError
-from tests.interpreter import hide, run, run_code
+from tests.interpreter import hide, loopback, run_code, run_together
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
 needs_lite = pytest.mark.skipif(compiled is not None, reason='full mmcv installed')
@@ -233,7 +234,12 @@ def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
 # Data-parallel training without an accelerator
 
 ONE_RANK = dict(
-    RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0'
+    RANK='0',
+    LOCAL_RANK='0',
+    WORLD_SIZE='1',
+    MASTER_ADDR='127.0.0.1',
+    MASTER_PORT='0',
+    **({'GLOO_SOCKET_IFNAME': loopback()} if loopback() else {}),
 )
 INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
 
@@ -264,9 +270,23 @@ def test_unfixed_data_parallel_asks_for_a_gpu():
 def test_two_processes_average_their_gradients(tmp_path):
     script = tmp_path / 'average.py'
     script.write_text(AVERAGE)
-    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
-    fixed = run([sys.executable, *launcher, script])
+    fixed = run_together([script])
     assert fixed.returncode == 0, fixed.stderr
+
+
+@pytest.mark.skipif(loopback() is None, reason='no loopback interface')
+def test_processes_of_one_machine_need_no_name_of_it(monkeypatch):
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')  # restored in the end
+    monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
+    compat._stay_on_this_machine()
+    assert 'GLOO_SOCKET_IFNAME' not in os.environ
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    compat._stay_on_this_machine()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == loopback()
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
+    compat._stay_on_this_machine()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
 
 
 WRAP = """

@@ -1,8 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +7,10 @@ from mmengine.runner import Runner
 
 from mmdet_rfdetr.models import RFDETR
 from mmdet_rfdetr.precision import PrecisionError
+from tests.interpreter import run_together
 
 from .project import project_config, run
 from .recorder import expected, recorded
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 # The policy in the config, and what it comes to on a machine without CUDA.
 POLICIES = [
@@ -116,13 +111,8 @@ def test_two_processes(pictures, tmp_path):
     config = project_config(pictures, tmp_path)
     config.launcher = 'pytorch'
     config.dump(tmp_path / 'config.py')
-    command = [
-        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
-        *('--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0'),
-        *('-m', 'tests.test_precision.data_parallel', str(tmp_path)),
-    ]
-    environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    subprocess.run(command, check=True, cwd=REPOSITORY, env=environment)
+    result = run_together(['-m', 'tests.test_precision.data_parallel', tmp_path])
+    assert result.returncode == 0, result.stderr
     for rank in (0, 1):
         seen = json.loads((tmp_path / f'rank{rank}.json').read_text())
         # Of 4 images a process gets 2: 2 steps of training, 1 of validation.

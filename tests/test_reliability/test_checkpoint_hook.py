@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from logging import FileHandler
+from contextlib import redirect_stdout
 
 import pytest
 import torch
@@ -102,22 +102,32 @@ class LimitFileSize(Hook):
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
 
 
-@pytest.fixture
-def unlimited():
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, unlimited):
-    run = build(tmp_path, hooks=[LimitFileSize()])
-    for handler in list(run.logger.handlers):
-        if isinstance(handler, FileHandler):  # the log cannot be written either
+def train_on_a_full_disk(folder, connection):
+    """Train in a process of its own: the limit would hold for pytest's output too."""
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        run = build(folder, hooks=[LimitFileSize()])
+        for handler in list(run.logger.handlers):  # no log can be written either
             run.logger.removeHandler(handler)
             handler.close()
-    with pytest.raises(CheckpointError) as caught:
-        run.train()
-    assert str(caught.value) == (
+        try:
+            run.train()
+        except CheckpointError as error:
+            connection.send(str(error))
+        else:
+            connection.send('no error')
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context('fork').Process(
+        target=train_on_a_full_disk, args=(tmp_path, sender)
+    )
+    child.start()
+    sender.close()
+    message = receiver.recv()
+    child.join()
+    assert child.exitcode == 0
+    assert message == (
         f'{tmp_path}/epoch_2.pth cannot be written (File too large): choose another '
         f'place. The last complete checkpoint is {tmp_path}/epoch_1.pth: make room, '
         'and go on with --resume.'
