@@ -9,6 +9,8 @@ A case is a dict of plain values:
 - ``seed``: of weights, images and objects (see :mod:`tests.golden_rule`);
 - ``batch_size`` (height, width) and ``sizes`` of the images, padded to it; without
   them a fresh model is described;
+- ``original_sizes`` (height, width) that detections are scaled to, ``sizes`` if left
+  out;
 - ``counts``: objects of each image. With them the case is trained for one step,
   without them it is evaluated;
 - ``criterion``: official switches of the loss, for training.
@@ -34,10 +36,13 @@ def namespace(case):
     from rfdetr._namespace import _namespace_from_configs
 
     model = getattr(config, case.get('config_class', 'RFDETRNanoConfig'))
-    arguments = _namespace_from_configs(
-        model(pretrain_weights=None, device='cpu'),
-        config.TrainConfig(dataset_dir='.', output_dir='.'),
+    model = model(pretrain_weights=None, device='cpu')
+    train = (
+        config.SegmentationTrainConfig
+        if model.segmentation_head
+        else config.TrainConfig
     )
+    arguments = _namespace_from_configs(model, train(dataset_dir='.', output_dir='.'))
     # Any name: it is not read, but None would fetch weights from the network.
     arguments.pretrain_weights = 'none'
     changes = {**case.get('model', {}), **case.get('criterion', {})}
@@ -203,7 +208,7 @@ def evaluate(case):
 
     with torch.no_grad(), _selections() as selections:
         outputs = model(batch(case))
-        sizes = torch.tensor(case['sizes'])
+        sizes = torch.tensor(case.get('original_sizes', case['sizes']))
         detections = postprocess(outputs, sizes)
     scores, indices = selections[0]
     seen.update(enc_all_score=scores, enc_topk_index=indices)
@@ -221,8 +226,9 @@ def evaluate(case):
             seen[f'aux{index}_masks'] = layer['pred_masks']
         seen['pred_masks'] = outputs['pred_masks']
     for index, image in enumerate(detections):
-        for name in ('scores', 'labels', 'boxes'):
-            seen[f'image{index}_{name}'] = image[name]
+        for name in ('scores', 'labels', 'boxes', 'masks'):
+            if name in image:
+                seen[f'image{index}_{name}'] = image[name]
     return seen
 
 

@@ -189,6 +189,13 @@ def make_samples(sizes, batch_size, objects=None):
     return samples
 
 
+def set_original_size(sample, size):
+    """Let the image of a sample have had this (height, width) on disk."""
+    height, width = sample.img_shape
+    scale_factor = (width / size[1], height / size[0])
+    sample.set_metainfo(dict(ori_shape=tuple(size), scale_factor=scale_factor))
+
+
 def _observe_selection(model, seen):
     def keep(module, inputs, keywords, output):
         groups, batch, _ = output['indices'].shape

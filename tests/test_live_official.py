@@ -1,33 +1,24 @@
-"""The official package itself, run beside this one.
+"""The official package itself, run beside this one, on all detection variants."""
 
-It is an optional extra, ``pip install rfdetr==1.11.2``. Where the two cannot live
-together, ``RFDETR_OFFICIAL_PYTHON`` names the Python of another environment that has
-it. These tests skip without either.
-"""
-
-import importlib.util
-import json
-import os
 import random
-import sys
 
 import numpy as np
 import pytest
-import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import mmdet_rfdetr
-from tests import golden, golden_rule, parity
-from tests.interpreter import run
+from tests import golden, parity
+from tests.live import (
+    ask,
+    compare_eval,
+    compare_train,
+    needs_official,
+    weight_of,
+    without_unused_blocks,
+)
 
-PYTHON = os.environ.get('RFDETR_OFFICIAL_PYTHON') or (
-    sys.executable if importlib.util.find_spec('rfdetr') else None
-)
-pytestmark = pytest.mark.skipif(
-    PYTHON is None,
-    reason='official package absent: install rfdetr or set RFDETR_OFFICIAL_PYTHON',
-)
+pytestmark = needs_official
 
 _LARGEST = dict(
     encoder='dinov2_windowed_base',
@@ -60,79 +51,6 @@ VARIANTS = {
         (5, 4),
     ),
 }
-
-
-def ask(folder, cases):
-    """Let the official package work on cases, in a process of its own."""
-    request, answer = folder / 'request.json', folder / 'answer.npz'
-    request.write_text(json.dumps(cases))
-    result = run([PYTHON, '-W', 'ignore', '-m', 'tests.official', request, answer])
-    assert result.returncode == 0, result.stderr
-    with np.load(answer) as archive:
-        found = [{} for _ in cases]
-        for key in archive.files:
-            index, name = key.split('/', 1)
-            found[int(index)][name] = archive[key]
-    return found
-
-
-def without_unused_blocks(expected, model):
-    """Official stages of blocks that this package does not build."""
-    built = len(model.backbone.blocks)
-    unused = {f'block_{index}' for index in range(built, 12)}
-    layers = tuple(f'.encoder.layer.{index}.' for index in range(built, 12))
-    return {
-        name: value
-        for name, value in expected.items()
-        if name not in unused and not any(layer in name for layer in layers)
-    }
-
-
-def compare_eval(case, model, expected, tolerances):
-    """Compare all stages of an evaluation; our stages."""
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    samples = parity.make_samples(case['sizes'], case['batch_size'])
-    stages = parity.eval_stages(model, images, samples)
-    expected = without_unused_blocks(expected, model)
-    detections = [expected.pop(name) for name in list(expected) if 'image' in name]
-    parity.assert_stages_agree(stages, expected, tolerances)
-    results = model.bbox_head.predict_by_feat(
-        torch.from_numpy(stages['pred_logits']),
-        torch.from_numpy(stages['pred_boxes']),
-        batch_img_metas=[sample.metainfo for sample in samples],
-    )
-    for image, result in enumerate(results):
-        scores, labels, boxes = detections[3 * image : 3 * image + 3]
-        parity.assert_detections_agree(
-            f'image{image}',
-            dict(result.items()),
-            dict(scores=scores, labels=labels, bboxes=boxes),
-            box_margin=2e-5 * max(case['batch_size']),
-        )
-    return stages
-
-
-def compare_train(case, config, expected):
-    """Compare all stages of a training step."""
-    make_weight = weight_of(case)
-    model = parity.build_model(config, make_weight)
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    objects = golden_rule.objects(
-        case['counts'], config['bbox_head']['num_classes'], case['seed']
-    )
-    samples = parity.make_samples(case['sizes'], case['batch_size'], objects)
-    stages = parity.train_stages(model, images, samples)
-    expected = {
-        name: value
-        for name, value in without_unused_blocks(expected, model).items()
-        if not name.endswith('.attention.key.bias')
-    }
-    parity.assert_stages_agree(stages, expected, parity.TRAIN_TOLERANCES)
-    parity.assert_few_gradients_jump(stages, expected)
-
-
-def weight_of(case):
-    return lambda name, shape: golden_rule.weight(name, shape, case['seed'])
 
 
 @pytest.mark.slow

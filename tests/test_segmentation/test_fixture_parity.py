@@ -17,18 +17,6 @@ from tests.test_segmentation.case import tiny_config
 pytestmark = needs_fixtures
 
 
-def of_size(sample, height, width):
-    """Let the image of a sample have this size on disk."""
-    old_height, old_width = sample.img_shape
-    sample.set_metainfo(
-        dict(
-            ori_shape=(height, width),
-            scale_factor=(old_width / width, old_height / height),
-        )
-    )
-    return sample
-
-
 @pytest.fixture(scope='module')
 def model():
     config = load_json('seg_nano/config')
@@ -45,12 +33,9 @@ def test_detections(model, size):
     arrays, description = load_pair('seg_nano/detections')
     sizes = description['target_sizes'][size]
     inputs = config['eval_input']
-    samples = [
-        of_size(sample, *original)
-        for sample, original in zip(
-            parity.make_samples(inputs, inputs[0]), sizes, strict=True
-        )
-    ]
+    samples = parity.make_samples(inputs, inputs[0])
+    for sample, original in zip(samples, sizes, strict=True):
+        parity.set_original_size(sample, original)
     images = rule().image_batch(config['case_seed'], len(inputs), *inputs[0])
     with torch.no_grad():
         results = model(torch.from_numpy(images), samples, 'predict')
@@ -78,15 +63,13 @@ def test_masks_follow_the_detections_through_ties():
     config = tiny_config()
     config['bbox_head'].update(num_classes=91)
     config['test_cfg'].update(max_per_img=30)
+    samples = parity.make_samples([(96, 96)] * 2, (96, 96))
+    for sample, size in zip(samples, sizes, strict=True):
+        parity.set_original_size(sample, size)
     results = MODELS.build(config).bbox_head.predict_by_feat(
         torch.from_numpy(logits.astype(np.float32)),
         torch.from_numpy(arrays['input_boxes']),
-        batch_img_metas=[
-            of_size(sample, *size).metainfo
-            for sample, size in zip(
-                parity.make_samples([(96, 96)] * 2, (96, 96)), sizes, strict=True
-            )
-        ],
+        batch_img_metas=[sample.metainfo for sample in samples],
         # Each query picks one channel: its own mask.
         mask_preds=MaskFeatures(
             torch.from_numpy(masks), torch.eye(60).expand(2, -1, -1), torch.zeros(1)
