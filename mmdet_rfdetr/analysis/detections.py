@@ -1,7 +1,7 @@
 """Pictures of detections beside the ground truth."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ _MARGIN = 8
 _HEADING = 22
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 40, 40)
+_OPACITY = 0.5
 
 
 @dataclass
@@ -21,11 +22,13 @@ class Boxes:
         xyxy: (T, 4) in pixels of the image.
         labels: (T,) indices of classes.
         scores: (T,), or None for ground truth.
+        masks: of the T boxes, each (h, w), at any size of the whole image.
     """
 
     xyxy: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
+    masks: Iterable[np.ndarray] = ()
 
 
 def draw_boxes(
@@ -35,7 +38,7 @@ def draw_boxes(
     palette: Sequence[tuple[int, int, int]],
     side: int = 320,
 ) -> Image.Image:
-    """Draw boxes and names on an image, resized so that they can be read.
+    """Draw masks, boxes and names on an image, resized so that they can be read.
 
     Args:
         image: (H, W, 3) uint8 in BGR order.
@@ -51,6 +54,9 @@ def draw_boxes(
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).resize(size)
+    for mask, label in zip(boxes.masks, boxes.labels, strict=False):
+        stencil = Image.fromarray(np.uint8(255 * _OPACITY) * mask.astype(np.uint8))
+        picture.paste(tuple(palette[label]), mask=stencil.resize(size))
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
     for index, (box, label) in enumerate(zip(boxes.xyxy, boxes.labels, strict=True)):

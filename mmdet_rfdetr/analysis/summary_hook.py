@@ -1,11 +1,13 @@
 """A hook that leaves pictures of what a run did in its work folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BaseInstanceMasks, PolygonMasks
 from mmengine import fileio
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -54,7 +56,8 @@ class RFDETRSummaryHook(Hook):
     ) -> None:
         """Keep the first images and what was detected in them."""
         missing = self.num_images - len(self._samples)
-        self._samples += [sample.cpu() for sample in (outputs or [])[:missing]]
+        for sample in (outputs or [])[:missing]:
+            self._samples.append(_confident(sample, self.score_thr).cpu())
 
     after_test_iter = after_val_iter
 
@@ -103,7 +106,7 @@ class RFDETRSummaryHook(Hook):
             for sample in self._samples
             for boxes in (
                 _boxes(sample.get('gt_instances')),
-                _boxes(sample.pred_instances, self.score_thr),
+                _boxes(sample.pred_instances),
             )
         ]
         width = 2 * min(2, len(self._samples))  # two images in a row
@@ -128,14 +131,34 @@ def read_image(sample: DetDataSample) -> np.ndarray:
         return np.zeros((*size, 3), np.uint8)
 
 
-def _boxes(instances: InstanceData | None, score_thr: float = 0.0) -> Boxes:
+def _confident(sample: DetDataSample, score_thr: float) -> DetDataSample:
+    """A copy without the weak predictions: masks of all would fill the memory."""
+    found = sample.pred_instances
+    sample = sample.new()
+    if 'scores' in found:
+        sample.pred_instances = found[found.scores >= score_thr]
+    return sample
+
+
+def _boxes(instances: InstanceData | None) -> Boxes:
     """What of ``instances`` is to be drawn, the best on top."""
     if instances is None or 'bboxes' not in instances:
         return Boxes(np.empty((0, 4)), np.empty(0, int))
-    boxes, labels = instances.bboxes.float().numpy(), instances.labels.numpy()
-    if 'scores' not in instances:
-        return Boxes(boxes, labels)
-    scores = instances.scores.float().numpy()
-    order = np.argsort(scores)
-    order = order[scores[order] >= score_thr]
-    return Boxes(boxes[order], labels[order], scores[order])
+    if 'scores' in instances:
+        instances = instances[instances.scores.argsort(stable=True)]
+    scores = instances.get('scores')
+    return Boxes(
+        instances.bboxes.float().numpy(),
+        instances.labels.numpy(),
+        None if scores is None else scores.float().numpy(),
+        _masks(instances.get('masks')),
+    )
+
+
+def _masks(masks: torch.Tensor | BaseInstanceMasks | None) -> Iterable[np.ndarray]:
+    """Masks one by one: encoded ones are decoded only as they are drawn."""
+    if masks is None:
+        return ()
+    if isinstance(masks, torch.Tensor):
+        return masks.numpy()
+    return masks.to_bitmap() if isinstance(masks, PolygonMasks) else masks

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmdet_rfdetr.analysis.detections import (
@@ -25,6 +26,20 @@ def test_boxes_are_drawn_where_they_are():
     left, top, right, bottom = colour_box(picture, BLUE)
     assert (left, right, bottom) == (80, 240, 180)
     assert 100 < top < 120  # the name stands above the box
+
+
+def test_masks_are_tinted_below_the_boxes():
+    image = np.full((50, 100, 3), 100, np.uint8)
+    mask = np.zeros((25, 50), bool)  # half the size of the image
+    mask[10:20, 25:40] = True
+    boxes = Boxes(np.array([[5.0, 5.0, 30.0, 45.0]]), np.array([1]), masks=[mask])
+    picture = draw_boxes(image, boxes, ('a', 'b'), (RED, BLUE), side=400)
+    tint = picture.getpixel((260, 120))
+    assert tint == pytest.approx((50, 50, 178), abs=1)
+    left, top, right, bottom = colour_box(picture, tint)
+    # Soft edges: a cell of the mask is eight pixels wide here.
+    assert (left, top, right, bottom) == pytest.approx((200, 80, 319, 159), abs=12)
+    assert picture.getpixel((20, 100)) == BLUE
 
 
 def test_colours_of_the_image_are_right():

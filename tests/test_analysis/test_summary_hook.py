@@ -1,9 +1,11 @@
 """The hook in runs of mmengine's Runner."""
 
 import numpy as np
+import pycocotools.mask as rle
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -11,6 +13,7 @@ from PIL import Image
 
 from mmdet_rfdetr import analysis
 from mmdet_rfdetr.analysis import summary_hook
+from mmdet_rfdetr.models.mask_results import EncodedMasks
 from tests.project import write_project
 
 BASE = "__import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')"
@@ -91,9 +94,39 @@ def sample(path, **instances):
 def test_the_best_predictions_are_drawn_last(tmp_path):
     boxes = [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]]
     built = sample(tmp_path, pred_instances=(boxes, [0.9, 0.1, 0.5]))
-    kept = summary_hook._boxes(built.pred_instances, 0.3)
+    hook = analysis.RFDETRSummaryHook(score_thr=0.3)
+    hook.after_val_iter(None, 0, outputs=[built])
+    kept = summary_hook._boxes(hook._samples[0].pred_instances)
     assert kept.xyxy[:, 2].tolist() == [3, 1]
     assert kept.scores == pytest.approx([0.5, 0.9])
+
+
+def test_only_masks_that_are_drawn_are_kept(tmp_path):
+    """Masks of all detections of twelve photographs would take gigabytes."""
+    boxes = [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]]
+    built = sample(tmp_path, pred_instances=(boxes, [0.9, 0.1, 0.5]))
+    masks = torch.arange(3)[:, None, None].expand(-1, 4, 4) == torch.arange(4)
+    codes = rle.encode(np.asfortranarray(masks.permute(1, 2, 0).byte().numpy()))
+    for kind in (masks, EncodedMasks(codes, 4, 4)):
+        built.pred_instances.masks = kind
+        hook = analysis.RFDETRSummaryHook(score_thr=0.3)
+        hook.after_val_iter(None, 0, outputs=[built])
+        assert len(hook._samples[0].pred_instances.masks) == 2
+        drawn = list(summary_hook._boxes(hook._samples[0].pred_instances).masks)
+        np.testing.assert_array_equal(drawn, masks[[2, 0]])
+    assert len(built.pred_instances.masks) == 3
+
+
+@pytest.mark.parametrize('kind', [BitmapMasks, PolygonMasks])
+def test_masks_of_the_ground_truth_are_drawn(tmp_path, kind):
+    built = sample(tmp_path, gt_instances=([[2, 2, 6, 6]], None))
+    built.gt_instances.masks = {
+        BitmapMasks: BitmapMasks(np.eye(8, dtype=np.uint8)[None], 8, 8),
+        PolygonMasks: PolygonMasks([[np.array([2.0, 2, 6, 2, 6, 6, 2, 6])]], 8, 8),
+    }[kind]
+    (mask,) = summary_hook._boxes(built.gt_instances).masks
+    assert mask.shape == (8, 8)
+    assert mask.sum() == (8 if kind is BitmapMasks else 16)
 
 
 def test_only_so_many_images_are_kept(tmp_path):
