@@ -1,7 +1,7 @@
 # Blood cells with a small model from nothing: what a laptop can do in minutes.
 # With an official checkpoint at hand, use rfdetr_nano_bccd.py.
 _base_ = './_base_/rfdetr_tiny.py'
-__import__('mmdet_rfdetr').set_image_size(_base_, 256)
+__import__('mmdet_rfdetr').set_image_size(_base_, 320)
 
 data_root = 'data/bccd/'
 metainfo = dict(
@@ -10,8 +10,10 @@ metainfo = dict(
 )
 
 model = dict(
-    num_queries=128,
+    num_queries=100,
     num_groups=3,
+    # The smallest cells are a few patches wide: rather more pixels than more blocks.
+    backbone=dict(out_indices=(1, 2, 3, 4)),
     bbox_head=dict(num_classes=len(metainfo['classes'])),
     test_cfg=dict(max_per_img=100),
 )
@@ -19,14 +21,14 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RFDETRResize', image_size=256),
+    dict(type='RFDETRResize', image_size=320),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RFDETRResize', image_size=256),
+    dict(type='RFDETRResize', image_size=320),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -70,7 +72,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_epochs = 48
-train_cfg = dict(max_epochs=max_epochs, val_interval=6)
+max_epochs = 36
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 param_scheduler = dict(warmup=3)
