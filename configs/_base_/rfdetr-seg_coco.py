@@ -18,6 +18,6 @@ model = dict(
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='RFDETRCocoMetric', metric=['bbox', 'segm'])
+val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP'))

@@ -1,11 +1,20 @@
 """The metric on annotation files as they really are."""
 
+import json
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
+from mmengine.config import Config
+from torch import distributed
 
+from mmdet_rfdetr.evaluation.recall import proposal_recalls
+from mmdet_rfdetr.evaluation.tables import class_precisions
+from tests.fixtures import DATA, needs_data
 from tests.test_data.coco_files import CLASSES, document, write
+from tests.test_evaluation import random_sets
 
 
 def evaluate(folder, predictions, **changes):
@@ -112,3 +121,266 @@ def test_crowds_are_ignored(tmp_path):
 def test_sorted_categories_are_refused(tmp_path):
     with pytest.raises(TypeError, match='leave out sort_categories'):
         evaluate(write(tmp_path), {}, sort_categories=True)
+
+
+ALL = ['bbox', 'segm', 'proposal']
+SORTED = dict(category_ids=(1, 2, 5, 6, 9))
+
+
+def both(monkeypatch, found, **settings):
+    """Results of mmdet's metric and of ours."""
+    return tuple(
+        random_sets.evaluate(monkeypatch, found, type=kind, **settings)[0]
+        for kind in ('CocoMetric', 'RFDETRCocoMetric')
+    )
+
+
+def test_classes_one_by_one(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path, **SORTED)
+    theirs, ours = both(
+        monkeypatch, found, ann_file=str(path), metric=ALL, classwise=True
+    )
+    absent = 'coco/elk_precision'
+    assert np.isnan(theirs.pop(absent)) and np.isnan(ours.pop(absent))
+    assert ours == theirs
+    assert ours['coco/ant_precision'] != ours['coco/bee_precision']
+
+
+def test_classes_keep_their_names_whatever_the_order_of_ids(tmp_path, monkeypatch):
+    """mmdet mixes them up if the ids of the categories do not ascend."""
+    results = []
+    for ids in (SORTED['category_ids'], random_sets.CATEGORY_IDS):
+        path, found = random_sets.make_set(tmp_path, category_ids=ids)
+        results.append(
+            random_sets.evaluate(
+                monkeypatch,
+                found,
+                type='RFDETRCocoMetric',
+                ann_file=str(path),
+                classwise=True,
+            )[0]
+        )
+    assert results[0] == pytest.approx(results[1], nan_ok=True)
+
+
+def test_fewer_thresholds_leave_gaps_in_the_table():
+    precisions = class_precisions(np.full((2, 101, 3, 4, 3), 0.5))
+    assert precisions[:, :2].tolist() == [[0.5, 0.5]] * 3
+    assert np.isnan(precisions[:, 2]).all()
+
+
+def test_unknown_metric_items_are_refused_at_once(tmp_path):
+    with pytest.raises(KeyError, match="'mAP_60' is none of"):
+        evaluate(write(tmp_path), {}, metric_items=['mAP', 'mAP_60'])
+
+
+def test_files_are_written_where_they_are_asked_for(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    written = []
+    for kind in ('CocoMetric', 'RFDETRCocoMetric'):
+        prefix = tmp_path / kind / 'results'
+        prefix.parent.mkdir()
+        settings = dict(
+            ann_file=str(path), metric=['bbox', 'segm'], outfile_prefix=str(prefix)
+        )
+        evaluated, _ = random_sets.evaluate(monkeypatch, found, type=kind, **settings)
+        formatted, _ = random_sets.evaluate(
+            monkeypatch, found, type=kind, format_only=True, **settings
+        )
+        assert formatted == {}
+        assert evaluated['coco/bbox_mAP'] > 0
+        written.append(
+            {
+                file.name: json.loads(file.read_text())
+                for file in prefix.parent.iterdir()
+            }
+        )
+    assert written[0] == written[1]
+    assert set(written[1]) == {'results.bbox.json', 'results.segm.json'}
+
+
+def test_no_file_is_written_otherwise(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    monkeypatch.setattr(
+        'mmdet.evaluation.metrics.coco_metric.dump', lambda *_: pytest.fail('a file')
+    )
+    random_sets.evaluate(
+        monkeypatch, found, type='RFDETRCocoMetric', ann_file=str(path)
+    )
+
+
+def test_recall_of_proposals(tmp_path, monkeypatch):
+    """mmdet's own fails on images with unequal numbers of objects (numpy >= 1.24)."""
+    path, found = random_sets.make_set(tmp_path)
+    document = json.loads(path.read_text())
+    counted = [
+        annotation['image_id']
+        for annotation in document['annotations']
+        if not (annotation['iscrowd'] or annotation['ignore'])
+    ]
+    # Keep one image, which mmdet can do.
+    crowded = max(counted, key=counted.count)
+    found = {crowded: found[crowded]}
+    document['images'] = [im for im in document['images'] if im['id'] in found]
+    document['annotations'] = [
+        annotation
+        for annotation in document['annotations']
+        if annotation['image_id'] in found
+    ]
+    path.write_text(json.dumps(document))
+    theirs, ours = both(
+        monkeypatch,
+        found,
+        ann_file=str(path),
+        metric='proposal_fast',
+        proposal_nums=(2, 5, 12),
+    )
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert ours['coco/AR@2'] < ours['coco/AR@12'] < 1
+
+
+def test_recall_goes_by_image_not_by_order():
+    objects = [np.array([[0, 0, 9, 9], [20, 20, 29, 29]]), np.zeros((0, 4))]
+    objects.append(np.array([[5.0, 5, 9, 9]]))
+    proposals = [np.array([[0, 0, 9, 9], [5, 5, 9, 9]])] * 2 + [np.zeros((0, 4))]
+    recalls = proposal_recalls(objects, proposals, (1, 10), (0.5,))
+    assert recalls == pytest.approx(1 / 3)
+    nothing = proposal_recalls(objects[1:2], proposals[:1], (1, 10), (0.5,))
+    assert np.isnan(nothing).all()
+
+
+def test_without_any_detection_there_is_no_result(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    nothing = {
+        key: (boxes[:0], labels[:0], scores[:0])
+        for key, (boxes, labels, scores) in found.items()
+    }
+    theirs, ours = both(monkeypatch, nothing, ann_file=str(path))
+    assert ours == theirs == {}
+
+
+def test_ground_truth_of_the_samples(tmp_path, monkeypatch):
+    """Without a file, as data sets in other formats are evaluated."""
+    path, found = random_sets.make_set(tmp_path, **SORTED)
+    document = json.loads(path.read_text())
+    results = []
+    for kind in ('CocoMetric', 'RFDETRCocoMetric'):
+        metric = METRICS.build(dict(type=kind))
+        metric.dataset_meta = dict(classes=random_sets.CLASSES)
+        for sample in random_sets.samples(found):
+            sample['instances'] = [
+                dict(
+                    bbox=[x, y, x + width, y + height],
+                    bbox_label=SORTED['category_ids'].index(annotation['category_id']),
+                    ignore_flag=annotation['iscrowd'],
+                )
+                for annotation in document['annotations']
+                if annotation['image_id'] == sample['img_id']
+                for x, y, width, height in [annotation['bbox']]
+            ]
+            metric.process({}, [sample])
+        results.append(metric.evaluate(len(found)))
+    assert results[0] == results[1]
+    assert results[1]['coco/bbox_mAP'] > 0
+
+
+def test_images_of_another_file_are_named(tmp_path):
+    with pytest.raises(ValueError, match='1 images .* for example 99.* ann_file'):
+        evaluate(write(tmp_path), {99: ([[1, 2, 3, 4]], [0], [0.5])})
+
+
+def test_masks_that_are_not_there(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    metric = METRICS.build(
+        dict(type='RFDETRCocoMetric', ann_file=str(path), metric='segm')
+    )
+    metric.dataset_meta = dict(classes=random_sets.CLASSES)
+    metric.process({}, list(random_sets.samples(found)))
+    with pytest.raises(KeyError, match='segm is not in results'):
+        metric.evaluate(len(found))
+
+
+@needs_data
+@pytest.mark.parametrize(
+    'name', ['bccd/annotations/val', 'coco128/annotations/instances_val2017']
+)
+def test_real_data(monkeypatch, name):
+    """Ground truth of real images, drawn in and out."""
+    path = DATA / f'{name}.json'
+    document = json.loads(path.read_text())
+    names = [category['name'] for category in document['categories']]
+    labels = {c['id']: n for n, c in enumerate(document['categories'])}
+    rng = np.random.default_rng(0)
+    found = {}
+    for image in document['images']:
+        own = [a for a in document['annotations'] if a['image_id'] == image['id']]
+        boxes = np.array([a['bbox'] for a in own], dtype=float).reshape(-1, 4)
+        boxes = np.repeat(boxes, 3, axis=0)
+        boxes[:, 2:] *= rng.uniform(0.7, 1.4, (len(boxes), 2))
+        classes = np.repeat([labels[a['category_id']] for a in own], 3).astype(int)
+        found[image['id']] = boxes, classes, rng.random(len(boxes)).round(2)
+    monkeypatch.setattr(random_sets, 'CLASSES', names)
+    settings = dict(ann_file=str(path), classwise=True)
+    theirs, expected = random_sets.evaluate(
+        monkeypatch, found, type='CocoMetric', **settings
+    )
+    ours, stats = random_sets.evaluate(
+        monkeypatch, found, type='RFDETRCocoMetric', **settings
+    )
+    assert ours == pytest.approx(theirs, abs=1e-12, nan_ok=True)
+    np.testing.assert_allclose(stats, expected, rtol=0, atol=1e-12)
+
+
+def evaluate_in_parts(rank, path, found, store, answers):
+    """One of two processes, with every other image."""
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{store}', rank=rank, world_size=2
+    )
+    # The threads of the other engine do not survive the fork of this test.
+    metric = METRICS.build(
+        dict(type='RFDETRCocoMetric', ann_file=str(path), engine='pycocotools')
+    )
+    metric.dataset_meta = dict(classes=random_sets.CLASSES)
+    metric.process({}, list(random_sets.samples(found))[rank::2])
+    answers.put(metric.evaluate(len(found)))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_two_processes_evaluate_all_images(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path, images=15)
+    expected, _ = random_sets.evaluate(
+        monkeypatch, found, type='RFDETRCocoMetric', ann_file=str(path)
+    )
+    context = multiprocessing.get_context('fork')
+    answers = context.Queue()
+    processes = [
+        context.Process(
+            target=evaluate_in_parts,
+            args=(rank, path, found, tmp_path / 'store', answers),
+            daemon=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+    assert found == [expected, expected]
+
+
+@pytest.mark.parametrize('name', ['rfdetr_coco', 'rfdetr-seg_nano_coco', 'rfdetr_demo'])
+def test_shipped_configs_use_it_and_take_another(tmp_path, name):
+    base = Config.fromfile(f'configs/{name}.py')
+    assert base.val_evaluator.type == base.test_evaluator.type == 'RFDETRCocoMetric'
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        f"_base_ = __import__('mmdet_rfdetr').config('{name}.py')\n"
+        'val_evaluator = dict(\n'
+        "    type='CocoMetric', _delete_=True, ann_file='annotations.json')\n"
+    )
+    write(tmp_path)
+    evaluator = Config.fromfile(path).val_evaluator
+    evaluator.ann_file = str(tmp_path / evaluator.ann_file)
+    assert type(METRICS.build(evaluator)).__name__ == 'CocoMetric'

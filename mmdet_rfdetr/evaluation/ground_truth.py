@@ -1,0 +1,59 @@
+"""pycocotools' index of what is to be found."""
+
+import contextlib
+import io
+from collections.abc import Hashable, Sequence
+
+from mmdet.datasets.api_wrappers import COCO
+
+
+def build_index(document: dict, info: dict | None) -> COCO:
+    """Make pycocotools' index of a document, with ids that it can count with.
+
+    Args:
+        document: see :func:`~mmdet_rfdetr.data.annotations.clean_annotations`.
+        info: ``info`` of the file; pycocotools wants one.
+    """
+    coco = COCO()
+    coco.dataset = dict(
+        document,
+        info=info or {},
+        # pycocotools takes the id 0 for "no object" and puts ids into float arrays.
+        annotations=[
+            dict(annotation, id=number)
+            for number, annotation in enumerate(document['annotations'], start=1)
+        ],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+    return coco
+
+
+def select(
+    coco: COCO, image_ids: Sequence[Hashable], category_ids: Sequence[Hashable]
+) -> COCO:
+    """Take some images and categories, counted from 0 in the order given.
+
+    Args:
+        coco: the index of a whole file; stays as it is.
+        image_ids: images to take.
+        category_ids: categories to take.
+    """
+    images = {key: rank for rank, key in enumerate(image_ids)}
+    categories = {key: rank for rank, key in enumerate(category_ids)}
+    document = dict(
+        images=[dict(coco.imgs[key], id=rank) for key, rank in images.items()],
+        categories=[dict(coco.cats[key], id=rank) for key, rank in categories.items()],
+        annotations=[
+            dict(
+                annotation,
+                image_id=images[annotation['image_id']],
+                category_id=categories[annotation['category_id']],
+            )
+            for annotation in coco.anns.values()
+            if annotation['image_id'] in images
+            and annotation['category_id'] in categories
+        ],
+    )
+    return build_index(document, coco.dataset.get('info'))
