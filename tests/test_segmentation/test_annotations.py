@@ -191,6 +191,40 @@ def test_evaluation_with_every_kind_of_mask(tmp_path, encoded):
     assert results['coco/segm_mAP'] == results['coco/bbox_mAP'] == 1
 
 
+@pytest.mark.parametrize('iscrowd', [0, 1])
+def test_detections_in_a_crowd_are_no_mistakes(tmp_path, iscrowd):
+    """One object is found, and then three bad ones inside the second one's mask."""
+    path = write(tmp_path, [SQUARE], runs(compressed=False))
+    document = json.loads((tmp_path / 'annotations.json').read_text())
+    for annotation in document['annotations']:
+        annotation['category_id'] = 1
+    square, crowd = document['annotations']
+    square.update(segmentation=[BAR], bbox=[40, 5, 10, 30], area=300)
+    crowd.update(iscrowd=iscrowd)
+    (tmp_path / 'annotations.json').write_text(json.dumps(document))
+    metric = METRICS.build(
+        dict(type='RFDETRCocoMetric', ann_file=path, metric=['bbox', 'segm'])
+    )
+    metric.dataset_meta = dict(classes=('0', '1'))
+    masks = torch.zeros(4, HEIGHT, WIDTH, dtype=torch.bool)
+    masks[0, 5:35, 40:50] = True
+    masks[1:, 12:18, 12:18] = True
+    found = dict(
+        bboxes=torch.tensor([[40.0, 5, 50, 35]] + [[12.0, 12, 18, 18]] * 3),
+        scores=torch.tensor([0.5, 0.9, 0.8, 0.7]),
+        labels=torch.zeros(4, dtype=torch.long),
+        masks=masks,
+    )
+    sample = dict(img_id=7, ori_shape=(HEIGHT, WIDTH), pred_instances=found)
+    metric.process({}, [sample])
+    results = metric.evaluate(1)
+    for kind in ('bbox', 'segm'):
+        # The crowd's part that is detected counts as found; otherwise three misses
+        # stand before the one hit of two objects.
+        expected = 1 if iscrowd else pytest.approx(0.25 * 51 / 101, abs=1e-3)
+        assert results[f'coco/{kind}_mAP'] == expected
+
+
 def test_a_mask_that_is_good_has_no_problem():
     assert mask_problem([SQUARE], HEIGHT, WIDTH) is None
     assert mask_problem(runs(True), HEIGHT, WIDTH) is None

@@ -1,10 +1,13 @@
 """Masks of detections at the size of the image."""
 
+import json
+
 import numpy as np
 import pycocotools.mask as rle
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
@@ -12,6 +15,7 @@ from mmdet_rfdetr.masks import MaskFeatures
 from mmdet_rfdetr.models import mask_results
 from mmdet_rfdetr.models.mask_results import EncodedMasks, full_size_masks
 from tests.interpreter import run_code
+from tests.test_segmentation.case import tiny_config
 
 META = dict(img_shape=(96, 96), batch_input_shape=(96, 96), ori_shape=(50, 70))
 
@@ -129,32 +133,86 @@ def test_encoded_masks_are_indexed_with_the_instances(index):
     np.testing.assert_array_equal(found.masks.to_ndarray(), expected)
 
 
-def test_memory_of_300_masks_of_12_megapixels_is_bounded():
-    """The limit stated for a large image: half a GiB beyond the network."""
+@pytest.mark.parametrize('threshold', [None, 0.5, 0.99])
+def test_masks_of_weak_detections_are_not_computed(threshold, monkeypatch):
+    asked = []
+    of_queries = MaskFeatures.of_queries
+
+    def spy(self, image, queries):
+        asked.extend(queries.tolist())
+        return of_queries(self, image, queries)
+
+    monkeypatch.setattr(MaskFeatures, 'of_queries', spy)
+    config = tiny_config(num_queries=6, num_select=6)
+    if threshold is not None:
+        config['test_cfg'].update(score_thr=threshold)
+    logits = torch.full((1, 6, 5), -9.0)
+    logits[0, torch.arange(6), 3] = torch.tensor([-1, 2, -2, 1, 3, -3.0])
+    masks = predictions()
+    (found,) = MODELS.build(config).bbox_head.predict_by_feat(
+        logits,
+        torch.full((1, 6, 4), 0.5),
+        batch_img_metas=[dict(META, scale_factor=(96 / 70, 96 / 50))],
+        mask_preds=MaskFeatures(
+            masks.spatial_features[:1], masks.query_features[:1], masks.bias
+        ),
+    )
+    best_first = [4, 1, 3, 0, 2, 5]
+    count = {None: 6, 0.5: 3, 0.99: 0}[threshold]
+    assert asked == best_first[:count]
+    assert found.masks.shape == (count, 50, 70)
+    expected = full_size_masks(
+        predictions(), 0, torch.tensor(best_first), META, rescale=True
+    )
+    torch.testing.assert_close(found.masks, expected[:count])
+
+
+LIMIT = 400
+"""MiB that masks of one image may take beyond the network, as the docs state."""
+
+
+@pytest.mark.parametrize(
+    ('count', 'share'),
+    [
+        # One mask after the other: ten of them tell the peak of 300, if the limit for
+        # plain masks is lowered, too.
+        pytest.param(10, 30, id='scaled'),
+        pytest.param(22, 1, marks=pytest.mark.slow, id='plain'),
+        pytest.param(300, 1, marks=pytest.mark.slow, id='encoded'),
+    ],
+)
+def test_memory_of_masks_of_12_megapixels_is_bounded(count, share):
     code = """
-        import resource, sys
+        import json, resource, sys
         import torch
         import mmdet_rfdetr
-        from mmdet_rfdetr.masks import MaskFeatures
+        from mmdet.registry import MODELS
+        from mmengine.registry import init_default_scope
         from mmdet_rfdetr.models import mask_results
+        from tests import parity
+        from tests.test_segmentation.case import tiny_config
 
         def used():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-        # One mask after the other: ten of them tell the peak of 300, if the limit for
-        # plain masks is lowered, too.
-        mask_results.DENSE_BYTES //= 30
-        masks = MaskFeatures(
-            torch.randn(1, 256, 24, 24), torch.randn(1, 300, 256), torch.zeros(1)
-        )
-        meta = dict(img_shape=(96, 96), ori_shape=(3000, 4000))
-        before = used()
-        found = mask_results.full_size_masks(
-            masks, 0, torch.arange(10), meta, rescale=True
-        )
-        assert isinstance(found, mask_results.EncodedMasks)
-        print(used() - before)
+        count, share = map(int, sys.argv[1:])
+        init_default_scope('mmdet')
+        torch.manual_seed(0)
+        mask_results.DENSE_BYTES //= share
+        model = MODELS.build(tiny_config(num_queries=count, num_select=count)).eval()
+        (sample,) = parity.make_samples([(96, 96)], (96, 96))
+        image = torch.randn(1, 3, 96, 96)
+        with torch.no_grad():
+            model(image, [sample], 'predict')  # what the network needs
+            before = used()
+            parity.set_original_size(sample, (3000, 4000))
+            model(image, [sample], 'predict')
+        found = sample.pred_instances.masks
+        print(json.dumps([used() - before, type(found).__name__, len(found)]))
     """
-    result = run_code(code)
+    result = run_code(code, str(count), str(share))
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 200
+    increase, kind, masks = json.loads(result.stdout)
+    assert (kind, masks) == ('Tensor' if count == 22 else 'EncodedMasks', count)
+    print(f'{count} masks of 4000 x 3000 pixels: {increase:.0f} MiB')
+    assert increase < (200 if share > 1 else LIMIT)

@@ -105,20 +105,17 @@ def write_coco(folder, count=5, size=(48, 64)):
         name = f'{number}.png'
         Image.fromarray(pixels.astype(np.uint8)).save(folder / 'images' / name)
         images.append(dict(id=number, file_name=name, height=height, width=width))
-        for x1, y1, x2, y2 in boxes(generator, number).tolist():
+        scale = torch.tensor([width, height] * 2)
+        for x1, y1, x2, y2 in (boxes(generator, number) * scale).tolist():
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
                     image_id=number,
                     category_id=1 + len(annotations) % len(CLASSES),
-                    bbox=[
-                        x1 * width,
-                        y1 * height,
-                        (x2 - x1) * width,
-                        (y2 - y1) * height,
-                    ],
-                    area=(x2 - x1) * width * (y2 - y1) * height,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
                     iscrowd=0,
+                    segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]],
                 )
             )
     categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)]

@@ -1,0 +1,43 @@
+"""Masks trained in two processes, of which one may have nothing to learn from."""
+
+import json
+import os
+import subprocess
+import sys
+
+import torch
+
+from tests.fixtures import REPOSITORY
+from tests.test_segmentation.project import shrunk_config, write_pictures
+
+
+def test_one_process_without_objects(tmp_path):
+    """Data-parallel training stops if a process leaves parameters without gradient."""
+    write_pictures(tmp_path)
+    path = tmp_path / 'annotations.json'
+    document = json.loads(path.read_text())
+    document['annotations'] = [
+        annotation for annotation in document['annotations'] if annotation['image_id']
+    ]
+    path.write_text(json.dumps(document))
+    cfg = shrunk_config(tmp_path)
+    cfg.train_dataloader.batch_size = 1
+    cfg.train_cfg.max_epochs = 2
+    cfg.launcher = 'pytorch'
+    assert not cfg.get('find_unused_parameters')
+    cfg.dump(tmp_path / 'config.py')
+    command = [
+        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
+        *('--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0'),
+        *('-m', 'tests.test_precision.data_parallel', str(tmp_path)),
+    ]
+    environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    result = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    checkpoint = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 4
+    moments = checkpoint['optimizer']['state']
+    parameters = sum(len(g['params']) for g in checkpoint['optimizer']['param_groups'])
+    assert len(moments) == parameters
