@@ -17,6 +17,7 @@ default_hooks = dict(
     ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
     drop_schedule=dict(type='RFDETRDropScheduleHook'),
     bad_data=dict(type='RFDETRBadDataHook'),
+    health=dict(type='RFDETRHealthHook'),
     summary=dict(type='RFDETRSummaryHook'),
 )
 env_cfg = dict(

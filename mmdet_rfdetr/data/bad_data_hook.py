@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
@@ -54,10 +55,19 @@ class RFDETRBadDataHook(Hook):
             )
 
 
+def innermost(dataset) -> Iterator[Any]:
+    """The data sets within mmengine's and mmdet's wrappers."""
+    parts = getattr(dataset, 'datasets', None)
+    if parts is None and hasattr(dataset, 'dataset'):
+        parts = [dataset.dataset]
+    if parts is None:
+        yield dataset
+    for part in parts or ():
+        yield from innermost(part)
+
+
 def coco_parts(dataset) -> Iterator[RFDETRCocoDataset]:
     """The data sets of ours within mmengine's and mmdet's wrappers."""
-    if isinstance(dataset, RFDETRCocoDataset):
-        yield dataset
-    for part in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):
-        if part is not None:
-            yield from coco_parts(part)
+    for part in innermost(dataset):
+        if isinstance(part, RFDETRCocoDataset):
+            yield part

@@ -35,6 +35,10 @@ class RFDETRCocoDataset(CocoDataset):
     pipeline is replaced by :class:`RFDETRLoadImage`; classes that do not match the
     categories of the file are an error.
 
+    Attributes:
+        object_counts: objects to learn of each usable image, before ``filter_cfg``
+            and ``indices``.
+
     Args:
         bad_data: ``'skip'`` leaves out what cannot be used, ``'error'`` stops the run
             with the table if there is any fault.
@@ -91,6 +95,10 @@ class RFDETRCocoDataset(CocoDataset):
             # Stays with the image through filters and subsets.
             info['file_index'] = len(data_list)
             data_list.append(info)
+        self.object_counts = [
+            sum(not instance['ignore_flag'] for instance in info['instances'])
+            for info in data_list
+        ]
         self._report(findings, document['images'], data_list)
         # Workers set a flag, the main process reads it.
         self.unreadable = torch.zeros(len(data_list), dtype=torch.bool).share_memory_()

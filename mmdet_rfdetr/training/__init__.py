@@ -4,6 +4,7 @@ from .allocator import RFDETRAllocatorHook
 from .checkpoint_hook import RFDETRCheckpointHook
 from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
+from .health import RFDETRHealthHook
 from .lr_schedule import RFDETRLR
 from .non_finite import RFDETRNonFiniteHook
 from .optim_constructor import RFDETROptimWrapperConstructor
@@ -16,6 +17,7 @@ __all__ = [
     'RFDETRAllocatorHook',
     'RFDETRCheckpointHook',
     'RFDETRDropScheduleHook',
+    'RFDETRHealthHook',
     'RFDETRLR',
     'RFDETRNonFiniteHook',
     'RFDETROptimWrapperConstructor',

@@ -1,0 +1,266 @@
+"""Warnings about runs that look alive and learn nothing."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.dist import all_reduce
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ..data.annotations import match_categories, read_annotations
+from ..data.bad_data_hook import coco_parts, innermost
+
+# What is zero at the start keeps what lies behind it from a gradient for some steps.
+_LEAST_STEPS = 10
+# A fall of the loss is told from noise in two tenths of its history, this long.
+_LEAST_HISTORY = 40
+_FALL = 0.9
+_SOME = 3
+
+
+@HOOKS.register_module()
+class RFDETRHealthHook(Hook):
+    """Look at the start and after the first epoch whether a run can learn anything.
+
+    It warns of
+
+    - a key of ``paramwise_cfg.custom_keys``, or a group of the optimizer, that matched
+      no parameter; and of trainable parameters in no group;
+    - images with more objects than queries;
+    - no object left, in the annotations or behind the pipeline;
+    - parameters whose gradient was zero or missing in every step;
+    - a moving average that stayed as it was;
+    - an AP of exactly zero while the loss falls.
+
+    Each is one sentence with what to do next. The first epoch is longer where it has
+    fewer than ten optimizer steps.
+    """
+
+    def __init__(self) -> None:
+        self._is_first_epoch = True
+        self._is_watching = True
+        self._told_of_zero = False
+        self._objects = 0
+        self._steps = 0
+        self._without_gradient: dict[str, nn.Parameter] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the data and at the optimizer; prepare to look at the first epoch.
+
+        Raises:
+            BadDataError: the categories of the annotation file and
+                ``metainfo.classes`` do not match.
+            ValueError: the model has fewer outputs than there are classes.
+        """
+        model = _bare(runner.model)
+        check_classes(runner.train_dataloader.dataset, model)
+        check_objects(runner, model)
+        check_groups(runner, model)
+        self._without_gradient = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        self._step_hook = runner.optim_wrapper.optimizer.register_step_pre_hook(
+            lambda *_: self._see_gradients()
+        )
+        self._before = fingerprints(model), self._average(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
+        """Count the objects that come out of the pipeline."""
+        if self._is_first_epoch:
+            self._objects += count_objects(data_batch)
+
+    def _see_gradients(self) -> None:
+        """Strike those parameters off the list that have a gradient in this step."""
+        self._steps += 1
+        gradients = {
+            name: parameter.grad
+            for name, parameter in self._without_gradient.items()
+            if parameter.grad is not None
+        }
+        if not gradients:
+            return
+        norms = torch.stack(torch._foreach_norm(list(gradients.values())))
+        for name, norm in zip(gradients, norms.tolist(), strict=True):
+            if norm > 0:
+                del self._without_gradient[name]
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Tell what was seen in the first epoch of this process."""
+        if self._is_first_epoch:
+            self._is_first_epoch = False
+            self._tell_of_objects(runner)
+        if self._is_watching and self._steps >= _LEAST_STEPS:
+            self._is_watching = False
+            self._step_hook.remove()
+            self._tell_of_weights(runner)
+
+    def _tell_of_objects(self, runner: Runner) -> None:
+        objects = torch.tensor(self._objects)
+        all_reduce(objects)
+        if not objects and _objects_of(runner.train_dataloader.dataset):
+            runner.logger.warning(
+                'The annotations have objects, and no batch of the first epoch had '
+                'any: look at the steps of train_dataloader.dataset.pipeline that '
+                'crop or filter.'
+            )
+
+    def _tell_of_weights(self, runner: Runner) -> None:
+        if self._without_gradient:
+            runner.logger.warning(
+                f'These parameters had no gradient in {self._steps} steps: '
+                f'{some(list(self._without_gradient))}. They learn nothing: freeze '
+                'them with requires_grad=False, or find out why no loss term depends '
+                'on them.'
+            )
+        model, average = self._before
+        has_moved = fingerprints(_bare(runner.model)) != model
+        if average is not None and has_moved and self._average(runner) == average:
+            runner.logger.warning(
+                f'The moving average of the weights did not move in {self._steps} '
+                'steps, and it is what is validated: lower the interval or the decay '
+                'of the EMA hook.'
+            )
+
+    @staticmethod
+    def _average(runner: Runner) -> list[int] | None:
+        """Fingerprints of the moving average, None without one."""
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                return fingerprints(hook.ema_model.module)
+        return None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Compare the AP with the course of the loss."""
+        scores = {
+            name: value
+            for name, value in (metrics or {}).items()
+            if name.endswith('mAP')
+        }
+        if self._told_of_zero or not scores or any(scores.values()):
+            return
+        log = runner.message_hub.log_scalars.get('train/loss')
+        if log is None or len(log.data[0]) < _LEAST_HISTORY:
+            return
+        losses = log.data[0]
+        tenth = len(losses) // 10
+        first, last = losses[:tenth].mean(), losses[-tenth:].mean()
+        if last < _FALL * first:
+            self._told_of_zero = True
+            runner.logger.warning(
+                f'{", ".join(scores)} is exactly 0 while the loss fell from '
+                f'{first:.4g} to {last:.4g}: unless it rises with the next '
+                'validations, compare the classes, the image ids and the boxes of the '
+                'validation annotations with those of training.'
+            )
+
+
+def check_classes(dataset, model: nn.Module) -> None:
+    """Compare the classes of a data set with its annotation file and the model.
+
+    ``RFDETRCocoDataset`` has compared its file already; mmdet's ``CocoDataset`` takes
+    a class that the file lacks for one without objects.
+
+    Args:
+        dataset: the training data set, maybe in wrappers.
+        model: the detector.
+
+    Raises:
+        BadDataError: if the file lacks a class.
+        ValueError: if the model has fewer outputs than there are classes.
+    """
+    for part in innermost(dataset):
+        classes = part.metainfo.get('classes', ()) if hasattr(part, 'metainfo') else ()
+        if len(getattr(part, 'cat_ids', classes)) != len(classes):
+            document = read_annotations(part.ann_file, part.backend_args)
+            match_categories(document['categories'], classes, part.ann_file)
+        outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+        if outputs is not None and outputs < len(classes):
+            raise ValueError(
+                f'The data has {len(classes)} classes, and model.bbox_head.num_classes '
+                f'is {outputs}: make them equal.'
+            )
+
+
+def check_objects(runner: Runner, model: nn.Module) -> None:
+    """Warn of training images without any object, or with more than can be learned."""
+    parts = list(coco_parts(runner.train_dataloader.dataset))
+    if parts and not _objects_of(runner.train_dataloader.dataset):
+        runner.logger.warning(
+            'The training data has no object at all: the table above says what was '
+            'left out and why.'
+        )
+    queries = getattr(model, 'num_queries', None)
+    counts = [count for part in parts for count in part.object_counts]
+    crowded = [count for count in counts if queries is not None and count > queries]
+    if crowded:
+        runner.logger.warning(
+            f'{len(crowded)} training images have more objects (up to {max(crowded)}) '
+            f'than a group has queries ({queries}), and those beyond are not learned: '
+            'raise model.num_queries.'
+        )
+
+
+def check_groups(runner: Runner, model: nn.Module) -> None:
+    """Warn of optimizer groups and settings that matched nothing."""
+    names = dict(model.named_parameters())
+    paramwise = runner.cfg.get('optim_wrapper', {}).get('paramwise_cfg') or {}
+    for key in paramwise.get('custom_keys', {}):
+        if not any(key in name for name in names):
+            runner.logger.warning(
+                f'optim_wrapper.paramwise_cfg.custom_keys has {key!r}, and no '
+                'parameter has a name that contains it: correct it (names are printed '
+                'by [name for name, _ in model.named_parameters()]).'
+            )
+    groups = runner.optim_wrapper.optimizer.param_groups
+    empty = [number for number, group in enumerate(groups) if not group['params']]
+    if empty:
+        runner.logger.warning(
+            f'Groups {empty} of the optimizer have no parameters: correct '
+            'optim_wrapper.paramwise_cfg.'
+        )
+    trained = {id(parameter) for group in groups for parameter in group['params']}
+    forgotten = [
+        name
+        for name, parameter in names.items()
+        if parameter.requires_grad and id(parameter) not in trained
+    ]
+    if forgotten:
+        runner.logger.warning(
+            f'The optimizer does not know these parameters: {some(forgotten)}. Freeze '
+            'them with requires_grad=False, or add them to a group.'
+        )
+
+
+def fingerprints(module: nn.Module) -> list[int]:
+    """A number for each parameter that changes with any of its bits."""
+    return torch.stack(
+        [
+            parameter.detach().float().contiguous().view(torch.int32).sum()
+            for parameter in module.parameters()
+        ]
+    ).tolist()
+
+
+def count_objects(data_batch) -> int:
+    """Objects in a batch as the data loader gives it, 0 if it is of another form."""
+    samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+    return sum(len(sample.get('gt_instances', ())) for sample in samples or ())
+
+
+def some(names: Sequence[str], count: int = _SOME) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - count
+    return ', '.join(names[:count]) + (f' and {more} more' if more > 0 else '')
+
+
+def _objects_of(dataset) -> int:
+    return sum(sum(part.object_counts) for part in coco_parts(dataset))
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

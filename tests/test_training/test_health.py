@@ -1,0 +1,211 @@
+"""Runs that look alive and learn nothing are told of, each in one sentence."""
+
+import json
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdet_rfdetr.data.findings import BadDataError
+from mmdet_rfdetr.training.health import fingerprints
+from tests.test_reliability.project import config
+
+from . import toy
+from .test_model_selection import Scripted
+from .tiny import write_coco
+
+HEALTH = dict(type='RFDETRHealthHook')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'coco'
+    write_coco(folder, count=5)  # image n has n objects
+    return folder
+
+
+def told(runner, train=True):
+    """What a run warns of."""
+    lines = []
+    runner.logger.warning = lines.append
+    if train:
+        runner.train()
+    return lines
+
+
+def detector(data, folder, **changes):
+    changes.setdefault('train_cfg.max_epochs', 1)
+    cfg = config(data, folder, **changes)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.default_hooks.health = HEALTH
+    return cfg
+
+
+def test_nothing_to_remark_about_a_sound_run(data, tmp_path):
+    changes = {'train_cfg.max_epochs': 6, 'train_cfg.val_interval': 6}
+    cfg = detector(data, tmp_path, **changes)
+    cfg.optim_wrapper.accumulative_counts = 1
+    runner = Runner.from_cfg(cfg)
+    assert told(runner) == []
+    assert runner.iter > 10
+
+
+def test_more_objects_than_queries(data, tmp_path):
+    cfg = detector(data, tmp_path, **{'model.num_queries': 2})
+    lines = told(Runner.from_cfg(cfg))
+    assert lines[0] == (
+        '2 training images have more objects (up to 4) than a group has queries (2), '
+        'and those beyond are not learned: raise model.num_queries.'
+    )
+
+
+def test_objects_that_the_pipeline_loses(data, tmp_path):
+    cfg = detector(data, tmp_path)
+    small = dict(type='FilterAnnotations', min_gt_bbox_wh=(999, 999), keep_empty=False)
+    cfg.train_dataloader.dataset.pipeline.insert(-1, small)
+    (line,) = (line for line in told(Runner.from_cfg(cfg)) if 'no batch' in line)
+    assert 'train_dataloader.dataset.pipeline' in line
+
+
+def test_objects_that_the_annotations_lose(tmp_path):
+    write_coco(tmp_path / 'data', count=3)
+    path = tmp_path / 'data' / 'annotations.json'
+    document = json.loads(path.read_text())
+    for annotation in document['annotations']:
+        annotation['bbox'][2:] = [0, 0]
+    path.write_text(json.dumps(document))
+    lines = told(Runner.from_cfg(detector(tmp_path / 'data', tmp_path / 'work')))
+    assert any('no object at all' in line for line in lines)
+    # One reason is enough.
+    assert not any('no batch' in line for line in lines)
+
+
+def test_a_class_that_the_annotations_lack(data, tmp_path):
+    cfg = detector(data, tmp_path)
+    cfg.train_dataloader.dataset.type = 'CocoDataset'
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('a', 'zebra', 'c'))
+    runner = Runner.from_cfg(cfg)
+    message = r"lack \('zebra',\). File: \('a', 'b', 'c'\); metainfo.classes: .*zebra"
+    with pytest.raises(BadDataError, match=message):
+        runner.train()
+
+
+def test_a_model_of_fewer_classes(data, tmp_path):
+    cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': 2})
+    with pytest.raises(ValueError, match='3 classes, and model.bbox_head.num_classes'):
+        Runner.from_cfg(cfg).train()
+
+
+# What does not depend on pictures
+
+
+class Idle(toy.Toy):
+    """A trainable parameter has no part in the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(2))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+
+class Zero(Idle):
+    """The parameter has a part in the loss that changes nothing."""
+
+    def forward(self, inputs, mode):
+        outputs = super().forward(inputs, mode)
+        if mode == 'loss':
+            outputs['loss'] = outputs['loss'] + 0 * self.idle.sum()
+        return outputs
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    monkeypatch.setattr(toy, 'Toy', Idle)
+
+
+@pytest.mark.parametrize('model', [Idle, Zero])
+def test_parameters_without_gradient(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, 'Toy', model)
+    (line,) = told(toy.runner(tmp_path, [HEALTH]))
+    assert line.startswith(
+        'These parameters had no gradient in 10 steps: idle. They learn nothing'
+    )
+
+
+def test_a_gradient_may_be_late(tmp_path, monkeypatch):
+    class Late(Idle):
+        def forward(self, inputs, mode):
+            outputs = super().forward(inputs, mode)
+            if mode == 'loss' and self.seen == 7:
+                outputs['loss'] = outputs['loss'] + self.idle.sum()
+            return outputs
+
+    monkeypatch.setattr(toy, 'Toy', Late)
+    assert told(toy.runner(tmp_path, [HEALTH])) == []
+
+
+def test_parameters_that_the_optimizer_does_not_know(idle, tmp_path):
+    runner = toy.runner(tmp_path, [HEALTH], epochs=1)
+    optimizer = torch.optim.SGD([runner.model.weight], lr=0.1)
+    runner.optim_wrapper = runner.build_optim_wrapper(
+        dict(type='OptimWrapper', optimizer=optimizer)
+    )
+    lines = told(runner)
+    assert 'optimizer does not know these parameters: idle.' in lines[0]
+
+
+def test_groups_and_keys_that_match_nothing(tmp_path):
+    runner = toy.runner(tmp_path, [HEALTH], epochs=1)
+    paramwise = dict(custom_keys={'backbone': dict(lr_mult=0.1), 'weight': {}})
+    runner.cfg.optim_wrapper = dict(paramwise_cfg=paramwise)
+    optimizer = torch.optim.SGD(
+        [dict(params=[runner.model.weight]), dict(params=[])], lr=0.1
+    )
+    runner.optim_wrapper = runner.build_optim_wrapper(
+        dict(type='OptimWrapper', optimizer=optimizer)
+    )
+    first, second = told(runner)
+    assert "custom_keys has 'backbone', and no parameter" in first
+    assert 'Groups [1] of the optimizer have no parameters' in second
+
+
+def test_an_average_that_does_not_move(tmp_path):
+    ema = dict(type='RFDETREMAHook', interval=50)
+    (line,) = told(toy.runner(tmp_path / 'a', [ema, HEALTH]))
+    assert line.startswith('The moving average of the weights did not move')
+    ema.update(interval=5)
+    assert told(toy.runner(tmp_path / 'b', [ema, HEALTH])) == []
+
+
+def test_fingerprints_change_with_the_last_bit():
+    module = nn.Linear(3, 2)
+    before = fingerprints(module)
+    module.bias.data[1] = torch.nextafter(module.bias.data[1], torch.tensor(9.0))
+    weight, bias = fingerprints(module)
+    assert weight == before[0] and bias != before[1]
+
+
+@pytest.mark.parametrize(
+    ('scores', 'count'), [([0.0] * 6, 1), ([0.0, 0.0, 0.0, 0.1, 0.1, 0.1], 0)]
+)
+def test_an_ap_of_zero_while_the_loss_falls(scores, count, tmp_path):
+    runner = toy.runner(tmp_path, [HEALTH], epochs=len(scores), metric=Scripted(scores))
+    lines = told(runner)
+    assert len(lines) == count
+    for line in lines:
+        assert line.startswith('coco/bbox_mAP is exactly 0 while the loss fell from')
+
+
+def test_an_ap_of_zero_of_a_run_that_learns_nothing(tmp_path, monkeypatch):
+    class Stuck(toy.Toy):
+        def forward(self, inputs, mode):
+            outputs = super().forward(inputs, mode)
+            if mode == 'loss':
+                outputs['loss'] = outputs['loss'] * 0 + 1
+            return outputs
+
+    monkeypatch.setattr(toy, 'Toy', Stuck)
+    runner = toy.runner(tmp_path, [HEALTH], epochs=6, metric=Scripted([0.0] * 6))
+    assert not any('exactly 0' in line for line in told(runner))
