@@ -2,8 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mmdet.registry import RUNNERS
@@ -13,6 +13,7 @@ from torch import distributed
 
 from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
+from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
 
 
@@ -110,10 +111,49 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """End the process with the message of an error that needs no traceback.
+
+    These are the errors of this package, files that it does not find, and the loss of
+    another process of the run.
+
+    Raises:
+        SystemExit: with the message, which gives the exit code 1.
+    """
+    try:
+        yield
+    except ExplainedError as error:
+        # A worker of a data loader sends its traceback along, the message last.
+        message = str(error).rpartition(f'{type(error).__name__}: ')[2]
+        raise SystemExit(f'error: {message}') from error
+    except (FileNotFoundError, FileExistsError) as error:
+        if error.errno is not None:  # of the system: it says nothing of what to do
+            raise
+        raise SystemExit(f'error: {error}') from error
+    except RuntimeError as error:
+        if not _is_of_connection(error):
+            raise
+        raise SystemExit(
+            'error: another process of this run has ended, or did not answer within '
+            'env_cfg.dist_cfg.timeout seconds: its own output says why; continue with '
+            f'--resume ({str(error).splitlines()[0]}).'
+        ) from error
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether other processes could not be reached; gloo has no class for that."""
+    kind = getattr(distributed, 'DistError', ())  # not in every build of torch
+    return isinstance(error, kind) or '/gloo/' in str(error)
+
+
 def run(
     cfg: Config, action: Callable[[Runner], object], *, trust_checkpoint: bool
 ) -> None:
     """Build the config's runner and do something with it.
+
+    An error that explains itself ends the process with its message and the exit code
+    1, without a traceback.
 
     Args:
         cfg: A whole config; ``runner_type`` may name another runner.
@@ -123,7 +163,7 @@ def run(
     trust = loading.trust_checkpoint if trust_checkpoint else nullcontext
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     try:
-        with trust():
+        with explained_errors(), trust():
             action(build(cfg))
     finally:
         # torch complains at exit about a group that was left standing.

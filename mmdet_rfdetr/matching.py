@@ -97,6 +97,10 @@ class RFDETRHungarianAssigner:
         point_ratio: cells of the predicted mask for each random point.
         points: source of the random points, called for each stage with the name
             ``matcher/<stage>`` and the shape (1, P, 2).
+
+    Attributes:
+        had_non_finite_costs: whether a cost was not finite; it stays so until somebody
+            who has seen it sets it back.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class RFDETRHungarianAssigner:
         self.dice_weight = dice_weight
         self.point_ratio = point_ratio
         self.points = points
+        self.had_non_finite_costs = False
         self._warned = set()
 
     @torch.no_grad()
@@ -261,6 +266,7 @@ class RFDETRHungarianAssigner:
         finite = np.isfinite(costs)
         if finite[used].all():
             return costs
+        self.had_non_finite_costs = True
         self._warn_once(
             'matching costs are not finite; the network has diverged or its input '
             'is broken: look at the loss terms and at the images of this step'

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / 'mmdet_rfdetr'
 # Parts by floor: a part imports from floors below, or from its own without circles.
 FLOORS = (
     {
-        *('compat', 'precision', 'checkpoints'),
+        *('compat', 'errors', 'precision', 'checkpoints'),
         *('boxes', 'masks', 'resampling', 'image_size'),
     },
     {'losses', 'matching'},

@@ -14,6 +14,11 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
 from mmdet_rfdetr import cli, compat
+from mmdet_rfdetr.checkpoints import CheckpointError
+from mmdet_rfdetr.data.findings import BadDataError
+from mmdet_rfdetr.precision import PrecisionError
+from mmdet_rfdetr.training.non_finite import NonFiniteError
+from mmdet_rfdetr.training.train_loop import ResumeError
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 
@@ -266,3 +271,55 @@ def test_trusted_run_loads_what_an_ordinary_one_refuses(monkeypatch):
     for trust in (False, True):
         cli.run(Config(), lambda _: seen.append(_trusted.get()), trust_checkpoint=trust)
     assert seen == [False, True]
+
+
+# Errors
+
+
+def test_a_damaged_checkpoint_ends_in_one_sentence(tool, tmp_path):
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes(b'')
+    with pytest.raises(SystemExit) as stopped:
+        tool('test.py', 'mine.py', damaged, '--work-dir', tmp_path)
+    # Python prints a text and exits with 1.
+    assert stopped.value.code == f'error: {damaged} is empty: get the file again.'
+
+
+def test_a_fault_of_the_data_ends_in_one_sentence(tool, tmp_path):
+    option = 'train_dataloader.dataset.ann_file=nowhere.json'
+    dataset = 'train_dataloader.dataset.type=RFDETRCocoDataset'
+    arguments = ['mine.py', '--work-dir', tmp_path, '--cfg-options', option, dataset]
+    with pytest.raises(SystemExit, match='error: Annotation file .*nowhere.json does'):
+        tool('train.py', *arguments)
+
+
+EXPLAINED = [
+    CheckpointError('full'),
+    NonFiniteError('full'),
+    ResumeError('full'),
+    BadDataError('full'),
+    PrecisionError('full'),
+    FileExistsError('full'),
+    BadDataError('Caught BadDataError in a worker\n  File x\nBadDataError: full'),
+]
+
+
+@pytest.mark.parametrize('error', EXPLAINED, ids=repr)
+def test_errors_that_explain_themselves_end_without_traceback(error):
+    with pytest.raises(SystemExit, match='^error: full$'), cli.explained_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('of torch'), FileNotFoundError(2, 'No such file', 'x')]
+)
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)) as caught, cli.explained_errors():
+        raise error
+    assert caught.value is error
+
+
+def test_the_loss_of_another_process_is_named():
+    error = RuntimeError('[gloo/transport/tcp/pair.cc:553] /gloo/ Connection closed')
+    with pytest.raises(SystemExit, match='another process'), cli.explained_errors():
+        raise error

@@ -10,7 +10,6 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.data.check import check_config
-from mmdet_rfdetr.data.findings import BadDataError
 
 EXAMPLES = """\
 examples:
@@ -47,13 +46,11 @@ def main() -> int:
     # The data sets log what they find while they are built; here it comes once.
     MMLogger.get_instance('check_dataset', log_level='ERROR')
     faults = 0
-    try:
+    with cli.explained_errors():
         for splits, findings in check_config(cli.load_config(args)):
             found = findings.table() if findings.counts else 'nothing to remark'
             print(f'\n[{splits}] {found}\n')
             faults += findings.faults
-    except (BadDataError, FileNotFoundError) as error:
-        sys.exit(str(error))
     return int(faults > 0)
 
 

@@ -1,7 +1,9 @@
 """What goes wrong with a checkpoint file."""
 
+from ..errors import ExplainedError
 
-class CheckpointError(RuntimeError):
+
+class CheckpointError(ExplainedError, RuntimeError):
     """A checkpoint cannot be used; the message says why and what to do next."""
 
 

@@ -3,10 +3,12 @@
 from collections import Counter, defaultdict
 from enum import Enum
 
+from ..errors import ExplainedError
+
 _EXAMPLES = 2
 
 
-class BadDataError(ValueError):
+class BadDataError(ExplainedError, ValueError):
     """The data has faults, and the config says ``bad_data='error'``."""
 
 

@@ -9,6 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from ..errors import ExplainedError
+
 AUTOCAST_DEVICES = ('cuda', 'cpu')
 DTYPES = {
     'float32': torch.float32,
@@ -17,7 +19,7 @@ DTYPES = {
 }
 
 
-class PrecisionError(RuntimeError):
+class PrecisionError(ExplainedError, RuntimeError):
     """Two settings contradict each other, or the hardware cannot do what is set."""
 
 

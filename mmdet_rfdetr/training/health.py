@@ -1,24 +1,21 @@
 """Warnings about runs that look alive and learn nothing."""
 
-from collections.abc import Sequence
-
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from ..data.annotations import match_categories, read_annotations
 from ..data.bad_data_hook import coco_parts, innermost
+from .diagnosis import bare, some
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
 _LEAST_STEPS = 10
 # A fall of the loss is told from noise in two tenths of its history, this long.
 _LEAST_HISTORY = 40
 _FALL = 0.9
-_SOME = 3
 
 
 @HOOKS.register_module()
@@ -55,7 +52,7 @@ class RFDETRHealthHook(Hook):
                 ``metainfo.classes`` do not match.
             ValueError: the model has fewer outputs than there are classes.
         """
-        model = _bare(runner.model)
+        model = bare(runner.model)
         check_classes(runner.train_dataloader.dataset, model)
         check_objects(runner, model)
         check_groups(runner, model)
@@ -118,7 +115,7 @@ class RFDETRHealthHook(Hook):
                 'on them.'
             )
         model, average = self._before
-        has_moved = fingerprints(_bare(runner.model)) != model
+        has_moved = fingerprints(bare(runner.model)) != model
         if average is not None and has_moved and self._average(runner) == average:
             runner.logger.warning(
                 f'The moving average of the weights did not move in {self._steps} '
@@ -252,15 +249,5 @@ def count_objects(data_batch) -> int:
     return sum(len(sample.get('gt_instances', ())) for sample in samples or ())
 
 
-def some(names: Sequence[str], count: int = _SOME) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - count
-    return ', '.join(names[:count]) + (f' and {more} more' if more > 0 else '')
-
-
 def _objects_of(dataset) -> int:
     return sum(sum(part.object_counts) for part in coco_parts(dataset))
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

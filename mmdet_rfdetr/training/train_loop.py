@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
+from ..errors import ExplainedError
 from .checkpoint_hook import RFDETRCheckpointHook
 from .ema import RFDETREMAHook
 from .interruption import EXIT_INTERRUPTED, InterruptedRunError, Interruption
@@ -18,7 +19,7 @@ from .random_state import capture_random_state, restore_random_state
 from .resumable_batches import keep_random_state, make_resumable
 
 
-class ResumeError(ValueError):
+class ResumeError(ExplainedError, ValueError):
     """A checkpoint cannot be continued under the settings of this run."""
 
 

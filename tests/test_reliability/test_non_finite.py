@@ -1,12 +1,24 @@
 """What is not finite stops the run before the optimizer step, and is explained."""
 
+import re
+import runpy
+import sys
+
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner
+from mmdet_rfdetr.training.dump import replay, sample_from_plain, sample_to_plain
 from mmdet_rfdetr.training.non_finite import NonFiniteError
+from tests.fixtures import REPOSITORY
 from tests.test_training.tiny import write_coco
 
 from .project import config
@@ -30,19 +42,23 @@ class Poison(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter != self.iteration:
             return
-        weight = runner.model.get_submodule(CONV).weight
+        model = getattr(runner.model, 'module', runner.model)
+        weight = model.get_submodule(CONV).weight
         if self.kind == 'weight':
             weight.data[0] = float('nan')
         elif self.kind == 'gradient':
             self.handle = weight.register_hook(lambda grad: grad * float('inf'))
         else:
-            self.handle = runner.model.bbox_head.loss_bbox.register_forward_hook(
+            self.handle = model.bbox_head.loss_bbox.register_forward_hook(
                 lambda module, inputs, output: output * float('inf')
             )
 
     def after_train_iter(self, runner, *args, **kwargs):
+        self.end(runner, self.iteration + 1)
+
+    def end(self, runner, iteration):
         # Where the step was skipped, the accident is over.
-        if runner.iter == self.iteration + 1:
+        if runner.iter == iteration and hasattr(self, 'handle'):
             self.handle.remove()
 
 
@@ -98,6 +114,158 @@ def test_the_dump_holds_what_is_needed_to_try_again(data, tmp_path):
         assert len(batch['inputs']) == len(batch['samples']) == 2
         assert batch['samples'][0]['metainfo']['img_path'].endswith('.png')
         assert 'torch' in batch['random_state']
+
+
+def test_bad_matching_costs_stop_a_run(data, tmp_path, monkeypatch):
+    costs = RFDETRHungarianAssigner._costs
+    calls = []
+
+    def bad_once(self, cls_scores, *args):
+        calls.append(cls_scores)
+        return costs(self, cls_scores, *args) * (float('nan') if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(RFDETRHungarianAssigner, '_costs', bad_once)
+    runner = Runner.from_cfg(short_config(data, tmp_path))
+    with pytest.raises(
+        NonFiniteError, match='Iteration 4(.|\n)*matching costs are not'
+    ):
+        runner.train()
+    assert steps(runner) == 1
+
+
+def test_an_image_that_is_not_finite_is_named(data, tmp_path):
+    class Blind(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            data_batch['inputs'][1] = data_batch['inputs'][1] * float('nan')
+
+    runner = Runner.from_cfg(short_config(data, tmp_path))
+    runner.register_hook(Blind(), 'HIGHEST')
+    with pytest.raises(NonFiniteError, match='the images have values that are not'):
+        runner.train()
+
+
+# What the tool computes again
+
+
+@pytest.fixture
+def replayed(data, tmp_path, monkeypatch, capsys):
+    """Stop a run with a bad weight or loss, and give what the tool says of its dump."""
+
+    def run(kind, **changes):
+        cfg = short_config(data, tmp_path)
+        cfg.merge_from_dict(changes)
+        cfg.dump(tmp_path / 'mine.py')
+        cfg = Config.fromfile(tmp_path / 'mine.py')
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(Poison(kind, 2), 'HIGHEST')
+        with pytest.raises(NonFiniteError) as caught:
+            runner.train()
+        *_, command, _ = str(caught.value).splitlines()
+        python, *arguments = command.split()
+        assert python == 'python'
+        arguments[0] = str(REPOSITORY / arguments[0])
+        monkeypatch.setattr(sys, 'argv', arguments)
+        capsys.readouterr()
+        runpy.run_path(arguments[0], run_name='__main__')
+        return str(caught.value), capsys.readouterr().out
+
+    return run
+
+
+def terms_in(text):
+    return re.findall('loss terms: (.*)', text)
+
+
+def test_a_dump_is_computed_again(replayed):
+    message, printed = replayed('weight')
+    assert f'Weights that are not finite: {CONV}.weight\n' in printed
+    assert printed.count('NOT finite') == 2
+    assert printed.count(EXPLANATIONS['weight']) == 2
+    assert 'gradients that are not finite' in printed
+    # The same images, in the same order, with the same terms.
+    for pattern in ('images: (.*)', 'loss terms: (.*)'):
+        assert re.findall(pattern, printed) == re.findall(pattern, message)
+
+
+def test_a_dump_meets_the_same_random_numbers(replayed):
+    # Dropout, drop path and multi-scale; the accident itself is not in the dump.
+    message, printed = replayed('gradient')
+    assert 'loss_bbox' in message and 'NOT' not in printed
+    assert terms_in(printed) == terms_in(message)
+
+
+def test_a_dump_holds_masks():
+    sample = DetDataSample(metainfo=dict(img_id=3))
+    masks = BitmapMasks(np.eye(4, dtype=np.uint8)[None], 4, 4)
+    sample.gt_instances = InstanceData(
+        bboxes=torch.rand(1, 4), labels=torch.tensor([2]), masks=masks
+    )
+    again = sample_from_plain(sample_to_plain(sample))
+    assert again.img_id == 3
+    assert torch.equal(again.gt_instances.masks, torch.eye(4, dtype=torch.bool)[None])
+    assert torch.equal(again.gt_instances.bboxes, sample.gt_instances.bboxes)
+    assert again.gt_instances.labels.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(batches=None), 'is no dump of RFDETRNonFiniteHook'),
+        (dict(state_dict={'weight': torch.ones(1)}), 'do not go with model'),
+    ],
+)
+def test_what_is_no_dump_is_refused(changes, message, data, tmp_path):
+    dump = dict(state_dict={}, batches=[], meta=dict(rates={}, accumulative_counts=1))
+    dump = {key: changes.get(key, value) for key, value in dump.items()}
+    torch.save({k: v for k, v in dump.items() if v is not None}, tmp_path / 'dump.pth')
+    with pytest.raises(CheckpointError, match=message):
+        list(replay(short_config(data, tmp_path), tmp_path / 'dump.pth'))
+
+
+def test_the_tool_shows_an_example(monkeypatch, capsys):
+    tool = REPOSITORY / 'tools' / 'replay_non_finite.py'
+    monkeypatch.setattr(sys, 'argv', [str(tool), '--help'])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert stopped.value.code == 0
+    assert 'python tools/replay_non_finite.py work_dirs/' in capsys.readouterr().out
+
+
+# float16
+
+
+def half_precision(data, folder):
+    cfg = short_config(data, folder)
+    cfg.model.precision = dict(device_type='cpu', dtype='float16')
+    cfg.optim_wrapper.update(accumulative_counts=1, loss_scale=dict(init_scale=1024.0))
+    return cfg
+
+
+def test_an_overflow_in_float16_is_left_to_the_loss_scale(data, tmp_path):
+    runner = Runner.from_cfg(half_precision(data, tmp_path))
+    poison = Poison('gradient', 2)
+    poison.after_train_iter = lambda *args, **kwargs: poison.end(runner, 2)
+    runner.register_hook(poison, 'HIGHEST')
+    runner.train()
+    assert steps(runner) == 4  # of five
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 512
+    assert all(value.isfinite().all() for value in runner.model.parameters())
+
+
+def test_a_loss_scale_that_is_used_up_stops_the_run(data, tmp_path):
+    cfg = half_precision(data, tmp_path)
+    cfg.optim_wrapper.loss_scale.init_scale = 2.0**-20
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Poison('gradient', 1), 'HIGHEST')
+    with pytest.raises(NonFiniteError, match='Iteration 3(.|\n)*is used up'):
+        runner.train()
+
+
+def test_a_loss_that_is_not_finite_in_float16_stops_the_run(data, tmp_path):
+    runner = Runner.from_cfg(half_precision(data, tmp_path))
+    runner.register_hook(Poison('loss', 2), 'HIGHEST')
+    with pytest.raises(NonFiniteError, match='Iteration 3'):
+        runner.train()
 
 
 def test_steps_may_be_skipped_up_to_a_number(data, tmp_path):

@@ -1,10 +1,23 @@
 """Training in two processes: as one with the joined batch, and together to the end."""
 
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+
 import pytest
 import torch
+from mmengine.hooks import Hook
 
+from mmdet_rfdetr import cli
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from tests.interpreter import run_together
+from tests.test_tools import free_port
+from tests.test_training.tiny import write_coco
 
+from .test_non_finite import Poison, short_config, steps
 from .two_processes import CASES, TASKS, build, gradients, joined
 
 
@@ -37,3 +50,142 @@ def test_gradients_are_those_of_the_joined_batch(task, case, results):
         torch.testing.assert_close(
             gradient, share * expected[name], rtol=1e-4, atol=1e-5 * scale, msg=name
         )
+
+
+# One of the processes meets with an accident
+
+TIMEOUT = 8  # seconds, in the config
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'coco'
+    write_coco(folder, count=9)
+    return folder
+
+
+class Accident(Hook):
+    """What happens to the second process before its second iteration."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.rank != 1 or runner.iter != 1:
+            return
+        if self.kind == 'raises':
+            runner.model.forward = self.fail
+        elif self.kind == 'stops':
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def fail(*args, **kwargs):
+        raise IndexError('an accident')
+
+
+def train_rank(rank, cfg, port, hook, check):
+    """One of two processes; what it says goes to a file."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=port,
+    )
+    said = open(f'{cfg.work_dir}/rank{rank}.txt', 'w', buffering=1)  # noqa: SIM115
+    sys.stderr = sys.stdout = said
+    torch.set_num_threads(1)
+
+    def train(runner):
+        runner.register_hook(hook, 'HIGHEST')
+        runner.train()
+        check(runner)
+
+    try:
+        cli.run(cfg, train, trust_checkpoint=False)
+    except SystemExit as error:
+        print(error.code)
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(2)
+    os._exit(0)
+
+
+def train_two(data, folder, hook, check=lambda runner: None, **non_finite):
+    """Train in two processes, of which one may hang for ever.
+
+    Returns:
+        The exit codes, what each process said, and the seconds that the first ran.
+    """
+    cfg = short_config(data, folder, **non_finite)
+    cfg.launcher = 'pytorch'
+    cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=TIMEOUT)
+    port = free_port()
+    begin = time.monotonic()
+    ranks = [
+        multiprocessing.get_context('fork').Process(
+            target=train_rank, args=(rank, cfg, port, hook, check)
+        )
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        process.start()
+    ranks[0].join(300)
+    seconds = time.monotonic() - begin
+    ranks[1].join(0 if isinstance(hook, Accident) and hook.kind == 'stops' else 300)
+    for process in ranks:
+        process.kill()
+        process.join()
+    said = [(folder / f'rank{rank}.txt').read_text() for rank in (0, 1)]
+    return [process.exitcode for process in ranks], said, seconds
+
+
+@pytest.mark.parametrize('kind', ['is killed', 'raises', 'stops'])
+def test_the_other_process_ends_with_a_sentence(kind, data, tmp_path):
+    codes, said, seconds = train_two(data, tmp_path, Accident(kind))
+    assert codes[0] == 1, said[0]
+    assert 'error: another process of this run has ended' in said[0]
+    assert 'env_cfg.dist_cfg.timeout' in said[0]
+    assert seconds < TIMEOUT + 60
+    if kind == 'raises':
+        assert codes[1] == 2
+        assert 'an accident' in said[1]
+    assert not (tmp_path / 'epoch_1.pth').exists()
+
+
+class PoisonSecond(Poison):
+    """Make a loss of the second process not finite."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.rank == 1:
+            super().before_train_iter(runner, batch_idx, data_batch)
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.rank == 1:
+            super().after_train_iter(runner, *args, **kwargs)
+
+
+def test_what_is_not_finite_in_one_process_ends_both_alike(data, tmp_path):
+    codes, said, _ = train_two(data, tmp_path, PoisonSecond('loss', 1))
+    assert codes == [1, 1], said
+    first, second = (text[text.index('error: ') :] for text in said)
+    # The same images and terms, and each process its own dump.
+    assert first.replace('rank_0', 'rank_1') == second
+    assert 'images: ' in first
+    assert len(list(tmp_path.glob('non_finite_iter_2_rank_?.pth'))) == 2
+
+
+def test_what_is_not_finite_in_one_process_is_skipped_by_both(data, tmp_path):
+    def check(runner):
+        assert steps(runner) == 1  # of two; each is of two iterations
+        weights = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
+        other = weights.clone()
+        torch.distributed.broadcast(other, 1)
+        assert torch.equal(weights, other) and weights.isfinite().all()
+
+    codes, said, _ = train_two(data, tmp_path, PoisonSecond('loss', 0), check, skip=1)
+    assert codes == [0, 0], said
+    assert load_checkpoint_file(tmp_path / 'epoch_1.pth')['meta']['iter'] == 3

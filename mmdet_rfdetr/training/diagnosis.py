@@ -1,0 +1,148 @@
+"""Finding out where the numbers of a training step stop being finite."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from .random_state import capture_random_state, restore_random_state
+
+
+@dataclass
+class Diagnosis:
+    """What the forward pass of a batch came to.
+
+    Attributes:
+        images: id and path of each image.
+        terms: the loss terms.
+        inputs: whether all values of the preprocessed images are finite.
+        module: the first module with an output that is not finite, or None.
+        matching: whether all matching costs were finite.
+        gradients: parameters with a gradient that is not finite, where gradients were
+            computed.
+    """
+
+    images: list[str]
+    terms: dict[str, float]
+    inputs: bool
+    module: str | None
+    matching: bool
+    gradients: list[str] = field(default_factory=list)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether everything is, up to the gradient."""
+        return (
+            self.inputs
+            and self.module is None
+            and self.matching
+            and all(map(math.isfinite, self.terms.values()))
+        )
+
+    def __str__(self) -> str:
+        terms = ', '.join(f'{name} {value:.4g}' for name, value in self.terms.items())
+        lines = [f'  images: {", ".join(self.images)}', f'  loss terms: {terms}']
+        if not self.inputs:
+            lines.append('  the images have values that are not finite')
+        if self.module is not None:
+            lines.append(f'  first module with an output not finite: {self.module}')
+        if not self.matching:
+            lines.append('  matching costs are not finite')
+        if self.gradients:
+            lines.append(f'  gradients that are not finite: {some(self.gradients)}')
+        return '\n'.join(lines)
+
+
+def diagnose(
+    model: nn.Module, data: dict, random_state: dict, backward: bool = False
+) -> Diagnosis:
+    """Compute the losses of a batch once more, and look at every module's output.
+
+    Args:
+        model: the model, not wrapped, with the weights that the losses came from.
+        data: the batch as the data loader gave it.
+        random_state: the random state that the batch met.
+        backward: whether to compute gradients as well; those of the model are lost.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    first: list[str] = []
+
+    def look(module, inputs, output) -> None:
+        if not first and not _is_finite(output):
+            first.append(names[module] or type(module).__name__)
+
+    handles = [module.register_forward_hook(look) for module in names]
+    before = capture_random_state()
+    restore_random_state(random_state)
+    take_matching_accident(model)
+    gradients: list[str] = []
+    try:
+        batch = model.data_preprocessor(data, True)
+        with torch.set_grad_enabled(backward):
+            loss, terms = model.parse_losses(model(**batch, mode='loss'))
+        if backward:
+            model.zero_grad()
+            loss.backward()
+            gradients = non_finite_gradients(model)
+    finally:
+        restore_random_state(before)
+        for handle in handles:
+            handle.remove()
+    return Diagnosis(
+        images=[
+            f'{sample.get("img_id")} ({sample.get("img_path")})'
+            for sample in data['data_samples']
+        ],
+        terms={name: float(value.detach()) for name, value in terms.items()},
+        inputs=_is_finite(batch['inputs']),
+        module=first[0] if first else None,
+        matching=not take_matching_accident(model),
+        gradients=gradients,
+    )
+
+
+def take_matching_accident(model: nn.Module) -> bool:
+    """Whether a matching cost was not finite since this was asked last."""
+    assigner = getattr(getattr(model, 'bbox_head', None), 'assigner', None)
+    had = getattr(assigner, 'had_non_finite_costs', False)
+    if had:
+        assigner.had_non_finite_costs = False
+    return had
+
+
+def non_finite_gradients(model: nn.Module) -> list[str]:
+    """Names of the parameters with a gradient that is not finite."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not _is_finite(parameter.grad)
+    ]
+
+
+def non_finite_weights(model: nn.Module) -> list[str]:
+    """Names of the parameters and buffers that are not finite."""
+    return [name for name, value in model.state_dict().items() if not _is_finite(value)]
+
+
+def some(names: list[str], count: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - count
+    return ', '.join(names[:count]) + (f' and {more} more' if more > 0 else '')
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model within a data-parallel wrapper."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def _is_finite(output) -> bool:
+    """Whether all floating-point tensors in a module's output are finite."""
+    if isinstance(output, Tensor):
+        return not output.is_floating_point() or bool(output.isfinite().all())
+    if isinstance(output, dict):
+        return all(map(_is_finite, output.values()))
+    if isinstance(output, list | tuple):
+        return all(map(_is_finite, output))
+    return True
