@@ -1,6 +1,7 @@
 """Hungarian matching of all images, decoder stages and groups in one call."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from mmengine.logging import print_log
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .boxes import EPS, cxcywh_to_xyxy
 from .masks import (
     MaskFeatures,
     PointSource,
@@ -19,7 +19,11 @@ from .masks import (
     drawing_order,
     random_points,
 )
+from .matching_costs import pair_costs
 from .precision import float32_island
+
+THREADED_OBJECTS = 100
+"""Objects of an image from which a matching problem outweighs handing it over."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class Targets:
     boxes: Tensor
     counts: tuple[int, ...]
     masks: TargetMasks | None = None
+
+    def padded_index(self, device: torch.device) -> Tensor:
+        """Objects of each image (B, largest count); the padding repeats object 0."""
+        index = np.zeros((len(self.counts), max(self.counts)), dtype=np.int64)
+        start = 0
+        for row, count in zip(index, self.counts, strict=True):
+            row[:count] = range(start, start + count)
+            start += count
+        return torch.from_numpy(index).to(device)
 
 
 @dataclass(frozen=True)
@@ -151,34 +164,23 @@ class RFDETRHungarianAssigner:
             The pairs, ``min(queries of a group, objects)`` for each image, group
             and stage.
         """
-        costs = self._costs(cls_scores, bbox_preds, targets)
+        objects = targets.padded_index(cls_scores.device)
+        costs = pair_costs(
+            cls_scores,
+            bbox_preds,
+            targets.labels[objects],
+            targets.boxes[objects],
+            cls_weight=self.cls_weight,
+            bbox_weight=self.bbox_weight,
+            iou_weight=self.iou_weight,
+            alpha=self.alpha,
+        )
         if mask_preds is not None:
-            self._add_mask_costs(costs, mask_preds, targets)
-        costs = costs.cpu().numpy()
-        offsets = np.cumsum([0, *targets.counts])
-        pairs = []
-        start = 0
-        for stage, size in enumerate(stage_sizes):
-            queries = size // num_groups
-            block = costs[:, start : start + size]
-            block = self._replace_non_finite(block, targets.counts)
-            for image, count in enumerate(targets.counts):
-                if not count:
-                    continue
-                self._warn_if_crowded(count, queries)
-                for group in range(num_groups):
-                    first = group * queries
-                    chosen, matched = linear_sum_assignment(
-                        block[image, first : first + queries, :count]
-                    )
-                    pair = np.empty((4, len(chosen)), dtype=np.int64)
-                    pair[0], pair[1] = stage, image
-                    pair[2] = chosen + start + first
-                    pair[3] = matched + offsets[image]
-                    pairs.append(pair)
-            start += size
-        joined = np.concatenate([np.empty((4, 0), np.int64), *pairs], axis=1)
-        index = torch.from_numpy(joined).to(cls_scores.device)
+            self._add_mask_costs(costs, mask_preds, targets, objects)
+        pairs = self._solve(
+            costs.cpu().numpy(), stage_sizes, targets.counts, num_groups
+        )
+        index = torch.from_numpy(pairs).to(cls_scores.device)
         return Matches(
             *index.unbind(),
             stage_sizes=tuple(stage_sizes),
@@ -188,64 +190,73 @@ class RFDETRHungarianAssigner:
             ),
         )
 
-    @float32_island()
-    def _costs(
-        self, cls_scores: Tensor, bbox_preds: Tensor, targets: Targets
-    ) -> Tensor:
-        """Costs (B, R, objects of the fullest image), arbitrary in the padding."""
-        labels = pad_images(targets.labels, targets.counts)
-        boxes = pad_images(targets.boxes, targets.counts)
+    def _solve(
+        self,
+        costs: np.ndarray,
+        stage_sizes: Sequence[int],
+        counts: Sequence[int],
+        num_groups: int,
+    ) -> np.ndarray:
+        """Stage, image, row and object of all pairs, (4, pairs).
 
-        logits = cls_scores.float().gather(
-            2, labels[:, None].expand(-1, cls_scores.shape[1], -1)
-        )
-        probability = logits.sigmoid()
-        negative = F.softplus(logits)
-        cost = self.alpha * (1 - probability).square_() * (negative - logits)
-        cost -= (1 - self.alpha) * probability.square_() * negative
-        cost *= self.cls_weight
-
-        bbox_preds = bbox_preds.float()
-        ours = bbox_preds[..., None].unbind(2)
-        theirs = boxes[:, None].unbind(3)
-        for our, their in zip(ours, theirs, strict=True):
-            cost += self.bbox_weight * (our - their).abs_()
-
-        left, top, right, bottom = cxcywh_to_xyxy(bbox_preds)[..., None].unbind(2)
-        x1, y1, x2, y2 = cxcywh_to_xyxy(boxes)[:, None].unbind(3)
-        width = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
-        height = torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0)
-        intersection = width.mul_(height)
-        union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - intersection
-        width = torch.maximum(right, x2).sub_(torch.minimum(left, x1))
-        height = torch.maximum(bottom, y2).sub_(torch.minimum(top, y1))
-        hull = width.mul_(height)
-        giou = intersection.div_(union.clamp(min=EPS))
-        giou -= (hull - union).div_(hull.clamp(min=EPS))
-        return cost.sub_(giou, alpha=self.iou_weight)
+        Args:
+            costs: (B, objects of the fullest image, R).
+            stage_sizes: queries of each stage.
+            counts: number of objects of each image.
+            num_groups: G.
+        """
+        offsets = np.cumsum([0, *counts])
+        places, problems = [], []
+        start = 0
+        for stage, size in enumerate(stage_sizes):
+            queries = size // num_groups
+            block = costs[..., start : start + size]
+            block = self._replace_non_finite(block, counts)
+            for image, count in enumerate(counts):
+                if not count:
+                    continue
+                self._warn_if_crowded(count, queries)
+                for first in range(0, size, queries):
+                    places.append((stage, image, start + first, offsets[image]))
+                    problems.append(block[image, :count, first : first + queries])
+            start += size
+        solutions = _assign_all(problems)
+        if not solutions:
+            return np.empty((4, 0), np.int64)
+        lengths = [len(queries) for queries, _ in solutions]
+        pairs = np.repeat(np.array(places, np.int64).T, lengths, axis=1)
+        pairs[2:] += np.concatenate(solutions, axis=1)
+        return pairs
 
     @float32_island()
     def _add_mask_costs(
-        self, costs: Tensor, mask_preds: Sequence[MaskFeatures], targets: Targets
+        self,
+        costs: Tensor,
+        mask_preds: Sequence[MaskFeatures],
+        targets: Targets,
+        objects: Tensor,
     ) -> None:
-        """Add the costs of the masks to ``costs``, stage by stage."""
+        """Add the costs of the masks to ``costs`` (B, n, R), stage by stage.
+
+        ``objects`` (B, n) tells which object each row of the costs belongs to.
+        """
         sizes = [masks.query_features.shape[1] for masks in mask_preds]
-        blocks = costs.split(sizes, dim=1)
+        blocks = costs.split(sizes, dim=2)
         everyone = torch.arange(sum(targets.counts), device=costs.device)
         for stage, name in drawing_order(len(mask_preds)):
             height, width = mask_preds[stage].spatial_features.shape[2:]
             count = height * width // self.point_ratio
             points = self.points(f'matcher/{name}', (1, count, 2), costs.device)
             true = targets.masks.sample(points, everyone)
-            true = pad_images(true, targets.counts).transpose(1, 2)
-            logits = mask_preds[stage].at_points(points)
+            true = true[objects]
+            logits = mask_preds[stage].at_points(points).transpose(1, 2)
 
             # The cross-entropy is softplus(x) - x * y.
-            entropy = F.softplus(logits).sum(2, keepdim=True) - logits @ true
+            entropy = F.softplus(logits).sum(1, keepdim=True) - true @ logits
             blocks[stage].add_(entropy, alpha=self.mask_weight / count)
             probability = logits.sigmoid_()
-            overlap = probability @ true
-            total = probability.sum(2, keepdim=True) + true.sum(1, keepdim=True)
+            overlap = true @ probability
+            total = true.sum(2, keepdim=True) + probability.sum(1, keepdim=True)
             dice = 1 - (2 * overlap + 1) / (total + 1)
             blocks[stage].add_(dice, alpha=self.dice_weight)
 
@@ -255,14 +266,17 @@ class RFDETRHungarianAssigner:
         """Make the solver avoid pairs without a finite cost, as upstream does.
 
         Args:
-            costs: (B, N, padded T) of one stage.
+            costs: (B, objects of the fullest image, N) of one stage.
             counts: number of objects of each image.
 
         Returns:
             ``costs`` if the used part is finite, else a repaired copy.
         """
-        used = np.arange(costs.shape[2]) < np.asarray(counts)[:, None]
-        used = np.broadcast_to(used[:, None], costs.shape)
+        # Cheaper than looking at every number, and enough as a rule.
+        if np.isfinite(costs.sum()):
+            return costs
+        used = np.arange(costs.shape[1]) < np.asarray(counts)[:, None]
+        used = np.broadcast_to(used[..., None], costs.shape)
         finite = np.isfinite(costs)
         if finite[used].all():
             return costs
@@ -293,15 +307,21 @@ class RFDETRHungarianAssigner:
             print_log(message, logger='current', level=30)
 
 
-def pad_images(values: Tensor, counts: Sequence[int]) -> Tensor:
-    """Lay out values that follow each other image by image in one row an image.
+def _assign_all(problems: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Solve all problems, the large ones on as many threads as PyTorch uses."""
+    threads = torch.get_num_threads()
+    if threads == 1 or max(map(len, problems), default=0) < THREADED_OBJECTS:
+        return list(map(_assign, problems))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(_assign, problems))
 
-    Args:
-        values: (T, ...).
-        counts: number of values of each image.
 
-    Returns:
-        (B, largest count, ...), zero where an image has fewer.
-    """
-    rows = values.split(list(counts))
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def _assign(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Queries in ascending order, and their objects, of costs (objects, queries)."""
+    if costs.shape[0] >= costs.shape[1]:
+        return linear_sum_assignment(costs.T)
+    # The solver would turn a matrix with more rows than columns round; ties come
+    # out the same.
+    objects, queries = linear_sum_assignment(costs)
+    order = queries.argsort()
+    return queries[order], objects[order]

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from scipy.optimize import linear_sum_assignment
 
-from mmdet_rfdetr.matching import (
-    RFDETRHungarianAssigner,
-    Targets,
-    pad_images,
-)
+from mmdet_rfdetr.boxes import cxcywh_to_xyxy
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 
 CLASSES = 4
 
@@ -272,10 +270,91 @@ def test_unknown_argument():
         RFDETRHungarianAssigner(class_weight=1.0)
 
 
-def test_pad_images():
-    padded = pad_images(torch.arange(1, 7).view(3, 2), (0, 2, 1))
-    assert padded.tolist() == [
-        [[0, 0], [0, 0]],
-        [[1, 2], [3, 4]],
-        [[5, 6], [0, 0]],
-    ]
+def test_padded_index():
+    index = make_targets(0, 2, 1).padded_index('cpu')
+    assert index.tolist() == [[0, 0], [0, 1], [2, 0]]
+
+
+def plain_assignment(logits, boxes, targets, stage_sizes, groups):
+    """Pairs of SciPy's solver on the cost matrix written down in float64."""
+    pairs, start = [], 0
+    for stage, size in enumerate(stage_sizes):
+        first = 0
+        for image, count in enumerate(targets.counts):
+            for group in range(groups):
+                rows = range(
+                    start + group * size // groups, start + (group + 1) * size // groups
+                )
+                costs = plain_costs(
+                    logits[image, rows],
+                    boxes[image, rows],
+                    targets.labels[first : first + count],
+                    targets.boxes[first : first + count],
+                )
+                found = linear_sum_assignment(costs.numpy())
+                pairs += [
+                    (stage, image, rows[query], first + column)
+                    for query, column in zip(*found, strict=True)
+                ]
+            first += count
+        start += size
+    return pairs
+
+
+def plain_costs(logits, boxes, labels, their_boxes):
+    """(queries, objects) float64, by mmdet's and torchvision's kind of formulas."""
+    p = logits.double().sigmoid()[:, labels]
+    costs = 2 * (0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log())
+    ours, theirs = boxes.double()[:, None], their_boxes.double()[None]
+    costs += 5 * (ours - theirs).abs().sum(-1)
+    ours, theirs = cxcywh_to_xyxy(ours), cxcywh_to_xyxy(theirs)
+    low, high = torch.maximum, torch.minimum
+    overlap = high(ours[..., 2:], theirs[..., 2:]) - low(ours[..., :2], theirs[..., :2])
+    overlap = overlap.clamp(min=0).prod(-1)
+    areas = sum((x[..., 2:] - x[..., :2]).prod(-1) for x in (ours, theirs))
+    hull = high(ours[..., :2], theirs[..., :2]), low(ours[..., 2:], theirs[..., 2:])
+    hull = (hull[1] - hull[0]).prod(-1)
+    union = areas - overlap
+    return costs - 2 * (overlap / union - (hull - union) / hull)
+
+
+@pytest.mark.parametrize(
+    'counts',
+    ((3, 20), (CLASSES + 1, 0), (40, 40), (50, 1)),
+    ids=('few', 'more than classes', 'as many as queries', 'more than queries'),
+)
+@pytest.mark.parametrize('block', (1, 2**30))
+@pytest.mark.parametrize('threaded', (1, 10**9))
+def test_equal_to_scipy_on_the_plain_costs(counts, block, threaded, monkeypatch):
+    """However the work is cut up and spread over threads."""
+    monkeypatch.setattr('mmdet_rfdetr.matching_costs.CPU_BLOCK', block)
+    monkeypatch.setattr('mmdet_rfdetr.matching.THREADED_OBJECTS', threaded)
+    monkeypatch.setattr('torch.get_num_threads', lambda: 2)
+    targets = make_targets(*counts)
+    stage_sizes, groups = (120, 120, 90), 3
+    logits, boxes = make_outputs(2, sum(stage_sizes))
+    boxes[..., 2:].abs_()
+    matches = RFDETRHungarianAssigner().assign(
+        logits, boxes, stage_sizes, targets, groups
+    )
+    found = list(
+        zip(
+            *(
+                x.tolist()
+                for x in (matches.stages, matches.images, matches.rows, matches.targets)
+            ),
+            strict=True,
+        )
+    )
+    assert found == plain_assignment(logits, boxes, targets, stage_sizes, groups)
+
+
+def test_ties_are_broken_as_by_the_solver():
+    """Queries that are all alike, as at the beginning of a training."""
+    targets = make_targets(3)
+    logits, boxes = torch.zeros(1, 8, CLASSES), torch.full((1, 8, 4), 0.5)
+    matches = RFDETRHungarianAssigner().assign(logits, boxes, (8,), targets, 2)
+    costs = plain_costs(logits[0, :4], boxes[0, :4], targets.labels, targets.boxes)
+    queries, objects = linear_sum_assignment(costs.numpy())
+    assert matches.rows.tolist() == [*queries, *(queries + 4)]
+    assert matches.targets.tolist() == [*objects, *objects]

@@ -142,7 +142,7 @@ def costs(mask_preds=None, **weights):
     matches = assigner.assign(
         torch.randn(2, 12, 5), torch.rand(2, 12, 4), sizes, targets, 2, mask_preds
     )
-    return torch.cat(seen, dim=1), targets, matches
+    return torch.cat(seen, dim=2).transpose(1, 2), targets, matches
 
 
 @pytest.mark.parametrize('weights', [(5.0, 5.0), (2.0, 0.0), (0.0, 3.0)])
