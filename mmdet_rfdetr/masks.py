@@ -177,16 +177,8 @@ class TargetMasks:
         counts = [len(masks) for masks in stacks]
         sizes = np.repeat([masks.shape[:0:-1] for masks in stacks], counts, axis=0)
         spans = np.repeat(spans, counts, axis=0)
-        height = max(masks.shape[1] for masks in stacks)
-        width = max(masks.shape[2] for masks in stacks)
-        planes = np.zeros((len(sizes), height, width), dtype=bool)
-        start = 0
-        for masks in stacks:
-            _, height, width = masks.shape
-            planes[start : start + len(masks), :height, :width] = masks
-            start += len(masks)
         return cls(
-            planes=torch.from_numpy(planes).to(device),
+            planes=torch.from_numpy(_join(stacks)).to(device),
             sizes=torch.from_numpy(sizes).to(device, torch.float32),
             spans=torch.from_numpy(spans).to(device, torch.float32),
         )
@@ -215,3 +207,15 @@ def _to_array(masks: BaseInstanceMasks | Tensor) -> np.ndarray:
     if isinstance(masks, BaseInstanceMasks):
         return masks.to_ndarray().astype(bool, copy=False)
     return masks.cpu().numpy().astype(bool, copy=False)
+
+
+def _join(stacks: Sequence[np.ndarray]) -> np.ndarray:
+    """Masks (n, h, w) of several sizes to (T, h, w), each in the upper left corner."""
+    height, width = np.max([masks.shape[1:] for masks in stacks], axis=0)
+    planes = np.zeros((sum(map(len, stacks)), height, width), dtype=bool)
+    start = 0
+    for masks in stacks:
+        count, height, width = masks.shape
+        planes[start : start + count, :height, :width] = masks
+        start += count
+    return planes

@@ -17,12 +17,25 @@ from .fixtures import DATA, needs_data
 IMAGES = 8
 
 
-def few_images(folder, annotations='instances_train2017.json'):
-    """Write an annotation file of the first images that have objects."""
+def few_images(folder, annotations='instances_train2017.json', least=0.0):
+    """Write an annotation file of the first images that have objects.
+
+    Args:
+        folder: where to write it.
+        annotations: file of coco128.
+        least: part of the image that every one of its objects has to cover.
+    """
     source = DATA / 'coco128' / 'annotations' / annotations
     document = json.loads(source.read_text())
-    used = {annotation['image_id'] for annotation in document['annotations']}
-    images = [image for image in document['images'] if image['id'] in used][:IMAGES]
+    smallest = {}
+    for annotation in document['annotations']:
+        key, area = annotation['image_id'], annotation['area']
+        smallest[key] = min(area, smallest.get(key, area))
+    images = [
+        image
+        for image in document['images']
+        if smallest.get(image['id'], -1) >= least * image['height'] * image['width']
+    ][:IMAGES]
     kept = {image['id'] for image in images}
     document['images'] = images
     document['annotations'] = [

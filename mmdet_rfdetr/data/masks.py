@@ -60,8 +60,19 @@ class RFDETRLoadAnnotations(LoadAnnotations):
     _warned = False
 
     def _process_masks(self, results: dict) -> list:
-        """Masks of all objects; those left out get ``ignore_flag`` and a dot."""
+        """Masks of all objects; those left out get ``ignore_flag`` and a dot.
+
+        Raises:
+            ValueError: if the image was loaded at another size than its masks have.
+        """
         height, width = results['ori_shape']
+        stated = (results.get('height', height), results.get('width', width))
+        if stated != (height, width):
+            raise ValueError(
+                f'{results.get("img_path")} was loaded as {height} x {width} and its '
+                f'masks are of {stated[0]} x {stated[1]}: load images at their full '
+                'size to train on masks, that is RFDETRLoadImage without image_size'
+            )
         for instance in results.get('instances', []):
             problem = mask_problem(instance.get('mask'), height, width)
             if problem is not None:

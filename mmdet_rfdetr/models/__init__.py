@@ -16,6 +16,9 @@ The legend of shapes, used in every docstring:
 ``K``  classes
 ``T``  objects (targets) of a batch
 ``R``  queries of all decoder layers and of the encoder together
+``M``  rows of the ViT's batch axis, one a window
+``k``  tokens that a group selects; ``N_enc`` is ``g * k``
+``h``  rows of a feature map, ``w`` its columns
 =====  ==============================================================
 """
 

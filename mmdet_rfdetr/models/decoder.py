@@ -91,7 +91,10 @@ class GroupSelfAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm layer: self-attention, deformable attention, feed-forward."""
+    """Post-norm layer: self-attention, deformable attention, feed-forward.
+
+    Arguments are those of :class:`RFDETRDecoder`.
+    """
 
     def __init__(
         self,

@@ -177,7 +177,8 @@ class RFDETRHead(BaseModule):
             enc_bbox_preds: (B, N_enc, 4) cxcywh.
             batch_gt_instances: ``labels``, absolute xyxy ``bboxes`` and, if
                 needed, ``masks``.
-            batch_img_metas: with ``img_shape``.
+            batch_img_metas: with ``img_shape``; masks need ``batch_input_shape`` if
+                there is padding.
             num_groups: G groups along the query axes.
             mask_preds: masks of each layer and of the encoder.
 

@@ -113,6 +113,33 @@ def test_a_polygon_outside_the_image_is_an_empty_mask(tmp_path):
     assert not sample.gt_instances.masks.masks.any()
 
 
+def test_masks_of_an_image_that_was_decoded_smaller_are_refused(tmp_path):
+    path = write(tmp_path, [SQUARE])
+    image = cv2.imread(str(tmp_path / '0.png'))
+    cv2.imwrite(str(tmp_path / '0.jpg'), image)
+    dataset = DATASETS.build(
+        dict(
+            type='RFDETRCocoDataset',
+            data_root=str(tmp_path),
+            ann_file=path,
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=('0',)),
+            pipeline=[
+                dict(type='RFDETRLoadImage', image_size=8, min_side=8),
+                dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
+            ],
+        )
+    )
+    info = dataset.get_data_info(0)
+    info['img_path'] = str(tmp_path / '0.jpg')
+    with pytest.raises(ValueError) as error:
+        dataset.pipeline(info)
+    assert '0.jpg was loaded as 10 x 15 and its masks are of 40 x 60' in str(
+        error.value
+    )
+    assert 'RFDETRLoadImage without image_size' in str(error.value)
+
+
 @pytest.mark.parametrize('segmentation', [[SQUARE], runs(False), None])
 def test_crowds_are_left_out(tmp_path, segmentation, caplog):
     sample = load(tmp_path, segmentation, iscrowd=1)
