@@ -43,6 +43,7 @@ TRAIN_TOLERANCES = (
     (r'.*_index|.*_match_image\d+_.*|num_boxes', EXACT),
     (r'references|.*_boxes', BOXES),
     (r'loss/loss_mask_.*', (1e-4, 0)),
+    (r'error/.*', (1e-6, 0)),
     (r'loss/.*|total', (1e-5, 0)),
     (r'grad_total_norm', (1e-4, 0)),
     (r'grad_norm/.*', (3e-3, 0)),
@@ -316,7 +317,9 @@ def train_stages(model, images, samples):
         losses = model.train()(*_at_home(model, images, samples), 'loss')
     seen['hs_last'] = seen[f'hs_{len(model.decoder.layers) - 1}']
     for name, value in losses.items():
-        seen[f'loss/{_official_loss(name)}'] = value
+        seen[f'loss/{official_term(name)}'] = value
+    for name, value in head.errors.items():
+        seen[f'error/{official_term(name)}'] = value
     seen['total'] = sum(losses.values())
     seen['total'].backward()
     gradients = {
@@ -380,13 +383,18 @@ def _observed_loss(head, seen):
         yield
 
 
-def _official_loss(name):
+def official_term(name):
     """``d0.loss_iou`` to ``loss_giou_0``, ``enc_loss_cls`` to ``loss_ce_enc``."""
-    prefix, term = re.fullmatch(r'(d\d+\.|enc_|)loss_(\w+)', name).groups()
-    official = dict(cls='ce', bbox='bbox', iou='giou', mask='mask_ce', dice='mask_dice')
-    term = official[term]
-    suffix = prefix.strip('d._')
-    return f'loss_{term}_{suffix}' if suffix else f'loss_{term}'
+    prefix, term = re.fullmatch(r'(d\d+\.|enc_|)(\w+)', name).groups()
+    official = dict(
+        loss_cls='loss_ce',
+        loss_iou='loss_giou',
+        loss_mask='loss_mask_ce',
+        loss_dice='loss_mask_dice',
+    )
+    term = official.get(term, term)
+    suffix = 'enc' if prefix == 'enc_' else prefix.strip('d.')
+    return f'{term}_{suffix}' if suffix else term
 
 
 def _backward_order(name):

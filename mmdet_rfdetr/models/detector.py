@@ -147,6 +147,13 @@ class RFDETR(DetectionTransformer):
             **outputs, batch_data_samples=batch_data_samples, mask_preds=mask_preds
         )
 
+    def parse_losses(
+        self, losses: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum the loss terms, and log the head's errors beside them."""
+        loss, log_vars = super().parse_losses(losses)
+        return loss, {**log_vars, **self.bbox_head.errors}
+
     def predict(
         self,
         batch_inputs: Tensor,

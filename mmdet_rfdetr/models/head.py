@@ -14,6 +14,7 @@ from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island
+from .errors import prediction_errors
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
 
@@ -65,6 +66,11 @@ class RFDETRHead(BaseModule):
             ones, ``score_thr``.
         init_cfg: mmengine's initialisation config.
 
+    Attributes:
+        errors: of the last call of ``loss``, for the log: ``class_error`` and for each
+            stage ``cardinality_error``, see :func:`prediction_errors`. They are kept
+            apart from the terms, whose sum is the loss.
+
     Raises:
         ValueError: if ``train_cfg`` or ``test_cfg`` has an unknown key.
     """
@@ -92,6 +98,7 @@ class RFDETRHead(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_mask = None if loss_mask is None else MODELS.build(loss_mask)
+        self.errors: dict[str, Tensor] = {}
 
         self.fc_cls = nn.Linear(embed_dims, num_classes)
         self.fc_reg = nn.ModuleList(
@@ -200,12 +207,13 @@ class RFDETRHead(BaseModule):
 
         boxes = bbox_preds[matches.images, matches.rows]
         target_boxes = targets.boxes[matches.targets]
+        labels = targets.labels[matches.targets]
         corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)
         terms = dict(
             loss_cls=self.loss_cls(
                 cls_scores,
                 matches,
-                targets.labels[matches.targets],
+                labels,
                 paired_iou(corners.detach(), target_corners),
             ),
             loss_bbox=self._box_term(self.loss_bbox, boxes, target_boxes, matches),
@@ -214,11 +222,13 @@ class RFDETRHead(BaseModule):
         if mask_preds is not None:
             terms.update(self.loss_mask(mask_preds, targets.masks, matches))
         losses = {}
+        prefixes = stage_prefixes(layers)
         for name, sums in terms.items():
-            for prefix, value in zip(
-                stage_prefixes(layers), sums / avg_factor, strict=True
-            ):
+            for prefix, value in zip(prefixes, sums / avg_factor, strict=True):
                 losses[prefix + name] = value
+        self.errors = prediction_errors(
+            cls_scores, labels, matches, targets.counts, prefixes
+        )
         return losses
 
     @staticmethod

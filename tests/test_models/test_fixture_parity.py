@@ -232,6 +232,8 @@ def expected_training(case):
         if name in description['weights']:
             weighted = description['weights'][name] * value
             expected[f'loss/{name}'] = np.float64(weighted)
+        else:
+            expected[f'error/{name}'] = np.float64(value)
     for name in ('num_boxes', 'total', 'grad_total_norm'):
         expected[name] = np.float64(description[name])
     for name, norm in description['grad_norm'].items():

@@ -58,6 +58,14 @@ def cfg(folder, work_dir, **changes):
     return Config(copy.deepcopy(dict(base, **changes)))
 
 
+ERRORS = (
+    'class_error',
+    'd0.cardinality_error',
+    'cardinality_error',
+    'enc_cardinality_error',
+)
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('recipe')
@@ -114,6 +122,8 @@ def test_validation_logs_losses_and_both_sets_of_weights(trained):
     for name in ('val/loss', 'val/d0.loss_cls', 'val/coco/bbox_mAP'):
         assert name in logged
     assert 'val/base/coco/bbox_mAP' in logged
+    for name in ERRORS:
+        assert {f'train/{name}', f'val/{name}'} <= set(logged)
 
 
 def test_drop_path_is_spread(trained):
@@ -147,3 +157,15 @@ def test_auto_scale_lr_scales_every_group(trained, tmp_path):
         strict=True,
     ):
         assert one['initial_lr'] == pytest.approx(other['initial_lr'] / 4)
+
+
+def test_errors_are_logged_and_are_no_part_of_the_loss():
+    model = tiny.model().train()
+    data = model.data_preprocessor(tiny.batch((2, 1)), True)
+    losses = model(**data, mode='loss')
+    loss, log_vars = model.parse_losses(losses)
+    assert loss.item() == pytest.approx(sum(v.item() for v in losses.values()))
+    names = {name for name in log_vars if 'error' in name}
+    assert names == set(ERRORS)
+    assert not names & set(losses)
+    assert not any(log_vars[name].requires_grad for name in names)
