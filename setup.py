@@ -53,6 +53,8 @@ setup(
         'tests': ['pytest>=8', 'packaging', 'ultrafast-pycocotools>=0.1.14,<0.2'],
         # Evaluates with the same numbers in a fraction of the time.
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],
+        # Adapters on the encoder, see docs/training.md.
+        'lora': ['peft'],
         # The original, which some tests compare with when it is there.
         'official': ['rfdetr==1.11.2'],
         'tools': ['ruff', 'pre-commit'],

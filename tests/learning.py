@@ -5,8 +5,12 @@ batches of :mod:`tests.learning_case`. This side is mmengine's Runner with the t
 settings of the shipped configs.
 """
 
+import contextlib
+import itertools
 import os
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,6 +27,7 @@ from mmdet_rfdetr.boxes import cxcywh_to_xyxy
 from tests import learning_case, parity
 from tests.interpreter import run
 
+RUNS = itertools.count()
 HOOKS = ('ema', 'precision', 'non_finite', 'param_scheduler', 'logger', 'timer')
 ZERO_GRADIENT = '.attention.key.bias'
 """A bias that moves all scores of a softmax alike: its gradient is rounding alone."""
@@ -112,7 +117,7 @@ def config(folder, accumulation):
         dict(
             default_scope='mmdet',
             work_dir=str(folder),
-            experiment_name=f'learning_{accumulation}',
+            experiment_name=f'learning_{next(RUNS)}',
             model=model,
             train_dataloader=dict(
                 batch_size=len(learning_case.COUNTS),
@@ -144,12 +149,42 @@ def config(folder, accumulation):
     )
 
 
-def train(folder, accumulation):
-    """Train from ``start.pth``; the same names as on the official side."""
+@contextlib.contextmanager
+def given_selection(tokens):
+    """Select these tokens (G, B, k) in each step, and note what that costs.
+
+    Yields:
+        For each step, how much worse than the best ones the given tokens are: the
+        largest difference of their scores at one place of the order.
+    """
+    if tokens is None:
+        yield []
+        return
+    topk, remaining, margins = torch.Tensor.topk, iter(tokens), []
+
+    def pick(scores, count, dim):
+        chosen = torch.from_numpy(next(remaining))
+        best = topk(scores, count, dim=dim).values
+        margins.append(float((best - scores.gather(dim, chosen)).abs().max()))
+        return SimpleNamespace(indices=chosen)
+
+    with mock.patch.object(torch.Tensor, 'topk', pick):
+        yield margins
+
+
+def train(folder, accumulation, tokens=None):
+    """Train from ``start.pth``; the same names as on the official side.
+
+    Args:
+        folder: where ``start.pth`` is.
+        accumulation: batches of an optimizer step.
+        tokens: (steps, G, B, k) to select in place of the best ones.
+    """
     runner = Runner.from_cfg(config(folder, accumulation))
     record = Record()
     runner.register_hook(record, priority='LOWEST')
-    runner.train()
+    with given_selection(tokens) as margins:
+        runner.train()
     found = {
         f'term/{parity.official_term(name)}': np.array(
             [terms[name] for terms in record.terms]
@@ -161,6 +196,7 @@ def train(folder, accumulation):
         rates=np.array(record.rates),
         norms=np.array(record.norms),
         sizes=np.array(record.sizes),
+        margins=np.array(margins),
     )
     (ema,) = (hook for hook in runner.hooks if hasattr(hook, 'ema_model'))
     for kind, model in (('weight', runner.model), ('average', ema.ema_model.module)):
@@ -203,21 +239,84 @@ def first_beyond(differences, bound):
     return int(beyond[0]) + 1 if len(beyond) else None
 
 
-def weight_difference(ours, theirs, kind):
+def weight_difference(ours, theirs, start, kind):
     """How far the weights at the end are apart, as a part of the way they went.
 
     Args:
         ours: from :func:`train`.
         theirs: from :func:`train_official`.
+        start: ``start.pth``.
         kind: ``'weight'``, or ``'average'`` for the moving average.
     """
-    start = torch.load(theirs['start'], weights_only=True)['model']
+    begin = torch.load(start, weights_only=True)['model']
     apart = moved = 0.0
-    for name, value in ours.items():
-        prefix, _, name = name.partition('/')
+    for key, wanted in theirs.items():
+        prefix, _, name = key.partition('/')
         if prefix != kind or name.endswith(ZERO_GRADIENT):
             continue
-        wanted = theirs[f'{kind}/{name}'].astype(np.float64)
-        apart += np.square(value - wanted).sum()
-        moved += np.square(wanted - start[name].numpy()).sum()
+        wanted = wanted.astype(np.float64)
+        apart += np.square(ours[key] - wanted).sum()
+        moved += np.square(wanted - begin[name].numpy()).sum()
     return float(np.sqrt(apart / moved))
+
+
+def compare(folder, accumulation, python=None):
+    """Train all three: the official package, this one, and this one led by it.
+
+    Returns:
+        Tuple of what they recorded; the last one selected the tokens that the official
+        package had selected.
+    """
+    theirs = train_official(folder, accumulation, python)
+    ours = train(folder, accumulation)
+    return theirs, ours, train(folder, accumulation, theirs['tokens'])
+
+
+def table(theirs, ours, led, rows=20):
+    """The curves as text, and where they begin to differ."""
+    curves = total(theirs), total(ours), total(led)
+    apart = difference(curves[1], curves[0]), difference(curves[2], curves[0])
+    steps = len(curves[0])
+    shown = sorted(
+        {0, *range(rows // 2), *range(0, steps, -(-steps // rows)), steps - 1}
+    )
+    lines = [
+        f'{"step":>5}{"size":>6}{"official":>11}{"this":>11}{"difference":>12}'
+        f'{"same tokens":>13}{"difference":>12}'
+    ]
+    for i in shown:
+        official, own, same = (curve[i] for curve in curves)
+        lines.append(
+            f'{i + 1:>5}{theirs["sizes"][i]:>6}{official:>11.5f}{own:>11.5f}'
+            f'{apart[0][i]:>12.1e}{same:>13.5f}{apart[1][i]:>12.1e}'
+        )
+    for title, differences in zip(('this', 'same tokens'), apart, strict=True):
+        first = {bound: first_beyond(differences, bound) for bound in (1e-5, 1e-3)}
+        lines.append(
+            f'{title}: beyond 1e-5 from step {first[1e-5]}, beyond 1e-3 from step '
+            f'{first[1e-3]}, at most {differences.max():.1e}'
+        )
+    rates = np.abs(np.sort(ours['rates']) - np.sort(theirs['rates'])).max()
+    lines.append(f'learning rates of all groups differ by at most {rates:.1e}')
+    return '\n'.join(lines)
+
+
+def plot(path, theirs, ours, led):
+    """Draw the curves, averaged over an epoch, and their differences."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    curves = dict(official=theirs, this=ours)
+    steps = np.arange(1, len(total(theirs)) + 1)
+    for (name, found), style in zip(curves.items(), ('-', '--'), strict=True):
+        left.plot(steps, total(found), style, label=name)
+    left.set(xlabel='iteration', ylabel='loss (sizes change from step to step)')
+    for name, found in {'this': ours, 'this, same tokens': led}.items():
+        apart = difference(total(found), total(theirs))
+        right.semilogy(steps, np.maximum(apart, 1e-10), label=name)
+    right.set(xlabel='iteration', ylabel='difference from official (relative)')
+    for axes in (left, right):
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)

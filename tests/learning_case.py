@@ -27,8 +27,9 @@ MODEL = dict(
     dim_feedforward=128,
     # The official head has one output more.
     num_classes=NUM_CLASSES - 1,
-    num_queries=20,
-    num_select=20,
+    # The smallest size has 16 tokens: each query gets one.
+    num_queries=12,
+    num_select=12,
     group_detr=13,
     vit=dict(hidden_size=96, num_attention_heads=3, num_hidden_layers=4),
 )

@@ -13,7 +13,9 @@ A case is a dict of plain values:
   out;
 - ``counts``: objects of each image. With them the case is trained for one step,
   without them it is evaluated;
-- ``criterion``: official switches of the loss, for training.
+- ``criterion``: official switches of the loss, for training;
+- ``lora``: true for a model with adapters, which is described, evaluated and trained;
+  that needs ``rfdetr[lora,train]``.
 
 ``python -m tests.official REQUEST.json ANSWER.npz`` runs the official side in an
 environment of its own: the request is a list of cases, and the answer holds the
@@ -125,7 +127,9 @@ def run(case):
     Returns:
         Names of stages to arrays, in the order in which data flows.
     """
-    if 'sizes' not in case:
+    if case.get('lora'):
+        stages = adapted(case)
+    elif 'sizes' not in case:
         stages = fresh(case)
     elif 'counts' in case:
         stages = train(case)
@@ -316,6 +320,46 @@ def train(case):
             if parameter.grad is not None
         }
     )
+    return seen
+
+
+def adapted(case):
+    """A model with adapters: its file, optimizer groups, outputs and gradients."""
+    from rfdetr.models.weights import apply_lora
+    from rfdetr.training.param_groups import get_param_dict
+
+    model, criterion, _ = build(case)
+    apply_lora(model)
+    seen = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if '.lora_' in name:
+                change = golden_rule.numbers(name, case['seed'], tuple(parameter.shape))
+                parameter += 0.3 * torch.from_numpy(change).float()
+    for name, value in model.state_dict().items():
+        seen[f'file/{name}'] = value
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    arguments = namespace(case)
+    for group in get_param_dict(arguments, model):
+        decay = group.get('weight_decay', arguments.weight_decay)
+        for parameter in group['params']:
+            rates = torch.tensor([group['lr'], decay], dtype=torch.float64)
+            seen[f'rates/{names[id(parameter)]}'] = rates
+    with torch.no_grad():
+        seen['pred_logits'] = model.eval()(batch(case))['pred_logits']
+    targets = [
+        {name: torch.from_numpy(value) for name, value in image.items()}
+        for image in golden_rule.objects(
+            case['counts'], model.class_embed.out_features, case['seed']
+        )
+    ]
+    losses = criterion.train()(model.train()(batch(case)), targets)
+    weights = criterion.weight_dict
+    seen['total'] = sum(weights[name] * losses[name] for name in weights)
+    seen['total'].backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            seen[f'grad/{name}'] = parameter.grad
     return seen
 
 

@@ -7,6 +7,7 @@ average, in Lightning's trainer. Needs ``rfdetr[train]==1.11.2``.
 official checkpoint of the weights before the first step) and ``official.npz``.
 """
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -148,7 +149,8 @@ def train(folder, accumulation):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, Epochs(epoch))
+    with selections() as tokens:
+        trainer.fit(module, Epochs(epoch))
     names = recorder.terms[0]
     found = {
         f'term/{name}': np.array([terms[name] for terms in recorder.terms])
@@ -158,6 +160,7 @@ def train(folder, accumulation):
         rates=np.array(recorder.rates),
         norms=np.array(recorder.norms),
         sizes=np.array(recorder.sizes),
+        tokens=by_group(tokens, len(recorder.terms)),
     )
     averaged = average._average_model.module.model
     for kind, model in (('weight', module.model), ('average', averaged)):
@@ -167,6 +170,32 @@ def train(folder, accumulation):
             if value.numel()
         )
     return found
+
+
+@contextlib.contextmanager
+def selections():
+    """Record which tokens every top-k selects."""
+    tokens = []
+    topk = torch.topk
+
+    def recording(*args, **kwargs):
+        result = topk(*args, **kwargs)
+        tokens.append(result[1].numpy())
+        return result
+
+    torch.topk = recording
+    yield tokens
+    torch.topk = topk
+
+
+def by_group(tokens, steps):
+    """Selected tokens (steps, G, B, k), of one call a step or of one a group."""
+    if tokens[0].ndim == 3:
+        return np.stack(tokens)
+    calls = len(tokens) // steps
+    return np.stack(
+        [np.stack(tokens[calls * s : calls * (s + 1)]) for s in range(steps)]
+    )
 
 
 class Epochs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import coco
+from . import coco, lora
 from .errors import CheckpointError
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
@@ -24,6 +24,8 @@ def convert_checkpoint(
     source: str, target: str, *, to: str | None = None, overwrite: bool = False
 ) -> str:
     """Convert a checkpoint file; its weights are not fitted to any model.
+
+    LoRA adapters are merged into the weights.
 
     Args:
         source: Official file or one of this package.
@@ -46,7 +48,7 @@ def convert_checkpoint(
             f'{target} exists: choose another name, or replace it with --overwrite.'
         )
     checkpoint = load_checkpoint_file(source)
-    state_dict = checkpoint.get('state_dict', {})
+    state_dict, adapters, scale = lora.separate(checkpoint.get('state_dict', {}))
     meta = checkpoint.get('meta', {})
     official = is_official(state_dict)
     if not official and not is_own(state_dict):
@@ -64,11 +66,15 @@ def convert_checkpoint(
             f'({unnamed[0]}, ...); keypoint models are not supported.'
         )
     note = ''
+    if adapters:
+        own = lora.merge(own, adapters, scale)
+        note = ', LoRA adapters merged into its weights'
     if to == 'mmdet':
         converted = {'state_dict': own, 'meta': meta}
     else:
         if not official:
-            own, note = add_unused_class_rows(own, class_names(meta))
+            own, rows = add_unused_class_rows(own, class_names(meta))
+            note += rows
         converted = to_official_layout(to_official(own), meta)
     save_checkpoint_file(converted, target)
     return f'{target}: {to} checkpoint made from {source}{note}.'

@@ -7,8 +7,10 @@ that ends in ``load_state_dict`` understands the files: mmengine's ``load_checkp
 
 from collections.abc import Callable, Mapping
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from . import lora
 from .fit import fit_backbone, fit_model, fits_exactly
 from .layout import INFO_KEY
 
@@ -48,18 +50,52 @@ def _adapt(
     module: nn.Module, state_dict: dict[str, Tensor], prefix: str, fit: Callable
 ) -> None:
     """Replace the module's entries of a state dict, in place, by fitted ones."""
-    expected: Mapping[str, tuple[int, ...]] = {
-        name: tuple(value.shape) for name, value in module.state_dict().items()
-    }
+    own = module.state_dict()
     entries = {
         name.removeprefix(prefix): value
         for name, value in state_dict.items()
         if name.startswith(prefix)
     }
-    if fits_exactly(entries, expected):
+    expected = {name: tuple(value.shape) for name, value in own.items()}
+    adapted = any(map(lora.has_adapters, (entries, own)))
+    if fits_exactly(entries, expected) and not adapted:
         return
-    fitted, report = fit(entries, expected)
+    fitted = _fit_adapters(own, entries, fit) if adapted else None
+    if fitted is None:
+        fitted, report = fit(entries, expected)
+        report.log()
     for name in entries:
         del state_dict[prefix + name]
     state_dict.update((prefix + name, value) for name, value in fitted.items())
+
+
+def _fit_adapters(
+    own: Mapping[str, Tensor], entries: Mapping[str, Tensor], fit: Callable
+) -> Mapping[str, Tensor]:
+    """Fit entries where they, the model or both have LoRA adapters."""
+    expected = {name: tuple(value.shape) for name, value in own.items()}
+    _, own_adapters, own_scale = lora.separate(own)
+    plain, adapters, scale = lora.separate(entries)
+    if not any(name.startswith('backbone.') for name in own):
+        # The module is the backbone itself, the file may hold a whole model.
+        adapters = {k.removeprefix('backbone.'): v for k, v in adapters.items()}
+    if own_adapters and adapters:
+        lora.check_scale(own_scale, scale)
+        same = _kinds(adapters) == _kinds(own_adapters)
+        if same and fits_exactly(entries, expected):
+            return entries
+    fitted, report = fit(plain, lora.plain_shapes(expected))
     report.log()
+    if own_adapters:
+        return lora.put_beside(fitted, adapters, own, own_scale)
+    print_log(
+        'The LoRA adapters of the checkpoint are merged into the weights, since '
+        'model.backbone.lora is not set.',
+        logger='current',
+    )
+    return lora.merge(fitted, adapters, scale)
+
+
+def _kinds(adapters: lora.Adapters) -> dict[str, set[str]]:
+    """What each layer's adapter consists of."""
+    return {layer: set(adapter) for layer, adapter in adapters.items()}

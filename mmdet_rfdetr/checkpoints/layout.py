@@ -34,9 +34,6 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         ``state_dict``, an OrderedDict with the file's information in its metadata,
         and ``meta``, besides what an own checkpoint holds more. A checkpoint of
         another model comes back unchanged.
-
-    Raises:
-        CheckpointError: it holds LoRA adapters.
     """
     weights = _official_weights(checkpoint)
     if weights is not None:

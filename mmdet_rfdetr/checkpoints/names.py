@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
+from .lora import unwrap
 
 VIT = 'backbone.0.encoder.encoder.'
 """Prefix of the ViT's entries in an official file."""
@@ -79,7 +80,6 @@ _QKV_OWN = 'backbone.blocks.#.attn.qkv.*'
 
 _OFFICIAL_MARKERS = (*_QUERY_TABLES, 'class_embed.weight', VIT + 'embeddings.cls_token')
 _OWN_MARKERS = (*_QUERY_TABLES.values(), 'bbox_head.fc_cls.weight')
-_LORA_PREFIX = 'backbone.0.encoder.base_model.'
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -87,18 +87,8 @@ def is_official(names: Iterable[str]) -> bool:
 
     Args:
         names: Keys of a state dict.
-
-    Raises:
-        CheckpointError: they are, but the encoder is wrapped with LoRA adapters.
     """
-    names = set(names)
-    if any(name.startswith(_LORA_PREFIX) for name in names):
-        raise CheckpointError(
-            'The checkpoint holds LoRA adapters: load it with the official package '
-            'with backbone_lora=False, which merges them into the weights, and save '
-            'it from there.'
-        )
-    return names.issuperset(_OFFICIAL_MARKERS)
+    return set(map(unwrap, names)).issuperset(_OFFICIAL_MARKERS)
 
 
 def is_own(names: Iterable[str]) -> bool:

@@ -1,0 +1,201 @@
+"""Entries of models with LoRA or DoRA adapters, and without.
+
+Such a model has three layers where a plain one has one packed layer, and adapters
+beside each of them. Here the adapters are taken out of a state dict, merged into its
+weights, or put beside them. The official package names the encoder differently in such
+files; adapters of both have the names that ``peft`` gives them.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+PARTS = ('query', 'key', 'value')
+SCALE = 'lora_scale'
+"""Buffer of the backbone: what the product of the adapters is multiplied with."""
+
+OFFICIAL_WRAP = 'backbone.0.encoder.base_model.model.'
+"""Prefix of the encoder in official files with adapters."""
+
+_ENCODER = 'backbone.0.encoder.'
+_KINDS = ('lora_A', 'lora_B', 'lora_magnitude_vector')
+_ADAPTER = re.compile(rf'(.+)\.({"|".join(_KINDS)})\.default\.weight')
+_OFFICIAL_LAYER = re.compile(
+    r'backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)\.attention\.attention\.(\w+)'
+)
+_SPLIT = re.compile(rf'(.+\.qkv)\.({"|".join(PARTS)})\.(weight|bias)')
+_PACKED = re.compile(r'(.*\battn\.qkv)\.(weight|bias)')
+
+Adapters = dict[str, dict[str, Tensor]]
+"""Layer (``backbone.blocks.0.attn.qkv.query``) to kind to weight."""
+
+
+def has_adapters(names) -> bool:
+    """Tell whether names are those of a model with adapters."""
+    return any(_ADAPTER.fullmatch(name) for name in names)
+
+
+def unwrap(name: str) -> str:
+    """The name of an official entry as it is without adapters."""
+    if name.startswith(OFFICIAL_WRAP):
+        name = _ENCODER + name.removeprefix(OFFICIAL_WRAP)
+    return name.replace('.base_layer.', '.')
+
+
+def separate(
+    entries: Mapping[str, Any], join: Callable[[list], Any] = torch.cat
+) -> tuple[OrderedDict[str, Any], Adapters, float]:
+    """Take the adapters out of a state dict, official or of this package.
+
+    Args:
+        entries: Names to tensors, or to whatever ``join`` joins.
+        join: Makes the packed layer's entry of those of three layers.
+
+    Returns:
+        The entries of the plain model, the adapters under names of this package, and
+        the factor on their product (1 in an official file).
+    """
+    plain, adapters, scale = OrderedDict(), {}, 1.0
+    split: dict[str, dict[str, Any]] = {}
+    for name, value in entries.items():
+        name = unwrap(name)
+        if match := _ADAPTER.fullmatch(name):
+            layer = _own_layer(match[1])
+            adapters.setdefault(layer, {})[match[2]] = value
+        elif name.rpartition('.')[2] == SCALE:
+            scale = value
+        elif match := _SPLIT.fullmatch(name):
+            split.setdefault(f'{match[1]}.{match[3]}', {})[match[2]] = value
+        else:
+            plain[name] = value
+    for name, parts in split.items():
+        plain[name] = join([parts[part] for part in PARTS])
+    return plain, adapters, float(scale) if isinstance(scale, Tensor) else 1.0
+
+
+def plain_shapes(expected: Mapping[str, tuple]) -> dict[str, tuple]:
+    """The shapes that a model would have without its adapters."""
+    return separate(expected, lambda shapes: (3 * shapes[0][0], *shapes[0][1:]))[0]
+
+
+def merge(
+    entries: Mapping[str, Tensor], adapters: Adapters, scale: float
+) -> OrderedDict[str, Tensor]:
+    """Add adapters to the weights of a plain model.
+
+    Args:
+        entries: Names of this package, of a plain model, to tensors.
+        adapters: From :func:`separate`.
+        scale: From :func:`separate`.
+    """
+    merged = OrderedDict(entries)
+    for layer, adapter in adapters.items():
+        packed, _, part = layer.rpartition('.')
+        name = f'{packed}.weight'
+        if name not in merged:  # a block that no feature map needs
+            continue
+        weights = list(merged[name].chunk(3))
+        index = PARTS.index(part)
+        weights[index] = merged_weight(weights[index], adapter, scale)
+        merged[name] = torch.cat(weights)
+    return merged
+
+
+def merged_weight(weight: Tensor, adapter: dict[str, Tensor], scale: float) -> Tensor:
+    """The weight (out, in) of a layer and its adapter together."""
+    total = weight + scale * adapter['lora_B'] @ adapter['lora_A']
+    magnitude = adapter.get('lora_magnitude_vector')
+    if magnitude is None:
+        return total
+    # DoRA learns the length of each row apart from its direction.
+    return total * (magnitude / total.norm(dim=1))[:, None]
+
+
+def put_beside(
+    entries: Mapping[str, Tensor],
+    adapters: Adapters,
+    own: Mapping[str, Tensor],
+    scale: float,
+) -> OrderedDict[str, Tensor]:
+    """Give a plain model's entries the layout of a model with adapters.
+
+    Args:
+        entries: Names of this package, of a plain model, to tensors.
+        adapters: Those of the file, or empty: then the model keeps its own, and DoRA's
+            magnitudes become those of the new weights.
+        own: State dict of the model.
+        scale: Factor on the model's adapters.
+
+    Raises:
+        CheckpointError: the file's adapters are of another kind or rank.
+    """
+    placed = OrderedDict()
+    for name, value in entries.items():
+        match = _PACKED.fullmatch(name)
+        if match is None:
+            placed[name] = value
+            continue
+        for part, rows in zip(PARTS, value.chunk(3), strict=True):
+            placed[f'{match[1]}.{part}.base_layer.{match[2]}'] = rows.clone()
+    given = {
+        f'{layer}.{kind}.default.weight': value
+        for layer, adapter in adapters.items()
+        for kind, value in adapter.items()
+    }
+    for name, value in own.items():
+        if match := _ADAPTER.fullmatch(name):
+            placed[name] = value.clone()
+            if adapters:
+                placed[name] = _fitting(name, value, given)
+            elif match[2] == 'lora_magnitude_vector':
+                weight = placed.get(f'{match[1]}.base_layer.weight')
+                placed[name] = _length(weight, match[1], own, scale, value)
+        elif name.rpartition('.')[2] == SCALE:
+            placed[name] = value.clone()
+    return placed
+
+
+def check_scale(own: float, of_file: float) -> None:
+    """Refuse adapters that are scaled differently.
+
+    Raises:
+        CheckpointError: with both values.
+    """
+    if abs(own - of_file) > 1e-6:
+        raise CheckpointError(
+            f'The checkpoint scales its LoRA adapters by {of_file:g}, the model by '
+            f'{own:g} (model.backbone.lora: alpha / r): make alpha {of_file:g} times r.'
+        )
+
+
+def _fitting(name: str, value: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    adapter = given.get(name)
+    if adapter is None or adapter.shape != value.shape:
+        shape = 'no such entry' if adapter is None else tuple(adapter.shape)
+        raise CheckpointError(
+            f'The LoRA adapters of the checkpoint do not fit: {name} is '
+            f'{tuple(value.shape)} in the model and {shape} in the file; set '
+            'model.backbone.lora to the r and use_dora that they were trained with.'
+        )
+    return adapter
+
+
+def _length(weight, layer: str, own: Mapping[str, Tensor], scale, default) -> Tensor:
+    if weight is None:
+        return default.clone()
+    low = {kind: own[f'{layer}.{kind}.default.weight'] for kind in _KINDS[:2]}
+    weight = weight.to(default)
+    return merged_weight(weight, low, scale).norm(dim=1)
+
+
+def _own_layer(layer: str) -> str:
+    """The name of an adapted layer in this package."""
+    if match := _OFFICIAL_LAYER.fullmatch(layer):
+        return f'backbone.blocks.{match[1]}.attn.qkv.{match[2]}'
+    return layer
