@@ -169,3 +169,23 @@ def run(
         # torch complains at exit about a group that was left standing.
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def enable_auto_scale_lr(parser: argparse.ArgumentParser, cfg: Config) -> None:
+    """Let mmengine scale the learning rate to the images of an optimizer step.
+
+    mmengine compares the images of an iteration with ``base_batch_size``; those of a
+    step are ``accumulative_counts`` times as many.
+
+    Args:
+        parser: reports that the config has no ``base_batch_size``.
+        cfg: the config, modified.
+    """
+    scale = cfg.get('auto_scale_lr') or {}
+    if 'base_batch_size' not in scale:
+        parser.error(
+            '--auto-scale-lr needs the batch size that the learning rate was '
+            'chosen for: --cfg-options auto_scale_lr.base_batch_size=16'
+        )
+    scale.enable = True
+    scale.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)

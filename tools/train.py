@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the batch size that is really used',
+        help='scale the learning rate to the images of an optimizer step (processes x '
+        'batch size x accumulated batches), over auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
         '--resume',
@@ -43,12 +44,7 @@ def main() -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            parser.error(
-                '--auto-scale-lr needs the batch size that the learning rate was '
-                'chosen for: --cfg-options auto_scale_lr.base_batch_size=16'
-            )
-        cfg.auto_scale_lr.enable = True
+        cli.enable_auto_scale_lr(parser, cfg)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -20,5 +20,6 @@ param_scheduler = dict(
     type='RFDETRLR', preset='step', lr_drop=100, convert_to_iter_based=True
 )
 
-# 16 = 4 images on each of 4 GPUs; used by --auto-scale-lr only.
+# Used by --auto-scale-lr only. The rates were chosen for 16 images a step: what the
+# official automatic batch size aims at, and the official default until it became 4.
 auto_scale_lr = dict(base_batch_size=16, enable=False)

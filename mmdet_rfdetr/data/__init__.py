@@ -6,12 +6,14 @@ from .demo import RFDETRDemoDataset
 from .loading import RFDETRLoadImage
 from .masks import RFDETRLoadAnnotations
 from .multi_scale import RFDETRBatchMultiScale
+from .preprocessor import RFDETRDataPreprocessor
 from .transforms import RFDETRRandomSquareCrop, RFDETRResize
 
 __all__ = [
     'RFDETRBadDataHook',
     'RFDETRBatchMultiScale',
     'RFDETRCocoDataset',
+    'RFDETRDataPreprocessor',
     'RFDETRDemoDataset',
     'RFDETRLoadImage',
     'RFDETRLoadAnnotations',

@@ -1,4 +1,4 @@
-"""mmengine's best checkpoint and early stopping do what the recipe asks for."""
+"""Best checkpoint and early stopping do what the recipe asks for, in both loops."""
 
 import pytest
 import torch
@@ -14,9 +14,17 @@ EARLY_STOPPING = dict(
     min_delta=0.001,
     strict=True,
 )
-CHECKPOINT = dict(
-    type='CheckpointHook', interval=1, save_best='coco/bbox_mAP', rule='greater'
-)
+CHECKPOINT = dict(interval=1, save_best='coco/bbox_mAP', rule='greater')
+# mmengine's loop, and that of the shipped configs.
+LOOPS = {
+    'EpochBasedTrainLoop': 'CheckpointHook',
+    'RFDETRTrainLoop': 'RFDETRCheckpointHook',
+}
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request):
+    return request.param
 
 
 class Scripted(BaseMetric):
@@ -35,20 +43,21 @@ class Scripted(BaseMetric):
         return dict(bbox_mAP=next(self.scores))
 
 
-def train(work_dir, scores, hooks=()):
+def train(work_dir, loop, scores, hooks=()):
     run = runner(
         work_dir,
         [dict(type='RFDETREMAHook'), *hooks],
         epochs=len(scores),
+        loop=loop,
         metric=Scripted(scores),
-        default_hooks=dict(checkpoint=dict(CHECKPOINT)),
+        default_hooks=dict(checkpoint=dict(CHECKPOINT, type=LOOPS[loop])),
     )
     run.train()
     return run
 
 
-def test_best_checkpoint_holds_the_average_of_the_best_epoch(tmp_path):
-    train(tmp_path, [0.1, 0.3, 0.3, 0.2])
+def test_best_checkpoint_holds_the_average_of_the_best_epoch(tmp_path, loop):
+    train(tmp_path, loop, [0.1, 0.3, 0.3, 0.2])
     (best,) = tmp_path.glob('best_coco_bbox_mAP_epoch_*.pth')
     assert best.name == 'best_coco_bbox_mAP_epoch_2.pth'  # strictly better only
     best, second = (
@@ -62,19 +71,19 @@ def test_best_checkpoint_holds_the_average_of_the_best_epoch(tmp_path):
     assert best['state_dict']['weight'] != best['ema_state_dict']['module.weight']
 
 
-def test_early_stopping_waits_for_ten_evaluations_without_progress(tmp_path):
+def test_early_stopping_waits_for_ten_evaluations_without_progress(tmp_path, loop):
     scores = [0.1, 0.2] + [0.2005] * 20
-    run = train(tmp_path, scores, [dict(EARLY_STOPPING)])
+    run = train(tmp_path, loop, scores, [dict(EARLY_STOPPING)])
     assert run.epoch == 2 + 10
 
 
-def test_small_progress_is_progress_when_it_adds_up(tmp_path):
+def test_small_progress_is_progress_when_it_adds_up(tmp_path, loop):
     scores = [0.1 + 0.0002 * epoch for epoch in range(15)]
-    run = train(tmp_path, scores, [dict(EARLY_STOPPING)])
+    run = train(tmp_path, loop, scores, [dict(EARLY_STOPPING)])
     assert run.epoch == 15
 
 
-def test_a_misspelt_metric_stops_the_run(tmp_path):
+def test_a_misspelt_metric_stops_the_run(tmp_path, loop):
     hook = dict(EARLY_STOPPING, monitor='coco/bbox_map')
     with pytest.raises(RuntimeError, match='coco/bbox_map'):
-        train(tmp_path, [0.1], [hook])
+        train(tmp_path, loop, [0.1], [hook])

@@ -65,7 +65,9 @@ def loader():
     )
 
 
-def runner(work_dir, hooks=None, accumulation=1, epochs=2, metric=None, **cfg):
+def runner(
+    work_dir, hooks=None, accumulation=1, epochs=2, metric=None, loop=None, **cfg
+):
     evaluator = Evaluator(metric or Weight())
     return Runner(
         Toy(),
@@ -73,7 +75,7 @@ def runner(work_dir, hooks=None, accumulation=1, epochs=2, metric=None, **cfg):
         train_dataloader=loader(),
         val_dataloader=loader(),
         test_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        train_cfg=dict(type=loop, max_epochs=epochs),
         val_cfg={},
         test_cfg={},
         val_evaluator=evaluator,

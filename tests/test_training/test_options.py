@@ -1,0 +1,180 @@
+"""What a user can add to the recipe, each in a run of mmengine's Runner."""
+
+import argparse
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.runner import Runner, load_checkpoint
+from PIL import Image
+
+from mmdet_rfdetr import cli
+from mmdet_rfdetr.data import RFDETRDataPreprocessor
+
+from . import tiny
+from .test_recipe import cfg
+
+META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+
+
+@pytest.fixture
+def data(tmp_path):
+    tiny.write_coco(tmp_path / 'data', count=6, size=(40, 64))
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    """A run of one epoch in the loop of the shipped configs, on their data set."""
+    made = cfg(data, tmp_path / tmp_path.name)
+    made.train_cfg = dict(type='RFDETRTrainLoop', max_epochs=1)
+    made.default_hooks.checkpoint = dict(type='RFDETRCheckpointHook', interval=1)
+    for loader in (made.train_dataloader, made.val_dataloader):
+        loader.dataset.type = 'RFDETRCocoDataset'
+    made.model.backbone.pop('frozen_stages')
+    made.custom_hooks = [dict(type='RFDETREMAHook')]
+    made.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=False)
+    return made
+
+
+def train(settings):
+    runner = Runner.from_cfg(settings)
+    before = copy.deepcopy(runner.model.state_dict())
+    runner.train()
+    return runner, before
+
+
+def test_class_balanced_sampling(settings):
+    """mmdet's wrapper shows images with rare classes more often."""
+    dataset = settings.train_dataloader.dataset
+    settings.train_dataloader.dataset = dict(
+        type='ClassBalancedDataset', oversample_thr=1.0, dataset=dataset
+    )
+    seen = []
+    runner = Runner.from_cfg(settings)
+    step = runner.model.train_step
+    runner.model.train_step = lambda data, optim_wrapper: (
+        seen.extend(sample.img_id for sample in data['data_samples']),
+        step(data, optim_wrapper=optim_wrapper),
+    )[1]
+    runner.train()
+    balanced = runner.train_dataloader.dataset
+    assert len(seen) == len(balanced) > 6
+    times = np.bincount(seen, minlength=6)
+    # Image i has i objects, so the rarest class is in the last images only.
+    wanted = np.bincount(balanced.repeat_indices, minlength=6)
+    assert (times == wanted).all() and times[0] == 1 < times[5]
+
+
+def test_images_of_four_channels(settings, data):
+    """Red, green, blue and one more, from the file to the saved weights."""
+    for path in (data / 'images').iterdir():
+        colour = np.asarray(Image.open(path))
+        more = np.full((*colour.shape[:2], 1), 50 + int(path.stem), np.uint8)
+        Image.fromarray(np.concatenate((colour, more), axis=2)).save(path)
+    model = settings.model
+    model.backbone.in_channels = 4
+    model.data_preprocessor = dict(
+        type='RFDETRDataPreprocessor', channels=4, bgr_to_rgb=True, pad_size_divisor=8
+    )
+    for loader in (settings.train_dataloader, settings.val_dataloader):
+        loader.dataset.pipeline[0].update(color_type='unchanged')
+        for step in loader.dataset.pipeline:
+            if step.type == 'Resize':
+                step.update(type='RFDETRResize', image_size=tiny.SIZE)
+                del step['scale'], step['keep_ratio']
+    runner, before = train(settings)
+    name = 'backbone.patch_embed.weight'
+    moved = (runner.model.state_dict()[name] - before[name]).abs().amax((0, 2, 3))
+    assert moved.shape == (4,) and (moved > 0).all()
+    assert 'val/coco/bbox_mAP' in runner.message_hub.log_scalars
+    saved = MODELS.build(model)
+    load_checkpoint(saved, str(next(data.parent.glob('*/epoch_1.pth'))))
+
+
+def test_a_file_for_colour_images_starts_a_model_of_four_channels():
+    plain = tiny.model()
+    model = tiny.model(in_channels=4)
+    model.load_state_dict(plain.state_dict())
+    kernel = plain.backbone.patch_embed.weight
+    wanted = 3 / 4 * torch.cat((kernel, kernel[:, :1]), dim=1)
+    assert torch.equal(model.backbone.patch_embed.weight, wanted)
+
+
+def test_channels_are_ordered_and_normalised():
+    preprocessor = RFDETRDataPreprocessor(
+        channels=5, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 2.0), bgr_to_rgb=True
+    )
+    image = torch.tensor([10, 20, 30, 40, 50], dtype=torch.uint8)[:, None, None]
+    inputs = preprocessor(dict(inputs=[image.expand(5, 4, 4)]))['inputs']
+    assert inputs[0, :, 0, 0].tolist() == [29, 18, 3.5, 39, 48]
+
+
+def test_three_channels_are_as_in_mmdet():
+    values = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    shared = dict(values, bgr_to_rgb=True, pad_size_divisor=8)
+    ours = MODELS.build(dict(type='RFDETRDataPreprocessor', channels=3, **shared))
+    stock = MODELS.build(dict(type='DetDataPreprocessor', **shared))
+    batch = tiny.batch((2, 1))
+    results = [p(copy.deepcopy(batch), True) for p in (ours, stock)]
+    assert torch.equal(results[0]['inputs'], results[1]['inputs'])
+    shapes = [r['data_samples'][0].batch_input_shape for r in results]
+    assert shapes[0] == shapes[1]
+
+
+def test_another_number_of_channels_is_an_error():
+    preprocessor = RFDETRDataPreprocessor(channels=4)
+    with pytest.raises(ValueError, match="3 channels, .*color_type='unchanged'"):
+        preprocessor(dict(inputs=[torch.zeros(3, 8, 8)]))
+    with pytest.raises(ValueError, match='mean has 2 numbers and std 3'):
+        RFDETRDataPreprocessor(channels=4, mean=(1, 2))
+
+
+def test_a_frozen_encoder_and_images_that_are_not_square(settings):
+    """The short side is resized, batches are padded, the encoder keeps every bit."""
+    resize = dict(
+        type='RFDETRResize', image_size=tiny.SIZE, keep_ratio=True, max_long_side=1333
+    )
+    load, annotations = settings.train_dataloader.dataset.pipeline[:2]
+    pack = dict(type='PackDetInputs', meta_keys=META)
+    settings.train_dataloader.batch_size = 2
+    settings.train_dataloader.dataset.pipeline = [load, annotations, resize, pack]
+    settings.val_dataloader.dataset.pipeline = [load, resize, annotations, pack]
+    settings.model.backbone.frozen_stages = 2
+    shapes = set()
+    runner = Runner.from_cfg(settings)
+    runner.model.backbone.register_forward_pre_hook(
+        lambda module, inputs: shapes.add(tuple(inputs[0].shape[-2:]))
+    )
+    before = copy.deepcopy(runner.model.state_dict())
+    runner.train()
+    # 40 x 64 pixels become 32 x 51, padded to a multiple of 8.
+    assert shapes == {(32, 56)}
+    assert 'val/coco/bbox_mAP' in runner.message_hub.log_scalars
+    moved = {
+        name
+        for name, value in runner.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert not any(name.startswith('backbone.') for name in moved)
+    for part in ('neck', 'query_selection', 'decoder', 'bbox_head'):
+        assert any(name.startswith(part) for name in moved), part
+
+
+@pytest.mark.parametrize(('accumulation', 'base'), [(None, 16), (4, 4)])
+def test_auto_scale_lr_counts_the_images_of_a_step(accumulation, base):
+    parser = argparse.ArgumentParser()
+    made = Config(dict(auto_scale_lr=dict(base_batch_size=16), optim_wrapper={}))
+    if accumulation:
+        made.optim_wrapper.accumulative_counts = accumulation
+    cli.enable_auto_scale_lr(parser, made)
+    assert made.auto_scale_lr == dict(enable=True, base_batch_size=base)
+
+
+def test_auto_scale_lr_needs_a_base(capsys):
+    with pytest.raises(SystemExit):
+        cli.enable_auto_scale_lr(argparse.ArgumentParser(), Config(dict(model={})))
+    assert 'auto_scale_lr.base_batch_size=16' in capsys.readouterr().err
