@@ -66,7 +66,13 @@ def loader():
 
 
 def runner(
-    work_dir, hooks=None, accumulation=1, epochs=2, metric=None, loop=None, **cfg
+    work_dir,
+    hooks=None,
+    accumulation=1,
+    epochs=2,
+    metric=None,
+    loop='EpochBasedTrainLoop',
+    **cfg,
 ):
     evaluator = Evaluator(metric or Weight())
     return Runner(
