@@ -7,7 +7,7 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from mmdet_rfdetr.models import RFDETR
 from mmdet_rfdetr.precision import PrecisionError, RFDETRAmpOptimWrapper
@@ -129,6 +129,43 @@ def test_a_disagreement_stops_before_the_first_step(name, config, no_forward):
     for word in words:
         assert word in str(error.value)
     assert len(printed_fixes(str(error.value))) == number_of_fixes
+
+
+CHILDREN = {
+    'overrides only the model': (
+        "model = dict(precision=dict(dtype='float16'))",
+        ['model.precision is cpu float16', 'optim_wrapper says cpu bfloat16'],
+    ),
+    'overrides only the optimizer': (
+        "optim_wrapper = dict(dtype='float16')",
+        ['model.precision is cpu bfloat16', 'optim_wrapper says cpu float16'],
+    ),
+    'sets a variable that does not propagate': (
+        "dtype = 'float16'",
+        ['variable dtype=float16 at the top of the config does not change it'],
+    ),
+}
+
+
+@pytest.mark.parametrize('name', CHILDREN)
+def test_a_config_file_that_inherits(name, config, tmp_path, no_forward):
+    """The base fills its values in before the child is read."""
+    line, words = CHILDREN[name]
+    base = 'device_type, dtype = "cpu", "bfloat16"\n' + config.pretty_text
+    for place in ('precision=dict(', 'optim_wrapper=dict('):
+        assert place in base.replace(' ', '')
+    base = base.replace("device_type='cpu'", 'device_type=device_type')
+    base = base.replace("dtype='bfloat16'", 'dtype=dtype')
+    (tmp_path / 'base.py').write_text(base)
+    (tmp_path / 'child.py').write_text(f"_base_ = './base.py'\n{line}\n")
+    with pytest.raises(PrecisionError) as error:
+        run(Config.fromfile(tmp_path / 'child.py'), 'train')
+    for word in words:
+        assert word in str(error.value)
+    # With the base's own variables everything agrees.
+    (tmp_path / 'child.py').write_text("_base_ = './base.py'\n")
+    child = Config.fromfile(tmp_path / 'child.py')
+    assert child.model.precision == dict(device_type='cpu', dtype='bfloat16')
 
 
 @pytest.mark.parametrize('name', DISAGREEMENTS)
