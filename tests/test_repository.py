@@ -19,7 +19,7 @@ FLOORS = (
         *('compat', 'errors', 'precision', 'checkpoints'),
         *('boxes', 'masks', 'resampling', 'image_size'),
     },
-    {'losses', 'matching'},
+    {'losses', 'matching', 'matching_costs'},
     {'models'},
     {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli'},
     {'__init__', '__main__'},
