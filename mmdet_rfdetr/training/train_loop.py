@@ -211,8 +211,9 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             self._random_state = own['random']
         else:
             self.runner.logger.warning(
-                f'The checkpoint was written by {len(ranks)} processes, and this run '
-                f'has {get_world_size()}: it goes on with the right images in every '
+                f'The checkpoint was written by {len(ranks)} '
+                f'process{"es" * (len(ranks) > 1)}, and this run has '
+                f'{get_world_size()}: it goes on with the right images in every '
                 'batch, and with other random numbers.'
             )
 

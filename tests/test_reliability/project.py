@@ -1,6 +1,7 @@
 """A run with all that a resumed run could get wrong, in a process that can die."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -134,11 +135,13 @@ class Dying(Hook):
     priority = 'LOW'
 
     def __init__(self, event, number=signal.SIGKILL):
-        self.event, self.number, self.count = event, number, 0
+        self.event, self.number = event, number
+        self.count, self.writes = 0, []
         fsync = os.fsync
 
         def counted_fsync(descriptor):
             self.happens()
+            self.writes.append(self.count)
             fsync(descriptor)
             self.happens()
 
@@ -170,7 +173,8 @@ def train(cfg, event=None, number=signal.SIGKILL):
     hook = Dying(event, number)
     runner.register_hook(hook)
     runner.train()
-    Path(cfg.work_dir, 'events').write_text(str(hook.count))
+    events = dict(count=hook.count, writes=hook.writes)
+    Path(cfg.work_dir, 'events.json').write_text(json.dumps(events))
 
 
 def train_in_child(*args):

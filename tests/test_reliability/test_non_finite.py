@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from mmdet_rfdetr import matching
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
-from mmdet_rfdetr.matching import RFDETRHungarianAssigner
 from mmdet_rfdetr.training.dump import replay, sample_from_plain, sample_to_plain
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 from tests.fixtures import REPOSITORY
@@ -117,14 +117,14 @@ def test_the_dump_holds_what_is_needed_to_try_again(data, tmp_path):
 
 
 def test_bad_matching_costs_stop_a_run(data, tmp_path, monkeypatch):
-    costs = RFDETRHungarianAssigner._costs
+    costs = matching.pair_costs
     calls = []
 
-    def bad_once(self, cls_scores, *args):
-        calls.append(cls_scores)
-        return costs(self, cls_scores, *args) * (float('nan') if len(calls) == 3 else 1)
+    def bad_once(*args, **kwargs):
+        calls.append(args)
+        return costs(*args, **kwargs) * (float('nan') if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(RFDETRHungarianAssigner, '_costs', bad_once)
+    monkeypatch.setattr(matching, 'pair_costs', bad_once)
     runner = Runner.from_cfg(short_config(data, tmp_path))
     with pytest.raises(
         NonFiniteError, match='Iteration 4(.|\n)*matching costs are not'

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed ends where it would have ended."""
 
+import json
 import signal
 from functools import partial
 
@@ -40,7 +41,7 @@ def uninterrupted(data, tmp_path_factory):
         if mode not in runs:
             folder = tmp_path_factory.mktemp('uninterrupted')
             assert train_in_child(config(data, folder, **MODES[mode])) == 0
-            events = int((folder / 'events').read_text())
+            events = json.loads((folder / 'events.json').read_text())
             path = (folder / 'last_checkpoint').read_text()
             seed = load_checkpoint_file(path)['meta']['seed']
             runs[mode] = seed, result(folder), events
@@ -63,14 +64,17 @@ def stop_and_resume(data, folder, mode, seed, event, number=signal.SIGKILL):
 
 def check(uninterrupted, data, folder, mode, share):
     seed, expected, events = uninterrupted(mode)
-    event = 1 + int(share * (events - 1))
+    if share == 'write':  # of a file, half way through the run
+        event = events['writes'][len(events['writes']) // 2]
+    else:
+        event = 1 + int(share * (events['count'] - 1))
     exitcode = stop_and_resume(data, folder, mode, seed, event)
     assert exitcode == -signal.SIGKILL
     assert differences(expected, result(folder)) == []
 
 
 @pytest.mark.parametrize(
-    ('mode', 'share'), [('by epoch', 0.5), ('by iteration', 0.3), ('by epoch', 0.62)]
+    ('mode', 'share'), [('by epoch', 0.5), ('by iteration', 0.3), ('by epoch', 'write')]
 )
 def test_killed_and_resumed(mode, share, uninterrupted, data, tmp_path):
     check(uninterrupted, data, tmp_path, mode, share)

@@ -1,11 +1,13 @@
 """Training in two processes: as one with the joined batch, and together to the end."""
 
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,12 +87,12 @@ class Accident(Hook):
         raise IndexError('an accident')
 
 
-def train_rank(rank, cfg, port, hook, check):
-    """One of two processes; what it says goes to a file."""
+def train_rank(rank, cfg, processes, port, hook, check):
+    """One of the processes; what it says goes to a file."""
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
+        WORLD_SIZE=str(processes),
         MASTER_ADDR='127.0.0.1',
         MASTER_PORT=port,
     )
@@ -98,13 +100,13 @@ def train_rank(rank, cfg, port, hook, check):
     sys.stderr = sys.stdout = said
     torch.set_num_threads(1)
 
-    def train(runner):
+    def train_and_check(runner):
         runner.register_hook(hook, 'HIGHEST')
         runner.train()
         check(runner)
 
     try:
-        cli.run(cfg, train, trust_checkpoint=False)
+        cli.run(cfg, train_and_check, trust_checkpoint=False)
     except SystemExit as error:
         print(error.code)
         os._exit(1)
@@ -120,26 +122,33 @@ def train_two(data, folder, hook, check=lambda runner: None, **non_finite):
     Returns:
         The exit codes, what each process said, and the seconds that the first ran.
     """
-    cfg = short_config(data, folder, **non_finite)
+    return train(short_config(data, folder, **non_finite), hook, check)
+
+
+def train(cfg, hook, check=lambda runner: None, processes=2):
+    """As :func:`train_two`, with a config."""
     cfg.launcher = 'pytorch'
     cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=TIMEOUT)
-    port = free_port()
+    arguments = cfg, processes, free_port(), hook, check
     begin = time.monotonic()
     ranks = [
         multiprocessing.get_context('fork').Process(
-            target=train_rank, args=(rank, cfg, port, hook, check)
+            target=train_rank, args=(rank, *arguments)
         )
-        for rank in (0, 1)
+        for rank in range(processes)
     ]
     for process in ranks:
         process.start()
     ranks[0].join(300)
     seconds = time.monotonic() - begin
-    ranks[1].join(0 if isinstance(hook, Accident) and hook.kind == 'stops' else 300)
+    for process in ranks[1:]:
+        process.join(0 if getattr(hook, 'kind', '') == 'stops' else 300)
     for process in ranks:
         process.kill()
         process.join()
-    said = [(folder / f'rank{rank}.txt').read_text() for rank in (0, 1)]
+    said = [
+        Path(cfg.work_dir, f'rank{rank}.txt').read_text() for rank in range(processes)
+    ]
     return [process.exitcode for process in ranks], said, seconds
 
 
@@ -189,3 +198,60 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_both(data, tmp_path):
     codes, said, _ = train_two(data, tmp_path, PoisonSecond('loss', 0), check, skip=1)
     assert codes == [0, 0], said
     assert load_checkpoint_file(tmp_path / 'epoch_1.pth')['meta']['iter'] == 3
+
+
+# Another number of processes
+
+
+class SeenImages(Hook):
+    """Write down the images of each iteration; die before one of them."""
+
+    def __init__(self, last=None):
+        self.last = last
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        images = [sample.img_id for sample in data_batch['data_samples']]
+        with open(f'{runner.work_dir}/images.txt', 'a') as file:
+            file.write(json.dumps([runner.iter, images]) + '\n')
+
+
+def seen_images(folder):
+    """The images of each iteration, of all processes together."""
+    iterations = {}
+    for line in (folder / 'images.txt').read_text().splitlines():
+        number, images = json.loads(line)
+        iterations.setdefault(number, []).extend(images)
+    return [sorted(iterations[number]) for number in sorted(iterations)]
+
+
+def test_two_processes_continue_what_one_began(tmp_path):
+    write_coco(tmp_path / 'data', count=8)
+    folder = tmp_path / 'work'
+    folder.mkdir()
+
+    def cfg(batch_size, **changes):
+        cfg = short_config(tmp_path / 'data', folder)
+        cfg.train_dataloader.batch_size = batch_size
+        cfg.train_cfg.max_epochs = 3
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1, save_best=None)
+        cfg.custom_hooks = []
+        cfg.merge_from_dict(changes)
+        return cfg
+
+    # Two iterations are an epoch; it dies in the midst of the second.
+    codes, said, _ = train(cfg(4), SeenImages(last=3), processes=1)
+    assert codes == [-signal.SIGKILL], said
+    codes, said, _ = train(cfg(2, resume=True), SeenImages())
+    assert codes == [0, 0], said
+    assert 'written by 1 process, and this run has 2' in said[0]
+
+    seed = load_checkpoint_file(folder / 'iter_6.pth')['training_state']['loop']
+    seed = seed['ranks'][0]['sampler_seed']
+    expected = []
+    for epoch in range(3):
+        generator = torch.Generator().manual_seed(seed + epoch)
+        order = torch.randperm(8, generator=generator).tolist()
+        expected += [sorted(order[:4]), sorted(order[4:])]
+    assert seen_images(folder) == expected
