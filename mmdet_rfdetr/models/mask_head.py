@@ -26,7 +26,11 @@ class SpatialBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, h, w) to the same shape."""
-        change = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        # Through a view of the weight its gradient gets the weight's strides;
+        # otherwise data-parallel training warns and copies.
+        weight = self.dwconv.weight.squeeze(1).unsqueeze(1)
+        change = F.conv2d(x, weight, self.dwconv.bias, padding=1, groups=len(weight))
+        change = self.norm(change.permute(0, 2, 3, 1))
         # The activation stands after the linear layer, and no second one follows.
         change = F.gelu(self.pwconv1(change))
         return x + change.permute(0, 3, 1, 2)

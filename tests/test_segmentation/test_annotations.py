@@ -117,6 +117,7 @@ def test_masks_of_an_image_that_was_decoded_smaller_are_refused(tmp_path):
     path = write(tmp_path, [SQUARE])
     image = cv2.imread(str(tmp_path / '0.png'))
     cv2.imwrite(str(tmp_path / '0.jpg'), image)
+    init_default_scope('mmdet')
     dataset = DATASETS.build(
         dict(
             type='RFDETRCocoDataset',
