@@ -3,6 +3,7 @@
 from .bad_data_hook import RFDETRBadDataHook
 from .coco import RFDETRCocoDataset
 from .demo import RFDETRDemoDataset
+from .jittered import RFDETRLoadJittered
 from .loading import RFDETRLoadImage
 from .masks import RFDETRLoadAnnotations
 from .multi_scale import RFDETRBatchMultiScale
@@ -16,6 +17,7 @@ __all__ = [
     'RFDETRDataPreprocessor',
     'RFDETRDemoDataset',
     'RFDETRLoadImage',
+    'RFDETRLoadJittered',
     'RFDETRLoadAnnotations',
     'RFDETRRandomSquareCrop',
     'RFDETRResize',

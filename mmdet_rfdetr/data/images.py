@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -59,6 +60,72 @@ def read_size(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
         return stored, stored[::-1] if turned else stored
 
 
+class ImageSource:
+    """An image file of which so far the header is known.
+
+    An orientation in the EXIF data is followed, as by viewers and by annotation
+    tools, unless that contradicts ``stated``: then boxes were drawn on the pixels as
+    stored.
+
+    Args:
+        data: content of the file, in any format that Pillow knows.
+        stated: (height, width) that the annotations state.
+
+    Attributes:
+        shape: (height, width) of the whole image.
+
+    Raises:
+        BadImageError: if it is no image.
+    """
+
+    def __init__(self, data: bytes, stated: tuple[int, int] | None = None) -> None:
+        if not data:
+            raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
+        with _decoder_errors():
+            self._image = Image.open(io.BytesIO(data))
+            if self._image.format != 'JPEG':
+                self._image.load()  # other formats may be turned while they load
+            orientation = self._image.getexif().get(_ORIENTATION, 1)
+        stored = self._image.size[::-1]
+        as_stored = orientation >= 5 and stated == stored != stored[::-1]
+        self._turn = orientation != 1 and not as_stored
+        self.shape = stored[::-1] if self._turn and orientation >= 5 else stored
+
+    def decode(self, reduction: int = 1) -> Image.Image:
+        """Decode the pixels. Grey and CMYK become colour; of 16 bits the upper 8 count.
+
+        Args:
+            reduction: 1, 2, 4 or 8, by which the sides of a JPEG become shorter,
+                which is much faster. Other formats come whole.
+
+        Returns:
+            An image in RGB.
+
+        Raises:
+            BadImageError: if the file is cut off or damaged.
+        """
+        with _decoder_errors():
+            if reduction > 1:
+                width, height = self._image.size
+                self._image.draft('RGB', (width // reduction, height // reduction))
+            self._image.load()
+            image = ImageOps.exif_transpose(self._image) if self._turn else self._image
+            return _to_rgb(image)
+
+
+def largest_reduction(shape: tuple[float, float], min_side: float) -> int:
+    """By how much a JPEG may be decoded smaller.
+
+    Args:
+        shape: height and width of the part of the image that is needed.
+        min_side: how long both sides must stay, in pixels.
+
+    Returns:
+        8, 4, 2 or 1, which decoders can do.
+    """
+    return next((k for k in (8, 4, 2) if min(shape) / k >= min_side), 1)
+
+
 def decode_image(
     data: bytes,
     size: tuple[int, int] | None = None,
@@ -66,15 +133,11 @@ def decode_image(
 ) -> np.ndarray:
     """Decode an image file.
 
-    An orientation in the EXIF data is followed, as by viewers and by annotation
-    tools, unless that contradicts ``size``: then boxes were drawn on the pixels as
-    stored. Grey and CMYK images become colour; 16-bit ones keep the upper 8.
-
     Args:
-        data: content of the file, in any format that Pillow knows.
+        data: content of the file, see :class:`ImageSource`.
         size: (height, width) that the annotations state.
         min_side: if given, JPEGs are decoded at 1/2, 1/4 or 1/8 of their size
-            where both sides stay at least this long, which is much faster.
+            where both sides stay at least this long.
 
     Returns:
         (H, W, 3) uint8 in BGR order.
@@ -82,28 +145,24 @@ def decode_image(
     Raises:
         BadImageError: if the file is cut off or no image.
     """
-    if not data:
-        raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
-    with _decoder_errors(), Image.open(io.BytesIO(data)) as image:
-        stored = image.size[::-1]
-        if min_side is not None:
-            image.draft('RGB', (min_side, min_side))
-        image.load()
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        as_stored = orientation >= 5 and size == stored != stored[::-1]
-        if orientation != 1 and not as_stored:
-            image = ImageOps.exif_transpose(image)
-        return np.ascontiguousarray(_to_rgb(image)[:, :, ::-1])
+    source = ImageSource(data, size)
+    reduction = 1 if min_side is None else largest_reduction(source.shape, min_side)
+    return as_bgr(source.decode(reduction))
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert any mode to (H, W, 3) uint8."""
+def as_bgr(image: Image.Image) -> np.ndarray:
+    """Convert an RGB image to (H, W, 3) uint8 in BGR order, mmdet's."""
+    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB."""
     if image.mode.startswith('I'):  # 16-bit grey, which convert() would cut off
         grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return Image.fromarray(grey).convert('RGB')
     if image.mode == 'P':
         image = image.convert('RGBA')
-    return np.asarray(image.convert('RGB'))
+    return image if image.mode == 'RGB' else image.convert('RGB')
 
 
 class _decoder_errors:

@@ -28,7 +28,7 @@ def proposal_recalls(
     """
     found = np.zeros((len(proposal_nums), len(iou_thrs)))
     for boxes, proposed in zip(objects, proposals, strict=True):
-        if len(boxes) and len(proposed):
+        if len(boxes):
             recalls = eval_recalls(
                 [boxes], [proposed], proposal_nums, iou_thrs, logger='silent'
             )

@@ -1,0 +1,187 @@
+"""Loading a training image with scale jitter, crop, flip and resize in one step."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import autocast_box_type
+
+from .images import ImageSource, as_bgr, largest_reduction
+from .loading import RFDETRLoadImage
+from .sizes import multi_scale_sizes
+from .transforms import size_by_short_side
+
+Region = tuple[float, float, float, float]
+"""Left, top, right and bottom within an image, in pixels of the whole file."""
+
+
+@TRANSFORMS.register_module()
+class RFDETRLoadJittered(RFDETRLoadImage):
+    """Load an image as detection training needs it, reading no more than that.
+
+    Draws what the transforms of the official training draw one after the other: the
+    whole image, or a square crop after resizing (``RFDETRResize(sizes=short_sides,
+    keep_ratio=True)``, ``RFDETRRandomSquareCrop``), a size and a flip. Then decodes a
+    JPEG at the smallest scale that has all the pixels for it, and resizes once, with
+    the antialiasing filter of ``RFDETRResize``. So a crop is sharper than when it is
+    resized twice, and its edges are on pixels of the decoded image; everything else is
+    the same to within a grey level.
+
+    Goes after ``LoadAnnotations`` and takes the places of loading, jitter, flip and
+    resize. For training without masks. Reads ``img_path`` and, where there are any,
+    ``height``, ``width``, ``gt_bboxes``, ``gt_bboxes_labels`` and ``gt_ignore_flags``;
+    writes these, ``img`` (BGR) and the usual facts about it.
+
+    Args:
+        image_size: side of the square input, in pixels.
+        size_divisor: patch size times windows; needed with ``offsets``.
+        offsets: see :func:`~mmdet_rfdetr.data.sizes.multi_scale_sizes`; ``(5,)`` is
+            the largest size, from which ``RFDETRBatchMultiScale`` resizes.
+        jitter_prob: probability of a crop.
+        short_sides: what the shorter side may become before a crop.
+        crop_sides: least and greatest side of a crop after that.
+        flip_prob: probability of a horizontal flip.
+        backend_args: where files come from, see ``mmengine.fileio``.
+
+    Raises:
+        ValueError: if ``offsets`` has no ``size_divisor``, or ``crop_sides`` are no
+            range.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        size_divisor: int | None = None,
+        offsets: Sequence[int] | None = None,
+        jitter_prob: float = 0.5,
+        short_sides: Sequence[int] = (400, 500, 600),
+        crop_sides: tuple[int, int] = (384, 600),
+        flip_prob: float = 0.5,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(backend_args=backend_args)
+        if offsets is not None and size_divisor is None:
+            raise ValueError(f'RFDETRLoadJittered: {offsets=} needs size_divisor')
+        if not 0 < crop_sides[0] <= crop_sides[1]:
+            raise ValueError(
+                f'RFDETRLoadJittered: {crop_sides=} must be the least and the greatest'
+            )
+        self.sizes = [image_size]
+        if offsets is not None:
+            self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+        self.jitter_prob = jitter_prob
+        self.short_sides = tuple(short_sides)
+        self.crop_sides = crop_sides
+        self.flip_prob = flip_prob
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Load one image and place its boxes.
+
+        Raises:
+            BadImageError: if the file cannot be read.
+        """
+        stated = (results.get('height'), results.get('width'))
+        source = ImageSource(self._read(results['img_path']), stated)
+        size = self.sizes[np.random.randint(len(self.sizes))]
+        region = self.draw_region(source.shape)
+        flip = np.random.random() < self.flip_prob
+        image, region = read_region(source, region, size)
+        results['img'] = cv2.flip(image, 1) if flip else image
+        left, top, right, bottom = region
+        results.update(
+            img_shape=(size, size),
+            ori_shape=source.shape,
+            scale=(size, size),
+            scale_factor=(size / (right - left), size / (bottom - top)),
+            keep_ratio=False,
+            flip=flip,
+            flip_direction='horizontal' if flip else None,
+        )
+        if results.get('gt_bboxes') is not None:
+            _place_boxes(results, region)
+        return results
+
+    def draw_region(self, shape: tuple[int, int]) -> Region:
+        """Draw what of the image is taken.
+
+        Args:
+            shape: its height and width.
+        """
+        height, width = shape
+        if np.random.random() >= self.jitter_prob:
+            return 0.0, 0.0, float(width), float(height)
+        short_side = self.short_sides[np.random.randint(len(self.short_sides))]
+        new_height, new_width = size_by_short_side(shape, short_side)
+        largest = min(self.crop_sides[1], new_height, new_width)
+        side = np.random.randint(min(self.crop_sides[0], largest), largest + 1)
+        top = np.random.randint(new_height - side + 1)
+        left = np.random.randint(new_width - side + 1)
+        x_scale, y_scale = width / new_width, height / new_height
+        return (
+            left * x_scale,
+            top * y_scale,
+            (left + side) * x_scale,
+            (top + side) * y_scale,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(sizes={self.sizes}, '
+            f'jitter_prob={self.jitter_prob}, short_sides={self.short_sides}, '
+            f'crop_sides={self.crop_sides}, flip_prob={self.flip_prob})'
+        )
+
+
+def read_region(
+    source: ImageSource, region: Region, size: int
+) -> tuple[np.ndarray, Region]:
+    """Decode a region of an image and resize it to a square.
+
+    Args:
+        source: the file.
+        region: what to take.
+        size: side of the result, in pixels.
+
+    Returns:
+        (size, size, 3) uint8 in BGR order, and the region on whole decoded pixels.
+    """
+    left, top, right, bottom = region
+    image = source.decode(largest_reduction((bottom - top, right - left), size))
+    scale = (image.width / source.shape[1], image.height / source.shape[0]) * 2
+    box = [round(edge * factor) for edge, factor in zip(region, scale, strict=True)]
+    if box != [0, 0, image.width, image.height]:
+        image = image.crop(box)
+    taken = tuple(edge / factor for edge, factor in zip(box, scale, strict=True))
+    return resize_antialiased(as_bgr(image), size), taken
+
+
+def resize_antialiased(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize as Pillow's bilinear filter does, to within a grey level, but faster.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: new height and width.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    planes = F.interpolate(planes, size=(size, size), mode='bilinear', antialias=True)
+    return planes[0].permute(1, 2, 0).numpy()
+
+
+def _place_boxes(results: dict, region: Region) -> None:
+    """Move the boxes to the resized image; leave out those of which nothing is left."""
+    boxes = results['gt_bboxes']
+    boxes.translate_([-region[0], -region[1]])
+    boxes.rescale_(results['scale_factor'])
+    boxes.clip_(results['img_shape'])
+    if results['flip']:
+        boxes.flip_(results['img_shape'])
+    kept = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
+    for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
+        results[key] = results[key][kept]
