@@ -18,6 +18,7 @@ import socket
 import sys
 import types
 import urllib.parse
+import warnings
 
 _MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
 _FULL_MMCV = (
@@ -367,7 +368,33 @@ def infer_without_logging_backends() -> str | None:
     return 'mmengine warns of log backends that an inferencer cannot use.'
 
 
+def silence_old_torch() -> str | None:
+    """Keep torch before 2.6 from deprecating what only torch itself and mmengine use.
+
+    Importing mmengine's optimizers imports ``torch.distributed.optim``, and recomputing
+    blocks enters ``torch.cpu.amp.autocast``; both warn, and nobody can act on it.
+
+    Returns:
+        The reason, or None with a newer torch.
+    """
+    if version_of('torch') >= (2, 6):
+        return None
+    with warnings.catch_warnings(record=True):
+        importlib.import_module('torch.distributed.optim')
+    warnings.filterwarnings(
+        'ignore', '.*torch.cpu.amp.autocast', FutureWarning, 'torch.utils.checkpoint'
+    )
+    return 'torch before 2.6 warns of deprecated parts that it uses itself.'
+
+
+def version_of(package: str) -> tuple[int, int]:
+    """Major and minor version of an installed package."""
+    major, minor = importlib.metadata.version(package).split('.')[:2]
+    return int(major), int(minor)
+
+
 _FIXES = (
+    silence_old_torch,
     stub_compiled_ops,
     replace_pkg_resources,
     load_checkpoints_safely,

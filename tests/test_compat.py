@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import sys
+import warnings
 
 import mmcv
 import mmengine.runner.checkpoint as mmengine_checkpoint
@@ -164,8 +165,9 @@ def test_own_checkpoint_loads(tmp_path):
     hub = MessageHub('test_own_checkpoint_loads')
     hub.update_scalar('train/loss', 1.5)
     torch.save({'state_dict': {}, 'message_hub': hub.state_dict()}, path)
-    with pytest.raises(pickle.UnpicklingError):
-        mmengine_checkpoint.load_from_local(str(path), 'cpu')
+    if compat.version_of('torch') >= (2, 6):  # before, torch.load trusted every file
+        with pytest.raises(pickle.UnpicklingError):
+            mmengine_checkpoint.load_from_local(str(path), 'cpu')
 
     loaded = CheckpointLoader.load_checkpoint(str(path), 'cpu')
     assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
@@ -370,3 +372,23 @@ def test_apply_again_changes_nothing():
 def test_every_active_fix_gives_its_reason():
     assert set(compat.active()) <= {fix.__name__ for fix in compat._FIXES}
     assert all(reason.endswith('.') for reason in compat.active().values())
+
+
+@pytest.mark.parametrize(
+    ('version', 'is_old'), [('2.5.1', True), ('2.13.0+cpu', False)]
+)
+def test_only_an_old_torch_is_silenced(version, is_old, monkeypatch):
+    monkeypatch.setattr(compat.importlib.metadata, 'version', lambda package: version)
+
+    def import_module(name):
+        imported.append(name)
+        warnings.warn('nobody can act on this', FutureWarning, stacklevel=1)
+
+    imported = []
+    monkeypatch.setattr(compat.importlib, 'import_module', import_module)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        reason = compat.silence_old_torch()
+        silenced = bool(warnings.filters)
+    assert (reason is not None) == is_old == silenced
+    assert imported == ['torch.distributed.optim'] * is_old

@@ -5,19 +5,12 @@ but for rounding are selected in another order, and the two runs are different r
 one recipe; with the official selection they stay together longer.
 """
 
-import importlib.util
-import os
-import sys
-
 import numpy as np
 import pytest
 
 from tests import learning, learning_case
 from tests.interpreter import run
-
-PYTHON = os.environ.get('RFDETR_OFFICIAL_PYTHON') or (
-    sys.executable if importlib.util.find_spec('rfdetr') else None
-)
+from tests.live import PYTHON
 
 
 def official_can_train():

@@ -12,8 +12,8 @@ from mmengine.runner import Runner, load_checkpoint
 from mmdet_rfdetr.checkpoints import CheckpointError, convert_checkpoint
 
 from . import golden, golden_rule, parity
-from .interpreter import hide, run_code
-from .test_live_official import PYTHON, ask
+from .interpreter import hide, run, run_code
+from .live import PYTHON, ask
 from .test_training import tiny
 from .test_training.conftest import mmdet_scope  # noqa: F401
 from .test_training.test_optim_constructor import optim_cfg, settings
@@ -166,8 +166,6 @@ def official(tmp_path_factory):
 
 
 def has_peft(python):
-    from .interpreter import run
-
     code = 'import peft, rfdetr.training.param_groups'
     return run([python, '-W', 'ignore', '-c', code]).returncode == 0
 

@@ -48,6 +48,14 @@ def _plain_dict(items: dict) -> dict:
     return dict(items)
 
 
+@_in_place_of('_codecs.encode')
+def _bytes_of_text(text: str, encoding: str) -> bytes:
+    """How Python 2's protocol of pickle says bytes; torch before 2.5 refuses it."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode to {encoding!r}')
+    return text.encode('latin1')
+
+
 def _numpy_functions() -> list[Callable]:
     """How NumPy rebuilds arrays and scalars, under the paths of both its majors."""
     functions = []
@@ -76,6 +84,7 @@ _ALLOWED = (
     *_numpy_functions(),
     _history_statistic,
     _plain_dict,
+    _bytes_of_text,
 )
 
 

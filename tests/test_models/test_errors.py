@@ -15,7 +15,9 @@ def test_errors_of_a_slow_count():
     logits = torch.randn(3, sum(matches.stage_sizes), 5)
     labels = torch.tensor([2, 0, 4, 2, 0, 4, 2, 0, 4])
     counts = (4, 0, 2)
-    # One of the last layer's three pairs is right.
+    # All pairs of the other stages are right, and one of the last layer's three.
+    others = matches.stages != 1
+    logits[matches.images[others], matches.rows[others], labels[others]] = 3
     rows = matches.rows[matches.stages == 1]
     logits[0, rows[0]] = torch.tensor([-1.0, -1, 3, -1, -1])
     logits[0, rows[1]] = torch.tensor([-1.0, 3, -1, -1, -1])
