@@ -19,8 +19,9 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4) x1, y1, x2, y2, in the same units.
     """
-    centre, half = boxes[..., :2], boxes[..., 2:].clamp(min=0) * 0.5
-    return torch.cat((centre - half, centre + half), dim=-1)
+    centre, side = boxes[..., :2], boxes[..., 2:].clamp(min=0)
+    corners = torch.sub(centre, side, alpha=0.5), torch.add(centre, side, alpha=0.5)
+    return torch.cat(corners, dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:

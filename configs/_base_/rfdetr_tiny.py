@@ -37,5 +37,4 @@ param_scheduler = dict(
     convert_to_iter_based=True,
 )
 default_hooks = dict(ema=dict(decay=0.99))
-custom_hooks = [dict(type='RFDETRAllocatorHook')]
 randomness = dict(seed=0)

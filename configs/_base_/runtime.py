@@ -13,6 +13,7 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     # Here and not in custom_hooks, a list, which a config that inherits replaces.
     precision=dict(type='RFDETRPrecisionHook'),
+    allocator=dict(type='RFDETRAllocatorHook'),
     non_finite=dict(type='RFDETRNonFiniteHook', skip=0),
     ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
     drop_schedule=dict(type='RFDETRDropScheduleHook'),

@@ -1,6 +1,7 @@
 """The decoder: queries attend to each other in groups and to the memory."""
 
 import copy
+import functools
 import math
 from collections.abc import Sequence
 
@@ -25,13 +26,19 @@ def sine_embedding(boxes: Tensor, embed_dims: int) -> Tensor:
         (..., 2*D) float32, for cy, cx, w, h in this order, sine and cosine
         interleaved, temperature 10000.
     """
-    half = embed_dims // 2
-    exponent = torch.arange(half, device=boxes.device) // 2 * 2 / half
     cx, cy, w, h = boxes.float().unbind(-1)
     ordered = torch.stack((cy, cx, w, h), dim=-1)[..., None]
-    angles = ordered * (2 * math.pi) / 10000**exponent
+    angles = ordered * (2 * math.pi) / _wavelengths(embed_dims // 2, boxes.device)
     features = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
     return features.flatten(-3)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _wavelengths(count: int, device: torch.device) -> Tensor:
+    """Ascending from 1, each twice."""
+    exponent = torch.arange(count, device=device) // 2 * 2 / count
+    return 10000**exponent
 
 
 class GroupSelfAttention(nn.Module):
@@ -90,6 +97,10 @@ class GroupSelfAttention(nn.Module):
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 class DecoderLayer(nn.Module):
     """Post-norm layer: self-attention, deformable attention, feed-forward.
 
@@ -131,7 +142,7 @@ class DecoderLayer(nn.Module):
         **memory_inputs,
     ) -> Tensor:
         """Refine the queries (B, N, D); the inputs are those of the decoder."""
-        drop = self.dropout
+        drop = self.dropout if self.training else _unchanged
         query = self.norm1(query + drop(self.self_attn(query, query_pos, num_groups)))
         query = self.norm2(
             query + drop(self.cross_attn(query + query_pos, **memory_inputs))

@@ -14,7 +14,8 @@ from ..checkpoints import register_state_dict_adapter
 from ..masks import MaskFeatures
 from ..precision import PrecisionPolicy
 from .decoder import RFDETRDecoder
-from .query_selection import QuerySelection, make_proposals
+from .deployed import DeployedModelError, deploy
+from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 
 
 @MODELS.register_module()
@@ -105,7 +106,45 @@ class RFDETR(DetectionTransformer):
                 'data_preprocessor.pad_mask=True with mask_head: set it to False, '
                 'masks are compared with the part of the batch that is their image'
             )
+        self.deployed = False
         register_state_dict_adapter(self)
+
+    def switch_to_deploy(self) -> 'RFDETR':
+        """Rearrange the weights for inference, for good; outputs stay the same.
+
+        Call it when the weights are loaded and the model is on its device. From
+        then on the model detects faster (``docs/performance.md``), but can no
+        longer be trained, saved, or loaded with other weights.
+
+        Returns:
+            The model itself, in evaluation mode.
+        """
+        if not self.deployed:
+            device = self.query_embedding.device
+            deploy(self.eval(), self.precision.resolve(device))
+            self.deployed = True
+        return self
+
+    def train(self, mode: bool = True) -> 'RFDETR':
+        """Switch between training and evaluation.
+
+        Raises:
+            DeployedModelError: if a deployed model is to be trained.
+        """
+        if mode and self.deployed:
+            raise DeployedModelError('trained')
+        return super().train(mode)
+
+    # Both are reached by PyTorch's and by mmengine's way of saving and loading.
+    def _save_to_state_dict(self, *args, **kwargs) -> None:
+        if self.deployed:
+            raise DeployedModelError('saved')
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        if self.deployed:
+            raise DeployedModelError('loaded with weights')
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _init_layers(self) -> None:
         """Build the decoder; backbone, neck and head are mmdet's to build."""
@@ -281,8 +320,12 @@ class RFDETR(DetectionTransformer):
             ``enc_tokens`` (B, g*k, D).
         """
         num_groups = self.num_groups if self.training else 1
-        proposals, valid = make_proposals(spatial_shapes, valid_sizes, memory.device)
-        if memory_mask is not None:
+        if valid_sizes is None:
+            proposals, valid = unpadded_proposals(tuple(spatial_shapes), memory.device)
+        else:
+            proposals, valid = make_proposals(
+                spatial_shapes, valid_sizes, memory.device
+            )
             valid = valid & ~memory_mask
         selected = self.query_selection(
             memory,

@@ -203,7 +203,7 @@ class RFDETRHead(BaseModule):
             cls_scores, bbox_preds, stage_sizes, targets, num_groups, mask_preds
         )
         total = bbox_preds.new_tensor(float(num_groups * sum(targets.counts)))
-        avg_factor = reduce_mean(total).clamp(min=1)
+        avg_factor = reduce_mean(total).clamp_(min=1)
 
         boxes = bbox_preds[matches.images, matches.rows]
         target_boxes = targets.boxes[matches.targets]
@@ -251,10 +251,12 @@ class RFDETRHead(BaseModule):
             )
         boxes = torch.cat([gt.bboxes for gt in batch_gt_instances])
         counts = tuple(len(gt) for gt in batch_gt_instances)
-        sizes = [meta['img_shape'][1::-1] * 2 for meta in batch_img_metas]
-        sizes = boxes.new_tensor(sizes).repeat_interleave(
-            boxes.new_tensor(counts, dtype=torch.long), dim=0, output_size=sum(counts)
-        )
+        sizes = [
+            meta['img_shape'][1::-1] * 2
+            for meta, count in zip(batch_img_metas, counts, strict=True)
+            for _ in range(count)
+        ]
+        sizes = boxes.new_tensor(sizes).view(-1, 4)
         return Targets(
             labels=torch.cat([gt.labels for gt in batch_gt_instances]),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),

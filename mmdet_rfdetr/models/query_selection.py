@@ -1,5 +1,6 @@
 """Two-stage proposals: which memory tokens become reference boxes."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -129,6 +130,21 @@ def make_proposals(
     return proposals, valid
 
 
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def unpadded_proposals(
+    spatial_shapes: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`make_proposals` of images without padding, made once for each size.
+
+    Returns:
+        Tuple of proposals (1, S, 4) and their validity (1, S), None if all are valid.
+    """
+    proposals, valid = make_proposals(spatial_shapes, None, torch.device('cpu'))
+    all_valid = bool(valid.all())
+    return proposals.to(device), None if all_valid else valid.to(device)
+
+
 class QuerySelection(BaseModule):
     """Score every memory token and turn the best ones into reference boxes.
 
@@ -159,7 +175,7 @@ class QuerySelection(BaseModule):
         self,
         memory: Tensor,
         proposals: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
         *,
         num_groups: int,
         num_queries: int,
@@ -169,7 +185,8 @@ class QuerySelection(BaseModule):
         Args:
             memory: (B, S, D).
             proposals: (B or 1, S, 4) cxcywh.
-            valid: (B or 1, S), False for padding and invalid proposals.
+            valid: (B or 1, S), False for padding and invalid proposals; None if
+                there are none.
             num_groups: use the heads of the first so many groups.
             num_queries: most tokens to select.
 
@@ -179,7 +196,9 @@ class QuerySelection(BaseModule):
             (g, B, k) by descending score, groups in order.
         """
         batch, count, width = memory.shape
-        memory = memory.masked_fill(~valid[..., None], 0)
+        if valid is not None:
+            memory = memory.masked_fill(~valid[..., None], 0)
+            proposals = proposals * valid[..., None]
         tokens = self.norm(
             self.fc(memory.reshape(1, -1, width).expand(num_groups, -1, -1))
         )
@@ -194,7 +213,7 @@ class QuerySelection(BaseModule):
 
         tokens = pick(tokens)
         deltas = self.fc_reg(tokens.flatten(1, 2)).view(*indices.shape, 4)
-        proposals = (proposals * valid[..., None]).expand(num_groups, batch, -1, -1)
+        proposals = proposals.expand(num_groups, batch, -1, -1)
         boxes = apply_deltas(deltas, pick(proposals))
         return dict(
             cls_scores=self._groups_to_queries(pick(cls_scores)).float(),

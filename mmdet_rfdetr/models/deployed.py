@@ -1,0 +1,131 @@
+"""A trained model rearranged for inference: the same numbers, sooner.
+
+The layer scales of the ViT become part of the weights before them, weights are kept
+in the dtype that the precision policy casts them to anyway, and on a CPU the ViT's
+weights lie in the order in which the matrix product of MKL reads them. None of
+this can be trained, and none of it fits a checkpoint.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbone import Attention, Block
+from .decoder import GroupSelfAttention
+from .query_selection import GroupLinear
+
+CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
+"""Modules whose own parameters autocast casts in every forward."""
+
+
+class DeployedModelError(RuntimeError):
+    """A model that was switched to deploy is to be trained, saved or loaded."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(
+            f'this model was switched to deploy and cannot be {action}: its weights '
+            'are folded. Build the model anew, and do it before switch_to_deploy()'
+        )
+
+
+class PackedLinear(nn.Module):
+    """Linear layer with constant weights, packed for MKL where that is possible.
+
+    MKL reorders the weights in every matrix product, which takes as long as a few
+    percent of a product of some hundred rows. The packed copy holds for one number
+    of rows and of threads; it is made anew when one of them changes.
+
+    Args:
+        weight: (out, in).
+        bias: (out,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer('weight', weight.detach().clone())
+        self.register_buffer('bias', bias.detach().clone())
+        self._packed: tuple[tuple[int, int], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, in) to (rows, out)."""
+        if not (x.is_cpu and self.weight.dtype == x.dtype == torch.float32 and HAS_MKL):
+            return F.linear(x, self.weight, self.bias)
+        key = (len(x), torch.get_num_threads())
+        if self._packed is None or self._packed[0] != key:
+            packed = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, len(x))
+            self._packed = key, packed
+        return torch.ops.mkl._mkl_linear(
+            x, self._packed[1], self.weight, self.bias, len(x)
+        )
+
+    def __getstate__(self) -> dict:
+        return dict(super().__getstate__(), _packed=None)
+
+
+# The operators that torch.compile itself uses for constant weights on a CPU.
+HAS_MKL = torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, '_mkl_linear')
+
+
+class DeployedAttention(nn.Module):
+    """:class:`Attention` of constant weights, times a layer scale."""
+
+    def __init__(self, attention: Attention, scale: Tensor) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.qkv = PackedLinear(attention.qkv.weight, attention.qkv.bias)
+        self.proj = _scaled(attention.proj, scale)
+
+    def forward(self, x: Tensor, rows: int) -> Tensor:
+        """Attend within each of the rows of ``x`` (rows * tokens, C)."""
+        query, key, value = (
+            self.qkv(x)
+            .view(rows, len(x) // rows, 3, self.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+
+
+class DeployedBlock(nn.Module):
+    """:class:`Block` of constant weights; it changes its input in place."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.windows = block.windows
+        self.norm1 = block.norm1
+        self.attn = DeployedAttention(block.attn, block.layer_scale1)
+        self.norm2 = block.norm2
+        self.fc1 = PackedLinear(block.mlp.fc1.weight, block.mlp.fc1.bias)
+        self.fc2 = _scaled(block.mlp.fc2, block.layer_scale2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform windowed tokens (B * num_windows**2, tokens, C)."""
+        tokens = x.view(-1, x.shape[-1])
+        tokens += self.attn(self.norm1(tokens), len(x) // self.windows)
+        tokens += self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        return x
+
+
+def _scaled(linear: nn.Linear, scale: Tensor) -> PackedLinear:
+    return PackedLinear(linear.weight * scale[:, None], linear.bias * scale)
+
+
+@torch.no_grad()
+def deploy(model: nn.Module, dtype: torch.dtype) -> None:
+    """Rearrange the modules of a detector in place.
+
+    Args:
+        model: an ``RFDETR``.
+        dtype: what its precision policy casts to on its device; float32: nothing.
+    """
+    backbone = model.backbone
+    backbone.blocks = nn.ModuleList(DeployedBlock(block) for block in backbone.blocks)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if dtype != torch.float32:
+        for module in model.modules():
+            if isinstance(module, (*CAST, PackedLinear)):
+                for tensor in module.parameters(recurse=False):
+                    tensor.data = tensor.data.to(dtype)
+                for tensor in module.buffers(recurse=False):
+                    tensor.data = tensor.data.to(dtype)

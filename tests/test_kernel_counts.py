@@ -1,0 +1,86 @@
+"""What a GPU would be asked to launch, as upper bounds: it may only get less.
+
+Counts depend on the structure alone, so the model is Nano with narrow layers.
+"""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+import mmdet_rfdetr
+from tests import golden_rule, parity
+
+from .kernels import Kernels
+
+IMAGE = (384, 384)
+
+
+def nano(precision):
+    model = Config.fromfile(mmdet_rfdetr.config('rfdetr_nano_coco.py')).model
+    model.backbone.update(embed_dims=24, num_heads=3)
+    model.neck.update(in_channels=[24] * 4, out_channels=32)
+    model.decoder.update(feedforward_channels=32)
+    model.pop('data_preprocessor')
+    model.precision = precision
+    return MODELS.build(model)
+
+
+def inputs(batch, objects=20):
+    images, _ = golden_rule.images((IMAGE,) * batch, IMAGE, seed=1)
+    objects = golden_rule.objects([objects] * batch, 80, seed=1)
+    return torch.from_numpy(images), parity.make_samples(
+        (IMAGE,) * batch, IMAGE, objects
+    )
+
+
+BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
+
+
+@pytest.mark.parametrize(
+    ('precision', 'deployed', 'most'),
+    ((None, False, 312), (None, True, 288), (BFLOAT16, True, 342)),
+    ids=('float32', 'float32, deployed', 'bfloat16, deployed'),
+)
+def test_detecting(precision, deployed, most):
+    model = nano(precision).eval()
+    if deployed:
+        model.switch_to_deploy()
+    images, samples = inputs(1)
+    with torch.no_grad():
+        model(images, samples, mode='predict')
+        with Kernels() as kernels:
+            model(images, samples, mode='predict')
+    assert not kernels.reads
+    assert kernels.total <= most, kernels.launched.most_common()
+
+
+@pytest.mark.parametrize('batch', (2, 4))
+def test_the_criterion_of_a_step(batch, monkeypatch):
+    """Matching and all losses; the costs in one piece, as on a GPU."""
+    monkeypatch.setattr('mmdet_rfdetr.matching_costs.CPU_BLOCK', 2**40)
+    model = nano(BFLOAT16).train()
+    images, samples = inputs(batch)
+    with model.precision.autocast(images.device):
+        outputs, _ = model._outputs(images, samples)
+        predictions = model.bbox_head(outputs['hidden_states'], outputs['references'])
+        copies = count_copies_to_host(monkeypatch)
+        with Kernels() as kernels:
+            model.bbox_head.loss_by_feat(
+                *predictions,
+                outputs['enc_outputs_class'],
+                outputs['enc_outputs_coord'],
+                batch_gt_instances=[sample.gt_instances for sample in samples],
+                batch_img_metas=[sample.metainfo for sample in samples],
+                num_groups=model.num_groups,
+            )
+    assert len(copies) == 1 and not kernels.reads
+    assert kernels.total <= 150, kernels.launched.most_common()
+
+
+def count_copies_to_host(monkeypatch):
+    copies, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, 'cpu', lambda self: copies.append(self.shape) or cpu(self)
+    )
+    return copies

@@ -1,0 +1,132 @@
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.runner.checkpoint import load_state_dict
+
+from mmdet_rfdetr.models.deployed import DeployedModelError, PackedLinear
+from tests import golden_rule, parity
+from tests.test_segmentation.case import tiny_config
+
+from .small import small_config
+
+CONFIGS = {'detection': small_config, 'segmentation': tiny_config}
+PRECISIONS = {'float32': None, 'bfloat16': dict(device_type='cpu', dtype='bfloat16')}
+
+
+def build(task='detection', precision='float32'):
+    """A model whose layer scales and statistics are far from ones."""
+    model = MODELS.build({**CONFIGS[task](), 'precision': PRECISIONS[precision]})
+    model.load_state_dict(
+        {
+            name: torch.from_numpy(golden_rule.weight(name, tuple(value.shape), seed=1))
+            for name, value in model.state_dict().items()
+        }
+    )
+    return model.eval()
+
+
+def inputs():
+    images, _ = golden_rule.images(((96, 96), (96, 96)), (96, 96), seed=1)
+    return torch.from_numpy(images), parity.make_samples(((96, 96),) * 2, (96, 96))
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_outputs_are_those_of_the_plain_model(task):
+    model = build(task)
+    images, samples = inputs()
+    with torch.no_grad():
+        plain = model(images), scores(model, images, samples)
+        assert model.switch_to_deploy() is model
+        deployed = model(images), scores(model, images, samples)
+    assert ('pred_masks' in plain[0]) == (task == 'segmentation')
+    for name in ('pred_logits', 'pred_boxes', 'pred_masks'):
+        if name in plain[0]:
+            scale = max(1, plain[0][name].abs().max().item())
+            torch.testing.assert_close(
+                deployed[0][name], plain[0][name], rtol=0, atol=1e-5 * scale
+            )
+    torch.testing.assert_close(deployed[1], plain[1], rtol=0, atol=1e-5)
+
+
+def scores(model, images, samples):
+    detected = model(images, samples, mode='predict')
+    return torch.stack([sample.pred_instances.scores for sample in detected])
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_in_bfloat16_it_is_as_exact_as_the_plain_model(task):
+    """Layer scales are rounded with the weights and not after them.
+
+    The selection of tokens jumps at the smallest difference, so what is compared is
+    what it selects from.
+    """
+    images, samples = inputs()
+    truth = memory(build(task), images)
+    model = build(task, 'bfloat16')
+    plain = memory(model, images)
+    deployed = memory(model.switch_to_deploy(), images)
+    assert 0 < (deployed - truth).norm() < 1.2 * (plain - truth).norm()
+    with torch.no_grad():
+        assert model(images)['pred_logits'].dtype == torch.float32
+        assert scores(model, images, samples).isfinite().all()
+
+
+@torch.no_grad()
+def memory(model, images):
+    with model.precision.autocast(images.device):
+        return model.extract_feat(images)[0].float()
+
+
+def test_twice_is_once():
+    model = build().switch_to_deploy()
+    blocks = list(model.backbone.blocks)
+    assert list(model.switch_to_deploy().backbone.blocks) == blocks
+    assert not model.training
+
+
+def test_weights_take_the_dtype_of_the_policy():
+    for precision, dtype in (('float32', torch.float32), ('bfloat16', torch.bfloat16)):
+        model = build(precision=precision).switch_to_deploy()
+        assert model.bbox_head.fc_cls.weight.dtype == dtype
+        assert model.query_selection.fc_cls.weight.dtype == dtype
+        assert model.backbone.blocks[0].attn.qkv.weight.dtype == dtype
+        assert model.backbone.blocks[0].norm1.weight.dtype == torch.float32
+        assert model.query_embedding.dtype == torch.float32
+
+
+def test_a_deployed_model_refuses_what_it_cannot_do():
+    model = build()
+    weights = model.state_dict()
+    model.switch_to_deploy()
+    actions = {
+        'trained': model.train,
+        'saved': model.state_dict,
+        'loaded with weights': lambda: model.load_state_dict(weights),
+    }
+    for word, action in actions.items():
+        with pytest.raises(DeployedModelError, match=f'{word}.*Build the model anew'):
+            action()
+    with pytest.raises(DeployedModelError, match='loaded'):
+        load_state_dict(model, weights)
+    assert model.eval() is model
+
+
+def test_a_copy_works():
+    model = build().switch_to_deploy()
+    images, _ = inputs()
+    with torch.no_grad():
+        first = model(images)
+        assert torch.equal(
+            copy.deepcopy(model)(images)['pred_boxes'], first['pred_boxes']
+        )
+
+
+def test_packed_weights_follow_the_number_of_rows():
+    linear = torch.nn.Linear(48, 33)
+    packed = PackedLinear(linear.weight, linear.bias)
+    with torch.no_grad():
+        for rows in (7, 64, 7, 1):
+            x = torch.randn(rows, 48)
+            torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-6)
