@@ -1,6 +1,6 @@
 """A trained model rearranged for inference: the same numbers, sooner.
 
-The layer scales of the ViT become part of the weights before them, weights are kept
+The layer scales and adapters of the ViT become part of its weights, weights are kept
 in the dtype that the precision policy casts them to anyway, and on a CPU the ViT's
 weights lie in the order in which the matrix product of MKL reads them. None of
 this can be trained, and none of it fits a checkpoint.
@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.lora import PARTS
 from .backbone import Attention, Block
 from .decoder import GroupSelfAttention
+from .lora import SplitQKV
 from .query_selection import GroupLinear
 
 CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
@@ -72,7 +74,7 @@ class DeployedAttention(nn.Module):
     def __init__(self, attention: Attention, scale: Tensor) -> None:
         super().__init__()
         self.num_heads = attention.num_heads
-        self.qkv = PackedLinear(attention.qkv.weight, attention.qkv.bias)
+        self.qkv = PackedLinear(*_merged(attention.qkv))
         self.proj = _scaled(attention.proj, scale)
 
     def forward(self, x: Tensor, rows: int) -> Tensor:
@@ -104,6 +106,20 @@ class DeployedBlock(nn.Module):
         tokens += self.attn(self.norm1(tokens), len(x) // self.windows)
         tokens += self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
         return x
+
+
+def _merged(qkv: nn.Linear | SplitQKV) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the packed layer, with adapters added to the weight."""
+    if isinstance(qkv, nn.Linear):
+        return qkv.weight, qkv.bias
+    parts = [getattr(qkv, part) for part in PARTS]
+    for part in parts:
+        part.merge()
+    layers = [part.base_layer for part in parts]
+    return (
+        torch.cat([layer.weight for layer in layers]),
+        torch.cat([layer.bias for layer in layers]),
+    )
 
 
 def _scaled(linear: nn.Linear, scale: Tensor) -> PackedLinear:

@@ -130,3 +130,18 @@ def test_packed_weights_follow_the_number_of_rows():
         for rows in (7, 64, 7, 1):
             x = torch.randn(rows, 48)
             torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_become_part_of_the_weights():
+    pytest.importorskip('peft')
+    config = small_config()
+    config['backbone']['lora'] = dict(r=4, use_dora=True)
+    model = MODELS.build(config).eval()
+    for name, parameter in model.named_parameters():
+        if 'lora_B' in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    images, _ = inputs()
+    plain = memory(model, images)
+    deployed = memory(model.switch_to_deploy(), images)
+    torch.testing.assert_close(deployed, plain, rtol=1e-4, atol=1e-5)
+    assert not any('lora' in name for name, _ in model.named_parameters())
