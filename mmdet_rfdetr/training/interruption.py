@@ -1,13 +1,16 @@
 """Ending a run when the system or a person asks for it."""
 
+import functools
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.logging import print_log
+from torch.utils.data import DataLoader
 
 # sysexits.h: a failure that another attempt may not have.
 EXIT_INTERRUPTED = 75
@@ -21,8 +24,7 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Remembers SIGTERM and SIGINT instead of ending the process at once.
 
-    A second signal ends it as usual. Worker processes inherit the handlers and ignore
-    the first Ctrl-C, which a terminal sends to them as well.
+    A second signal ends it as usual.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class Interruption:
         self.signal = number
         for other, handler in self._before.items():
             signal.signal(other, handler)
+        # A worker that is just starting has inherited this handler.
         if os.getpid() == self._process:
             print_log(
                 f'{signal.Signals(number).name}: the run ends after this step and '
@@ -61,3 +64,41 @@ class Interruption:
         flag = torch.tensor(int(self.signal is not None))
         all_reduce(flag, 'max')
         return bool(flag)
+
+
+def tie_workers(loader: DataLoader) -> None:
+    """Let the workers of a loader end with the training process, and only with it.
+
+    A terminal sends Ctrl-C to all processes of a run, and clusters do so with SIGTERM:
+    the step that is to be finished first needs its workers. If the training process is
+    killed, torch's workers end as well, unless they wait for somebody to take what they
+    made; then they would stay, with all their memory, for good.
+
+    Args:
+        loader: a loader whose workers have not been started.
+    """
+    loader.worker_init_fn = functools.partial(
+        _tie_to, os.getpid(), loader.worker_init_fn
+    )
+
+
+def _tie_to(parent: int, then: Callable[[int], None] | None, worker_id: int) -> None:
+    # All threads leave the signals to one that can tell who sent them. macOS cannot;
+    # there a signal to all processes ends the run in the middle of a step.
+    if hasattr(signal, 'sigtimedwait'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if then is not None:
+        then(worker_id)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent says so, or is gone."""
+    while os.getppid() == parent:
+        received = signal.sigtimedwait(SIGNALS, 2)
+        if received and (received.si_signo, received.si_pid) == (
+            signal.SIGTERM,
+            parent,
+        ):
+            break
+    os._exit(0)  # anything else is an error to torch

@@ -14,7 +14,12 @@ from torch.utils.data import BatchSampler, DataLoader
 from ..errors import ExplainedError
 from .checkpoint_hook import RFDETRCheckpointHook
 from .ema import RFDETREMAHook
-from .interruption import EXIT_INTERRUPTED, InterruptedRunError, Interruption
+from .interruption import (
+    EXIT_INTERRUPTED,
+    InterruptedRunError,
+    Interruption,
+    tie_workers,
+)
 from .random_state import capture_random_state, restore_random_state
 from .resumable_batches import keep_random_state, make_resumable
 
@@ -72,6 +77,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
         self._batches = make_resumable(self.dataloader, runner.seed)
+        tie_workers(self.dataloader)
         self.position = Position()
         self._interruption = Interruption()
         # What the process drew before it came here is not part of the run.
@@ -81,6 +87,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         """Train from the present position to the end."""
         with self._interruption:
             self.runner.call_hook('before_train')
+            if self.runner.val_loop is not None:
+                tie_workers(self.runner.val_loop.dataloader)
             if self.position.validation_due:
                 self._validate()
             while self._epoch < self._max_epochs and not self.stop_training:

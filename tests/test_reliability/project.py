@@ -125,7 +125,7 @@ def config(data, work_dir, **changes):
 
 
 class Dying(Hook):
-    """Send a signal to the process at the n-th event of a run, or in a validation.
+    """Send a signal at the n-th event of a run, or in a validation.
 
     Events: before and after a training iteration and a validation iteration, before
     and after an optimizer step, and before and after a file reaches the disk.
@@ -134,8 +134,8 @@ class Dying(Hook):
     # Before the checkpoint hook: it has to see the signal in the same iteration.
     priority = 'LOW'
 
-    def __init__(self, event, number=signal.SIGKILL):
-        self.event, self.number = event, number
+    def __init__(self, event, number=signal.SIGKILL, kill=os.kill):
+        self.event, self.number, self.kill = event, number, kill
         self.count, self.writes = 0, []
         fsync = os.fsync
 
@@ -150,14 +150,14 @@ class Dying(Hook):
     def happens(self, *args, **kwargs):
         self.count += 1
         if self.count == self.event:
-            os.kill(os.getpid(), self.number)
+            self.kill(os.getpid(), self.number)
 
     before_train_iter = after_train_iter = after_val_iter = happens
 
     def before_val_iter(self, runner, *args, **kwargs):
         self.happens()
         if self.event == 'validation':
-            os.kill(os.getpid(), self.number)
+            self.kill(os.getpid(), self.number)
 
     def before_train(self, runner):
         optimizer = runner.optim_wrapper.optimizer
@@ -165,12 +165,17 @@ class Dying(Hook):
         optimizer.register_step_post_hook(self.happens)
 
 
-def train(cfg, event=None, number=signal.SIGKILL):
-    """Train in this process, which gets a signal at an event."""
+def train(cfg, event=None, number=signal.SIGKILL, kill=os.kill):
+    """Train in this process, which gets a signal at an event.
+
+    With ``os.killpg`` its workers get the signal too, as from a terminal.
+    """
+    if kill is os.killpg:
+        os.setpgid(0, 0)
     torch.set_num_threads(1)
     MessageHub._instance_dict.clear()
     runner = Runner.from_cfg(cfg)
-    hook = Dying(event, number)
+    hook = Dying(event, number, kill)
     runner.register_hook(hook)
     runner.train()
     events = dict(count=hook.count, writes=hook.writes)

@@ -1,6 +1,7 @@
 """A run that was stopped anywhere and resumed ends where it would have ended."""
 
 import json
+import os
 import signal
 from functools import partial
 
@@ -88,13 +89,15 @@ def test_killed_at_twenty_points(mode, tenth, uninterrupted, data, tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize('event', [9, 'validation'])
+@pytest.mark.parametrize(
+    ('event', 'kill'), [(9, os.kill), (9, os.killpg), ('validation', os.killpg)]
+)
 def test_a_signal_saves_and_ends_with_a_code(
-    number, event, uninterrupted, data, tmp_path
+    number, event, kill, uninterrupted, data, tmp_path
 ):
     seed, expected, _ = uninterrupted('by epoch')
     cfg = config(data, tmp_path, **{'randomness.seed': seed})
-    assert train_in_child(cfg, event, number) == EXIT_INTERRUPTED == 75
+    assert train_in_child(cfg, event, number, kill) == EXIT_INTERRUPTED == 75
     last = tmp_path / 'interrupted.pth'
     assert (tmp_path / 'last_checkpoint').read_text() == str(last)
     state = load_checkpoint_file(str(last))

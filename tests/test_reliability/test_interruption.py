@@ -1,0 +1,55 @@
+"""Workers end with the training process, and only with it."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from torch.utils.data import DataLoader
+
+from mmdet_rfdetr.training.interruption import tie_workers
+
+
+class Large:
+    """Items that do not fit into the pipe to the training process."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return bytes(1 << 20)
+
+
+def load_for_ever(started):
+    os.setpgid(0, 0)
+    loader = DataLoader(Large(), num_workers=2, collate_fn=list)
+    tie_workers(loader)
+    batches = iter(loader)
+    next(batches)
+    started.set()
+    time.sleep(600)
+
+
+def anyone_left(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_do_not_stay_behind_a_killed_training():
+    context = multiprocessing.get_context('fork')
+    started = context.Event()
+    child = context.Process(target=load_for_ever, args=(started,))
+    child.start()
+    assert started.wait(60)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    end = time.monotonic() + 60
+    while anyone_left(child.pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    if anyone_left(child.pid):
+        os.killpg(child.pid, signal.SIGKILL)
+        pytest.fail('workers were waiting to hand over their items')
