@@ -59,6 +59,19 @@ class RFDETRLoadAnnotations(LoadAnnotations):
 
     _warned = False
 
+    def _load_masks(self, results: dict) -> None:
+        """Load the masks as mmdet does.
+
+        Raises:
+            ValueError: if the image was not loaded before.
+        """
+        if 'ori_shape' not in results:
+            raise ValueError(
+                'masks are loaded after their image: begin the pipeline with '
+                'LoadImageFromFile (RFDETRLoadJittered is for training without masks)'
+            )
+        super()._load_masks(results)
+
     def _process_masks(self, results: dict) -> list:
         """Masks of all objects; those left out get ``ignore_flag`` and a dot.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pycocotools.mask as rle
 import pytest
 import torch
-from mmdet.registry import DATASETS, METRICS
+from mmdet.registry import DATASETS, METRICS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -139,6 +139,15 @@ def test_masks_of_an_image_that_was_decoded_smaller_are_refused(tmp_path):
         error.value
     )
     assert 'RFDETRLoadImage without image_size' in str(error.value)
+
+
+def test_masks_without_an_image_are_refused():
+    init_default_scope('mmdet')
+    load = TRANSFORMS.build(
+        dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True)
+    )
+    with pytest.raises(ValueError, match='begin the pipeline with LoadImageFromFile'):
+        load(dict(img_path='a.jpg', height=4, width=4, instances=[]))
 
 
 @pytest.mark.parametrize('segmentation', [[SQUARE], runs(False), None])
