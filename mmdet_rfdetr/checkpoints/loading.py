@@ -102,6 +102,9 @@ def _load_pickle(path: Path, map_location):
                 path, map_location=map_location or 'cpu', weights_only=not trusted
             )
     except pickle.UnpicklingError as error:
+        # torch 2.4 names what it refuses and what breaks off in the same way.
+        if 'unexpected EOF' in str(error):
+            raise _unreadable(path, error) from error
         raise UntrustedCheckpointError(
             f'{path} was refused and nothing in it has run: weights do not need '
             f'{_refused_object(error)}. If you made the file yourself, load it with '

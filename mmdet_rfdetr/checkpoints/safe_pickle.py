@@ -91,7 +91,8 @@ _ALLOWED = (
 @contextmanager
 def harmless_classes() -> Iterator[None]:
     """Allow these classes while it lasts, and leave torch's own list as it was."""
-    before = get_safe_globals()
+    # A copy: torch 2.4 hands out the list that it adds to.
+    before = list(get_safe_globals())
     add_safe_globals(list(_ALLOWED))
     try:
         yield
