@@ -118,7 +118,7 @@ def test_numpy_1_wrote_other_paths(tmp_path):
 
 def test_torch_keeps_its_own_list(tmp_path):
     path = save(tmp_path, {'args': argparse.Namespace(a=1), **WEIGHTS})
-    before = torch.serialization.get_safe_globals()
+    before = list(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals([argparse.Namespace])
     try:
         load_checkpoint_file(path)
