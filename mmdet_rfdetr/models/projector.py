@@ -17,11 +17,20 @@ class ChannelLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def channels_last(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) to the same shape."""
-        return super().forward(x)
+
+class PointwiseConv(nn.Conv2d):
+    """Convolution of single positions, without bias, as a matrix product.
+
+    With the channels last, as the norm behind it needs them anyway, that is faster
+    than a CPU's convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, h, w) to (B, C_out, h, w), channels last in memory."""
+        x = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1))
+        return x.permute(0, 3, 1, 2)
 
 
 class ConvNormAct(nn.Module):
@@ -36,7 +45,8 @@ class ConvNormAct(nn.Module):
         activation=F.silu,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        convolution = PointwiseConv if kernel_size == stride == 1 else nn.Conv2d
+        self.conv = convolution(
             in_channels,
             out_channels,
             kernel_size,
@@ -49,13 +59,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h / stride, w / stride)."""
-        if self.conv.kernel_size != (1, 1):
-            return self.activation(self.norm(self.conv(x)))
-        # Channels last a 1x1 convolution is a matrix product, which is several times
-        # as fast as a CPU's convolution, and the norm needs them last anyway.
-        x = F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1))
-        x = self.activation(self.norm.channels_last(x))
-        return x.permute(0, 3, 1, 2)
+        return self.activation(self.norm(self.conv(x)))
 
 
 class Bottleneck(nn.Module):

@@ -26,7 +26,7 @@ def test_maps_keep_their_order():
     projector = make()
     maps = [torch.randn(1, 8, 4, 4) for _ in range(2)]
     seen = []
-    projector.stages[0].c2f.cv1.register_forward_pre_hook(
+    projector.stages[0].c2f.cv1.conv.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0])
     )
     projector(maps)
