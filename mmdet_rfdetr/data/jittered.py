@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -89,8 +88,7 @@ class RFDETRLoadJittered(RFDETRLoadImage):
         size = self.sizes[np.random.randint(len(self.sizes))]
         region = self.draw_region(source.shape)
         flip = np.random.random() < self.flip_prob
-        image, region = read_region(source, region, size)
-        results['img'] = cv2.flip(image, 1) if flip else image
+        results['img'], region = read_region(source, region, size, flip)
         left, top, right, bottom = region
         results.update(
             img_shape=(size, size),
@@ -137,7 +135,7 @@ class RFDETRLoadJittered(RFDETRLoadImage):
 
 
 def read_region(
-    source: ImageSource, region: Region, size: int
+    source: ImageSource, region: Region, size: int, flip: bool
 ) -> tuple[np.ndarray, Region]:
     """Decode a region of an image and resize it to a square.
 
@@ -145,6 +143,7 @@ def read_region(
         source: the file.
         region: what to take.
         size: side of the result, in pixels.
+        flip: whether to exchange left and right.
 
     Returns:
         (size, size, 3) uint8 in BGR order, and the region on whole decoded pixels.
@@ -156,21 +155,24 @@ def read_region(
     if box != [0, 0, image.width, image.height]:
         image = image.crop(box)
     taken = tuple(edge / factor for edge, factor in zip(box, scale, strict=True))
-    return resize_antialiased(as_bgr(image), size), taken
+    return resize_antialiased(as_bgr(image), size, flip), taken
 
 
-def resize_antialiased(image: np.ndarray, size: int) -> np.ndarray:
+def resize_antialiased(image: np.ndarray, size: int, flip: bool) -> np.ndarray:
     """Resize as Pillow's bilinear filter does, to within a grey level, but faster.
 
     Args:
         image: (H, W, 3) uint8.
         size: new height and width.
+        flip: whether to exchange left and right.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, in memory plane by plane as the network takes it.
     """
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     planes = F.interpolate(planes, size=(size, size), mode='bilinear', antialias=True)
+    if flip:
+        planes = planes.flip(-1)
     return planes[0].permute(1, 2, 0).numpy()
 
 

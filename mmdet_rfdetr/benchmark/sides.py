@@ -1,0 +1,166 @@
+"""Processes that are measured in turn."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .summary import speedup, summarise
+
+OFFICIAL_PYTHON = 'RFDETR_OFFICIAL_PYTHON'
+_SCRIPT = Path(__file__).with_name('official.py')
+
+
+class BenchmarkError(RuntimeError):
+    """A side could not be measured; the message says why."""
+
+
+@dataclass
+class Side:
+    """One thing that is measured.
+
+    Args:
+        name: for the table.
+        target: config file, or class of the official package.
+        python: interpreter that runs it, if it is the official package.
+        options: arguments of its process, see ``worker.build_parser``.
+    """
+
+    name: str
+    target: str
+    python: str | None = None
+    options: dict = field(default_factory=dict)
+    rounds: list[list[dict]] = field(default_factory=list, init=False)
+    facts: dict = field(default_factory=dict, init=False)
+    memory: int = field(default=0, init=False)
+
+    def start(self) -> None:
+        """Start the process and wait until it has warmed up.
+
+        Raises:
+            BenchmarkError: if it fails.
+        """
+        command = [sys.executable, '-m', 'mmdet_rfdetr.benchmark.worker']
+        if self.python is not None:
+            command = [self.python, str(_SCRIPT)]
+        for key, value in self.options.items():
+            command += [f'--{key.replace("_", "-")}', str(value)]
+        environment = dict(os.environ)
+        if self.python is not None:
+            environment.pop('PYTHONPATH', None)
+        self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 closed by close()
+        try:
+            self._process = subprocess.Popen(
+                [*command, self.target],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise BenchmarkError(f'{self.name}: cannot start: {error}') from error
+        self.facts = self._read()['facts']
+
+    def run(self, count: int) -> None:
+        """Take samples, as one round."""
+        self._write(f'run {count}')
+        self.rounds.append(self._read()['samples'])
+
+    def stop(self) -> None:
+        """End the process; its peak memory is known then."""
+        self._write('quit')
+        self.memory = self._read()['memory']
+        self._process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Leave no process and no open file, whatever happened."""
+        if hasattr(self, '_process'):
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
+        if hasattr(self, '_errors'):
+            self._errors.close()
+
+    def totals(self) -> list[list[float]]:
+        """Milliseconds of every sample, all phases together, round by round."""
+        return [[sum(phases.values()) for phases in samples] for samples in self.rounds]
+
+    def result(self) -> dict:
+        """What was measured, for the table and the JSON file."""
+        samples = [phases for samples in self.rounds for phases in samples]
+        phases = {
+            name: summarise([sample[name] for sample in samples]) for name in samples[0]
+        }
+        totals = [total for totals in self.totals() for total in totals]
+        return dict(
+            name=self.name,
+            facts=self.facts,
+            memory=self.memory,
+            phases=dict(phases, total=summarise(totals)),
+        )
+
+    def _write(self, line: str) -> None:
+        self._process.stdin.write(line + '\n')
+        self._process.stdin.flush()
+
+    def _read(self) -> dict:
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {}
+        if not line or 'error' in answer:
+            self._process.wait()
+            self._errors.seek(0)
+            last = self._errors.read().strip().splitlines()[-1:] or ['no message']
+            raise BenchmarkError(f'{self.name}: {answer.get("error") or last[0]}')
+        return answer
+
+
+def measure(
+    sides: Sequence[Side],
+    rounds: int,
+    samples: int,
+    pause: float = 0.0,
+    progress: Callable[[str], None] = print,
+) -> list[dict]:
+    """Measure sides in turn.
+
+    Args:
+        sides: the first is what the others are compared with.
+        rounds: how often each takes its turn.
+        samples: of a turn.
+        pause: seconds between turns, for a machine that gets hot.
+        progress: gets a line of text now and then.
+
+    Returns:
+        Results of the sides; all but the first have ``speedup``.
+
+    Raises:
+        BenchmarkError: if a side fails.
+    """
+    try:
+        for side in sides:
+            progress(f'starting {side.name}')
+            side.start()
+        start = time.monotonic()
+        for number in range(1, rounds + 1):
+            for side in sides:
+                side.run(samples)
+                time.sleep(pause)
+            left = (time.monotonic() - start) / number * (rounds - number)
+            progress(f'round {number} of {rounds}, {left:.0f} s left')
+        for side in sides:
+            side.stop()
+    finally:
+        for side in sides:
+            side.close()
+    results = [side.result() for side in sides]
+    for side, result in zip(sides[1:], results[1:], strict=True):
+        result['speedup'] = speedup(sides[0].totals(), side.totals())
+    return results

@@ -1,0 +1,99 @@
+"""One side's process: ``python -m mmdet_rfdetr.benchmark.worker``, started by the tool.
+
+Prints one JSON object when it is ready. For each line ``run N`` on standard input it
+answers with the phases of N samples in milliseconds, for ``quit`` with the peak memory.
+The official package's side, ``official.py``, speaks the same.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of a side; the tool sets them all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('side', help='config file, or name of an official model')
+    parser.add_argument('--task', required=True)
+    parser.add_argument('--data', required=True, help='folder of pictures')
+    parser.add_argument('--checkpoint', default='')
+    parser.add_argument('--cfg-options', default='{}', help='JSON')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--dtype', default='config')
+    parser.add_argument('--clock', default='wall')
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--boxes', type=int, default=20)
+    parser.add_argument('--detections', type=int, default=300)
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--warmup', type=int, default=3)
+    return parser
+
+
+def serve(build: Callable, clock_type: type) -> None:
+    """Build a side, warm it up, and answer until it is told to quit.
+
+    Args:
+        build: called with the task, the arguments and the clock.
+        clock_type: ``Clock``, which each side finds in its own way.
+    """
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # libraries that print do not disturb the answers
+
+    def answer(**content) -> None:
+        answers.write(json.dumps(content) + '\n')
+        answers.flush()
+
+    args = build_parser().parse_args()
+    try:
+        import torch
+
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        clock = clock_type(args.clock, torch.device(args.device))
+        work, facts = build(args.task, args, clock)
+        for _ in range(args.warmup):
+            work()
+        clock.take()
+    except Exception as error:  # the tool tells the user
+        answer(error=f'{type(error).__name__}: {error}')
+        raise
+    answer(
+        ready=True,
+        facts=dict(
+            facts,
+            device=_device_name(torch, args.device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        ),
+    )
+    for line in sys.stdin:
+        command, _, count = line.strip().partition(' ')
+        if command != 'run':
+            break
+        samples = []
+        for _ in range(int(count)):
+            work()
+            samples.append(clock.take())
+        answer(samples=samples)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if args.device.startswith('cuda'):
+        memory = torch.cuda.max_memory_allocated()
+    answer(memory=memory)
+
+
+def _device_name(torch, device: str) -> str:
+    if device.startswith('cuda'):
+        return torch.cuda.get_device_name(device)
+    with open('/proc/cpuinfo') as file:
+        names = [line for line in file if line.startswith('model name')]
+    return names[0].partition(':')[2].strip() if names else 'CPU'
+
+
+if __name__ == '__main__':
+    from mmdet_rfdetr.benchmark.clock import Clock
+    from mmdet_rfdetr.benchmark.plugin import build as build_side
+
+    serve(build_side, Clock)

@@ -1,0 +1,305 @@
+"""The benchmark with a model of toy size: what it measures and what it says."""
+
+import json
+import runpy
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from torch import nn
+
+from mmdet_rfdetr.benchmark import plugin
+from mmdet_rfdetr.benchmark.clock import Clock
+from mmdet_rfdetr.benchmark.flops import count_flops
+from mmdet_rfdetr.benchmark.pictures import draw_data_set
+from mmdet_rfdetr.benchmark.report import draw, table, write_json
+from mmdet_rfdetr.benchmark.sides import BenchmarkError, Side, measure
+from mmdet_rfdetr.benchmark.summary import speedup, summarise
+from mmdet_rfdetr.benchmark.worker import build_parser
+from tests.fixtures import REPOSITORY
+from tests.project import NANO, write_project
+
+TOOL = REPOSITORY / 'tools' / 'benchmark.py'
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """A config of toy size, and pictures."""
+    folder = tmp_path_factory.mktemp('benchmark')
+    config = write_project(folder, NANO)
+    draw_data_set(folder / 'drawn', 4, 3, ['square', 'bar'])
+    return SimpleNamespace(config=str(config), data=str(folder / 'drawn'))
+
+
+def run_task(project, task, **options):
+    """Samples of a side, in this process; also its facts."""
+    arguments = [project.config, f'--task={task}', f'--data={project.data}']
+    arguments += [f'--{key}={value}' for key, value in options.items()]
+    args = build_parser().parse_args(arguments)
+    clock = Clock('cpu', torch.device('cpu'))
+    work, facts = plugin.build(task, args, clock)
+    samples = []
+    for _ in range(3):
+        work()
+        samples.append(clock.take())
+    return samples, facts
+
+
+def test_latency_is_told_in_three_phases(project):
+    samples, facts = run_task(project, 'latency', **{'batch-size': 2})
+    for phases in samples:
+        assert sorted(phases) == ['network', 'post-processing', 'pre-processing']
+        assert all(value > 0 for value in phases.values())
+    assert facts['images'] == 2
+    assert facts['flops'] > 1e6
+    assert facts['parameters'] > 1e4
+
+
+def test_a_training_step_is_told_in_five_phases(project):
+    samples, _ = run_task(project, 'training', boxes=4)
+    for phases in samples:
+        assert set(phases) == {'forward', 'criterion', 'matching', 'backward', 'update'}
+        assert all(value > 0 for value in phases.values())
+
+
+def test_the_loader_goes_through_the_training_pipeline(project):
+    samples, facts = run_task(project, 'loader')
+    assert [list(phases) for phases in samples] == [['image']] * 3
+    assert facts['images'] == 1
+
+
+def test_the_metric_evaluates_all_images(project):
+    samples, facts = run_task(project, 'metric', detections=10)
+    assert [list(phases) for phases in samples] == [['evaluation']] * 3
+    assert facts == dict(images=4, detections=10)
+
+
+class Attention(nn.Module):
+    """Attention of 8 heads over 100 tokens of width 64, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 32, bias=False)
+
+    def forward(self, inputs, data_samples, mode):
+        heads = inputs.view(1, 100, 8, 8).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        return self.linear(mixed.transpose(1, 2).flatten(2))
+
+
+def test_attention_is_counted():
+    model = Attention()
+    counted = count_flops(model, torch.randn(1, 100, 64), [])
+    assert counted == 2 * (2 * 100 * 100 * 64) + 2 * 100 * 64 * 32
+    assert model.linear.weight.requires_grad
+
+
+@pytest.mark.slow
+def test_nano_has_the_published_number_of_operations():
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(REPOSITORY / 'configs' / 'rfdetr_nano_coco.py')
+    cfg.model.precision = None
+    cfg.model.bbox_head.num_classes = 91
+    meta = dict(
+        img_shape=(384, 384),
+        batch_input_shape=(384, 384),
+        ori_shape=(384, 384),
+        scale_factor=(1, 1),
+    )
+    counted = count_flops(
+        MODELS.build(cfg.model).eval(),
+        torch.zeros(1, 3, 384, 384),
+        [DetDataSample(metainfo=meta)],
+    )
+    assert counted / 1e9 == pytest.approx(31.9, rel=0.01)
+
+
+def test_phases_add_up_and_are_taken_once():
+    clock = Clock('wall', torch.device('cpu'))
+    for _ in range(2):
+        with clock.phase('sleep'):
+            time.sleep(0.01)
+    assert 20 <= clock.take()['sleep'] < 2000
+    assert clock.take() == {}
+
+
+def test_a_phase_within_itself_counts_once():
+    clock = Clock('wall', torch.device('cpu'))
+    clock.read = iter([0, 5]).__next__
+    with clock.phase('outer'), clock.phase('outer'):
+        pass
+    assert clock.take() == dict(outer=5)
+
+
+def test_what_is_told_of_many_samples():
+    told = summarise(range(101))
+    assert (told['p50'], told['p95'], told['samples']) == (50, 95, 101)
+
+
+def test_ratios_are_taken_within_a_round():
+    # The machine slows down fivefold; the ratio stays.
+    base = [[10.0, 10, 11], [50, 50, 50], [30, 30, 30]]
+    other = [[5.0, 5, 4], [25, 25, 25], [10, 10, 10]]
+    found = speedup(base, other)
+    assert found['median'] == 2
+    assert (found['p25'], found['p75'], found['rounds']) == (2, 2.5, 3)
+
+
+RESULTS = [
+    dict(
+        name='one',
+        facts=dict(images=2),
+        memory=3_000_000_000,
+        phases=dict(a=dict(p50=1.0, p95=2.0), total=dict(p50=4.0, p95=5.0)),
+    ),
+    dict(
+        name='two',
+        facts=dict(images=2, flops=31_900_000_000),
+        memory=5_000_000,
+        phases=dict(b=dict(p50=1.5, p95=2.0), total=dict(p50=2.0, p95=3.0)),
+        speedup=dict(median=2.0, p25=1.9, p75=2.1),
+    ),
+]
+
+
+def test_the_table_has_all_sides_and_phases():
+    head, _, one, two = table(RESULTS).splitlines()
+    assert 'a, ms | total, ms | b, ms' in head
+    assert 'speed against one' in head
+    assert one == '| one | 1 / 2 | 4 / 5 |  | 500 | 3 GB |  | 1 |'
+    assert (
+        two == '| two |  | 2 / 3 | 1.5 / 2 | 1e+03 | 5 MB | 31.9 | 2.00 (1.90-2.10) |'
+    )
+
+
+def test_the_picture_has_a_bar_for_each_side_and_phase():
+    axes = draw(RESULTS, 'latency').axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['one', 'two']
+    assert [bar.get_width() for bar in axes.patches] == [1.0, 0.0, 0.0, 1.5]
+
+
+def test_the_file_says_how_it_was_measured(tmp_path):
+    write_json(RESULTS, dict(command='python tools/benchmark.py'), tmp_path / 'r.json')
+    content = json.loads((tmp_path / 'r.json').read_text())
+    assert content['protocol']['command'] == 'python tools/benchmark.py'
+    assert content['results'][1]['speedup']['median'] == 2
+
+
+def test_drawn_pictures_are_a_coco_set(tmp_path):
+    path = draw_data_set(tmp_path, 4, 5, ['a', 'b'])
+    document = json.loads(path.read_text())
+    assert len(document['images']) == 4
+    assert len(document['annotations']) == 20
+    for annotation in document['annotations']:
+        image = document['images'][annotation['image_id']]
+        x, y, width, height = annotation['bbox']
+        assert 0 <= x < x + width <= image['width']
+        assert 0 <= y < y + height <= image['height']
+    sizes = {(image['height'], image['width']) for image in document['images']}
+    assert sizes == {(900, 1200), (1200, 900)}
+
+
+# A side without torch: speaks what a worker speaks.
+FAKE = """
+import json, sys
+name = sys.argv[-1]
+if name == 'broken':
+    print(json.dumps(dict(error='KeyError: no such model')), flush=True)
+    sys.exit(1)
+if name == 'dies':
+    sys.exit('out of memory')
+facts = dict(images=1, device='CPU', threads=1, torch='2')
+print(json.dumps(dict(ready=True, facts=facts)), flush=True)
+for line in sys.stdin:
+    if not line.startswith('run'):
+        break
+    samples = [dict(work=float(name))] * int(line.split()[1])
+    print(json.dumps(dict(samples=samples)), flush=True)
+print(json.dumps(dict(memory=7)), flush=True)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    script = tmp_path / 'fake.py'
+    script.write_text(FAKE)
+    monkeypatch.setattr('mmdet_rfdetr.benchmark.sides._SCRIPT', script)
+    return lambda target: Side(target, target, sys.executable)
+
+
+def test_sides_take_turns_and_are_compared(fake):
+    said = []
+    results = measure([fake('8'), fake('2')], 3, 2, progress=said.append)
+    assert results[0]['phases']['work']['samples'] == 6
+    assert 'speedup' not in results[0]
+    assert results[1]['speedup'] == dict(median=4, p25=4, p75=4, rounds=3)
+    assert results[1]['memory'] == 7
+    assert said[:2] == ['starting 8', 'starting 2']
+    assert said[-1] == 'round 3 of 3, 0 s left'
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [('broken', 'broken: KeyError: no such model'), ('dies', 'dies: out of memory')],
+)
+def test_a_side_that_fails_is_named(fake, name, message):
+    sides = [fake('8'), fake(name)]
+    with pytest.raises(BenchmarkError, match=message):
+        measure(sides, 3, 2, progress=lambda _: None)
+    assert sides[0]._process.poll() is not None
+
+
+def test_an_interpreter_that_is_none():
+    with pytest.raises(BenchmarkError, match='cannot start.*No such file'):
+        measure([Side('official', 'RFDETRNano', '/no/python')], 1, 1)
+
+
+def run_tool(monkeypatch, *arguments):
+    """Run the tool in this process; its sides are processes of their own."""
+    monkeypatch.setattr(sys, 'argv', ['tools/benchmark.py', *map(str, arguments)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_tool_compares_and_reports(project, fake, tmp_path, monkeypatch, capsys):
+    run_tool(
+        monkeypatch,
+        project.config,
+        *('--official', '8', '--official-python', sys.executable),
+        *('--rounds', 2, '--samples', 1, '--warmup', 1, '--threads', 1),
+        *('--data', project.data, '--out-dir', tmp_path / 'out'),
+    )
+    told = capsys.readouterr()
+    rows = [line for line in told.out.splitlines() if line.startswith('|')]
+    assert len(rows) == 4
+    assert 'network, ms' in rows[0]
+    assert 'latency, float32' in told.out
+    assert 'round 2 of 2, 0 s left' in told.err
+    content = json.loads((tmp_path / 'out' / 'result.json').read_text())
+    assert content['protocol']['threads'] == 1
+    ours = content['results'][1]
+    assert ours['facts']['threads'] == 1
+    assert ours['memory'] > 1e8
+    assert ours['speedup']['rounds'] == 2
+    assert (tmp_path / 'out' / 'result.png').stat().st_size > 5000
+
+
+def test_errors_say_what_to_type(project, monkeypatch, capsys):
+    def fail(*arguments):
+        with pytest.raises(SystemExit):
+            run_tool(monkeypatch, *arguments)
+        return capsys.readouterr().err
+
+    monkeypatch.delenv('RFDETR_OFFICIAL_PYTHON', raising=False)
+    assert "config 'absent.py' does not exist" in fail('absent.py')
+    message = fail(project.config, '--official', 'RFDETRNano')
+    assert '--official needs --official-python' in message
+    message = fail(
+        project.config, '--task=metric', '--official=A', '--official-python=p'
+    )
+    assert 'leave out --official' in message
+    assert '--rounds must be 1 or more' in fail(project.config, '--rounds', '0')

@@ -1,0 +1,148 @@
+"""Measure speed: latency, training steps, the data loader, or the metric."""
+
+from mmdet_rfdetr import cli  # first, before anything of MMDetection
+
+# isort: split
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmdet_rfdetr.benchmark.clock import CLOCKS
+from mmdet_rfdetr.benchmark.pictures import draw_data_set
+from mmdet_rfdetr.benchmark.report import draw, table, write_json
+from mmdet_rfdetr.benchmark.sides import OFFICIAL_PYTHON, BenchmarkError, Side, measure
+
+TASKS = ('latency', 'training', 'loader', 'metric')
+EXAMPLES = f"""\
+examples:
+  python tools/benchmark.py configs/rfdetr_nano_coco.py --checkpoint nano.pth
+  python tools/benchmark.py configs/rfdetr_nano_coco.py configs/rfdetr_small_coco.py
+  {OFFICIAL_PYTHON}=OFFICIAL_VENV/bin/python \\
+      python tools/benchmark.py configs/rfdetr_nano_coco.py --official RFDETRNano
+  python tools/benchmark.py configs/rfdetr_nano_coco.py --task training \\
+      --batch-size 2 --dtype bfloat16
+  python tools/benchmark.py configs/rfdetr_nano_coco.py --task metric --images 5000
+
+Protocol: every side is a process of its own, warmed up; the sides take turns, and the
+ratio is taken round by round. Latency goes from a file to detections in its pixels, of
+the model that would be tested, at --batch-size. With --threads 1 --clock cpu a busy
+machine does not matter much; wall time needs an idle one.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The tool's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('configs', metavar='CONFIG', nargs='+', help='one or two config files')
+    add('--task', choices=TASKS, default='latency', help='default: latency')
+    add('--official', metavar='CLASS', help='compare with this class of rfdetr')
+    add(
+        '--official-python',
+        metavar='PYTHON',
+        default=os.environ.get(OFFICIAL_PYTHON),
+        help=f'its interpreter (default: ${OFFICIAL_PYTHON})',
+    )
+    add('--checkpoint', default='', help='weights of all sides (default: random)')
+    add('--batch-size', type=int, default=1, metavar='N')
+    add('--rounds', type=int, default=9, metavar='N', help='turns of each side')
+    add('--samples', type=int, metavar='N', help='of a turn (default: by task)')
+    add('--warmup', type=int, default=3, metavar='N', help='samples not counted')
+    add('--pause', type=float, default=0.0, metavar='S', help='seconds after a turn')
+    add('--threads', type=int, default=0, metavar='N', help="default: torch's choice")
+    add('--clock', choices=CLOCKS, default='wall')
+    add('--device', default='cpu', help='for example cuda:0 (default: cpu)')
+    add(
+        '--dtype',
+        choices=('config', 'float32', 'bfloat16', 'float16'),
+        default='float32',
+        help="precision of the network, or the config's (default: float32)",
+    )
+    add('--images', type=int, metavar='N', help='pictures to draw (default: by task)')
+    add('--boxes', type=int, default=20, metavar='N', help='objects of an image')
+    add('--detections', type=int, default=300, metavar='N', help='of --task metric')
+    add('--data', help='folder of JPEGs and annotations.json, instead of drawn ones')
+    add('--out-dir', type=Path, metavar='DIR', help='write result.json and result.png')
+    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser
+
+
+def main() -> None:
+    """Parse the arguments, measure and report."""
+    parser = build_parser()
+    args = parser.parse_args()
+    for config in args.configs:
+        cli.require_file(parser, config, 'config')
+    if args.official and not args.official_python:
+        parser.error(f'--official needs --official-python, or set {OFFICIAL_PYTHON}')
+    if args.official and args.task == 'metric':
+        parser.error('--task metric compares with MMDetection: leave out --official')
+    for name in ('batch_size', 'rounds', 'boxes', 'detections'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be 1 or more')
+    samples = args.samples or dict(loader=30, metric=1).get(args.task, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.data is None:
+            count = args.images or dict(loader=60, metric=200).get(args.task, 8)
+            classes = [f'class {number}' for number in range(80)]
+            draw_data_set(Path(folder), count, args.boxes, classes)
+        sides = make_sides(args, args.data or folder)
+        try:
+            results = measure(sides, args.rounds, samples, args.pause, _tell)
+        except BenchmarkError as error:
+            sys.exit(str(error))
+    protocol = dict(
+        vars(args),
+        command=shlex.join(['python', *sys.argv]),
+        out_dir=str(args.out_dir),
+        samples=samples,
+    )
+    print(table(results))
+    facts = results[0]['facts']
+    print(
+        f'\n{args.task}, {args.dtype}, {facts["device"]}, {facts["threads"]} threads, '
+        f'{args.clock} time, torch {facts["torch"]}: {protocol["command"]}'
+    )
+    if args.out_dir is not None:
+        args.out_dir.mkdir(parents=True, exist_ok=True)
+        write_json(results, protocol, args.out_dir / 'result.json')
+        draw(results, args.task).savefig(args.out_dir / 'result.png', dpi=120)
+
+
+def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
+    """The sides in order; what is compared with comes first."""
+    names = ('task', 'checkpoint', 'device', 'dtype', 'clock', 'threads', 'warmup')
+    names += ('batch_size', 'boxes', 'detections')
+    options = {name: getattr(args, name) for name in names}
+    options['data'] = data
+    sides = []
+    if args.official:
+        python = args.official_python
+        sides.append(Side(args.official, args.official, python, options))
+    own = json.dumps(args.cfg_options or {})
+    if args.task == 'metric':
+        stock = json.dumps({'val_evaluator.type': 'CocoMetric'})
+        reference = dict(options, cfg_options=stock)
+        sides.append(Side('CocoMetric', args.configs[0], options=reference))
+    for config in args.configs:
+        name = Path(config).stem
+        sides.append(Side(name, config, options=dict(options, cfg_options=own)))
+    return sides
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+    main()
