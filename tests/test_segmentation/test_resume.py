@@ -1,5 +1,6 @@
 """A killed run with masks ends with the bits of one that was not killed."""
 
+import json
 import signal
 
 from tests.test_reliability.project import config, differences, result, train_in_child
@@ -25,7 +26,7 @@ def test_random_points_go_on_where_they_were(tmp_path):
     write_coco(data, count=5)
     assert train_in_child(config(data, whole, **MASKS)) == 0
     # In the second epoch, after the first checkpoint.
-    event = int((whole / 'events').read_text()) * 3 // 4
+    event = json.loads((whole / 'events.json').read_text())['count'] * 3 // 4
     exitcode = train_in_child(config(data, killed, **MASKS), event)
     assert exitcode == -signal.SIGKILL
     assert (killed / 'last_checkpoint').is_file()
