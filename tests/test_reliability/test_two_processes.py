@@ -56,7 +56,8 @@ def test_gradients_are_those_of_the_joined_batch(task, case, results):
 
 # One of the processes meets with an accident
 
-TIMEOUT = 8  # seconds, in the config
+# Seconds, in the config. Only a process that stops answering makes others wait so long.
+TIMEOUT = 20
 
 
 @pytest.fixture(scope='module')
@@ -128,7 +129,9 @@ def train_two(data, folder, hook, check=lambda runner: None, **non_finite):
 def train(cfg, hook, check=lambda runner: None, processes=2):
     """As :func:`train_two`, with a config."""
     cfg.launcher = 'pytorch'
-    cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=TIMEOUT)
+    stops = getattr(hook, 'kind', '') == 'stops'
+    timeout = TIMEOUT if stops else 600
+    cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=timeout)
     arguments = cfg, processes, free_port(), hook, check
     begin = time.monotonic()
     ranks = [
@@ -142,7 +145,7 @@ def train(cfg, hook, check=lambda runner: None, processes=2):
     ranks[0].join(300)
     seconds = time.monotonic() - begin
     for process in ranks[1:]:
-        process.join(0 if getattr(hook, 'kind', '') == 'stops' else 300)
+        process.join(0 if stops else 300)
     for process in ranks:
         process.kill()
         process.join()
@@ -158,7 +161,7 @@ def test_the_other_process_ends_with_a_sentence(kind, data, tmp_path):
     assert codes[0] == 1, said[0]
     assert 'error: another process of this run has ended' in said[0]
     assert 'env_cfg.dist_cfg.timeout' in said[0]
-    assert seconds < TIMEOUT + 60
+    assert seconds < 200  # a machine may be busy
     if kind == 'raises':
         assert codes[1] == 2
         assert 'an accident' in said[1]
