@@ -21,7 +21,7 @@ FLOORS = (
     },
     {'losses', 'matching', 'matching_costs'},
     {'models'},
-    {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli'},
+    {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli', 'benchmark'},
     {'__init__', '__main__'},
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

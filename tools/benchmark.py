@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         default='float32',
         help="precision of the network, or the config's (default: float32)",
     )
+    add('--deploy', action='store_true', help='switch_to_deploy() before latency')
     add('--images', type=int, metavar='N', help='pictures to draw (default: by task)')
     add('--boxes', type=int, default=20, metavar='N', help='objects of an image')
     add('--detections', type=int, default=300, metavar='N', help='of --task metric')
@@ -124,7 +125,7 @@ def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
     names = ('task', 'checkpoint', 'device', 'dtype', 'clock', 'threads', 'warmup')
     names += ('batch_size', 'boxes', 'detections')
     options = {name: getattr(args, name) for name in names}
-    options['data'] = data
+    options.update(data=data, deploy=int(args.deploy))
     sides = []
     if args.official:
         python = args.official_python

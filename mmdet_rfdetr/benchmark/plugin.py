@@ -67,6 +67,8 @@ def latency(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, 
 
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
+    if args.deploy:
+        model.switch_to_deploy()
     clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
 
     def work() -> None:

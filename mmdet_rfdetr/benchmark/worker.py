@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--detections', type=int, default=300)
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--warmup', type=int, default=3)
+    parser.add_argument('--deploy', type=int, default=0)
     return parser
 
 

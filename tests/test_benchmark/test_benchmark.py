@@ -58,6 +58,13 @@ def test_latency_is_told_in_three_phases(project):
     assert facts['parameters'] > 1e4
 
 
+def test_a_deployed_model_is_measured(project):
+    samples, facts = run_task(project, 'latency', deploy=1)
+    plain, expected = run_task(project, 'latency')
+    assert facts['flops'] == expected['flops']
+    assert samples[0].keys() == plain[0].keys()
+
+
 def test_a_training_step_is_told_in_five_phases(project):
     samples, _ = run_task(project, 'training', boxes=4)
     for phases in samples:
