@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from mmdet_rfdetr import cli, compat
 from mmdet_rfdetr.checkpoints import CheckpointError
@@ -28,7 +29,9 @@ def tool(toy_project, monkeypatch):
     """Run a tool in this process, where every warning is an error."""
 
     def run_tool(name, *arguments):
-        DetLocalVisualizer._instance_dict.clear()  # one process, several runs
+        # One process, several runs, and mmengine names them by the second.
+        for named in (DetLocalVisualizer, DefaultScope):
+            named._instance_dict.clear()
         path = REPOSITORY / 'tools' / name
         monkeypatch.chdir(toy_project)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])

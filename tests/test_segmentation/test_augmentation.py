@@ -1,5 +1,8 @@
 """Image, masks and boxes stay together from the file to the loss."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
@@ -52,6 +55,8 @@ def brightness(pixels, label):
 
 @pytest.mark.parametrize('shipped', [True, False], ids=['shipped', 'padded'])
 def test_masks_and_boxes_follow_the_image(tmp_path, hub, shipped):
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
     sizes, flips, cut = set(), set(), 0
     for images, samples in training_batches(tmp_path, hub, shipped, count=12):
@@ -85,8 +90,9 @@ def test_masks_and_boxes_follow_the_image(tmp_path, hub, shipped):
 
 def assert_box_fits(box, label, points):
     """Points (n, 2) of a mask lie in its box, and reach its sides."""
-    assert (points > box[:2] - 1).all()
-    assert (points < box[2:] + 1).all()
+    # Masks end with a pixel of the picture, which crops magnify; boxes anywhere.
+    assert (points > box[:2] - 2).all()
+    assert (points < box[2:] + 2).all()
     # A box that was cut may end in the gap between the two parts of a bar.
     if label == RING and len(points) > 20:
         gaps = torch.cat((points.amin(0) - box[:2], box[2:] - points.amax(0)))
