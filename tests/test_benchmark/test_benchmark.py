@@ -188,6 +188,7 @@ def test_the_picture_has_a_bar_for_each_side_and_phase():
     axes = draw(RESULTS, 'latency').axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ['one', 'two']
     assert [bar.get_width() for bar in axes.patches] == [1.0, 0.0, 0.0, 1.5]
+    assert [bar.get_x() for bar in axes.patches] == [0, 0, 1, 0]
 
 
 def test_the_file_says_how_it_was_measured(tmp_path):

@@ -57,6 +57,15 @@ def test_the_whole_image_is_resized_as_ever(tmp_path):
     assert found['gt_bboxes_labels'].tolist() == [4, 5, 6]
 
 
+def test_noise_is_filtered_as_by_pillow(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
+    data = encoded(Image.fromarray(pixels), 'png')
+    expected = Image.fromarray(pixels).resize((96, 96), Image.BILINEAR)
+    found = load()(results(tmp_path, data))['img']
+    difference = np.abs(found.astype(int) - np.asarray(expected)[:, :, ::-1])
+    assert difference.max() <= 1
+
+
 def test_a_crop_is_that_of_resizing_twice(tmp_path):
     pixels = np.asarray(ramp(*SHAPE))[:, :, ::-1].copy()
     step = dict(img=pixels, img_shape=SHAPE, gt_bboxes=BOXES.copy())
