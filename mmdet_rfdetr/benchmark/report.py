@@ -60,7 +60,7 @@ def draw(results: Sequence[dict], title: str) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel('milliseconds')
     axes.set_title(title)
-    axes.legend(ncols=len(names) + 1, fontsize='small')
+    figure.legend(loc='outside lower center', ncols=len(names) + 1, fontsize='small')
     return figure
 
 
