@@ -16,6 +16,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from torch import nn
 
+from ..training.allocator import keep_freed_memory
 from .clock import Clock
 from .flops import count_flops
 
@@ -37,6 +38,8 @@ def build(task: str, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict
     cfg = Config.fromfile(args.side)
     cfg.merge_from_dict(json.loads(args.cfg_options))
     init_default_scope('mmdet')
+    if cfg.get('default_hooks', {}).get('allocator'):
+        keep_freed_memory()  # as the hook does in a run of this config
     return TASKS[task](cfg, args, clock)
 
 
