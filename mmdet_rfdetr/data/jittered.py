@@ -82,7 +82,9 @@ class RFDETRLoadJittered(RFDETRLoadImage):
 
         Raises:
             BadImageError: if the file cannot be read.
+            ValueError: if there are masks, or boxes that are not loaded yet.
         """
+        _require_boxes(results)
         stated = (results.get('height'), results.get('width'))
         source = ImageSource(self._read(results['img_path']), stated)
         size = self.sizes[np.random.randint(len(self.sizes))]
@@ -131,6 +133,20 @@ class RFDETRLoadJittered(RFDETRLoadImage):
             f'{type(self).__name__}(sizes={self.sizes}, '
             f'jitter_prob={self.jitter_prob}, short_sides={self.short_sides}, '
             f'crop_sides={self.crop_sides}, flip_prob={self.flip_prob})'
+        )
+
+
+def _require_boxes(results: dict) -> None:
+    """Stop if there are annotations that would not follow the crop."""
+    if results.get('gt_masks') is not None:
+        raise ValueError(
+            'RFDETRLoadJittered does not move masks: put LoadImageFromFile, '
+            'RFDETRResize and RandomFlip in its place, as the rfdetr-seg configs do'
+        )
+    if results.get('instances') and 'gt_bboxes' not in results:
+        raise ValueError(
+            'RFDETRLoadJittered has to come after LoadAnnotations(with_bbox=True): '
+            'boxes that are loaded later do not follow its crop'
         )
 
 

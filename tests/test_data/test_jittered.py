@@ -177,6 +177,15 @@ def test_images_without_annotations(tmp_path):
     assert load()(info)['img'].shape == (96, 96, 3)
 
 
+def test_annotations_that_would_not_follow_are_refused(tmp_path):
+    late = results(tmp_path, instances=[dict(bbox=[0, 0, 5, 5])])
+    del late['gt_bboxes']
+    with pytest.raises(ValueError, match='has to come after LoadAnnotations'):
+        load()(late)
+    with pytest.raises(ValueError, match='does not move masks'):
+        load()(results(tmp_path, gt_masks=[]))
+
+
 def test_broken_files_are_reported_as_ever(tmp_path):
     data = encoded(ramp(*SHAPE))
     with pytest.raises(BadImageError):
