@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import torch
 from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
+from mmengine.dist import all_reduce
 from mmengine.runner import Runner
 from torch import distributed
 
@@ -165,6 +167,8 @@ def run(
     try:
         with explained_errors(), trust():
             action(build(cfg))
+            # gloo aborts a process that leaves while another still uses the group.
+            all_reduce(torch.zeros(1))
     finally:
         # torch complains at exit about a group that was left standing.
         if distributed.is_available() and distributed.is_initialized():

@@ -1,5 +1,11 @@
 """The plugin comes first, as in every program: MMDetection needs it with mmcv-lite."""
 
+import os
+
+# Two processes on one machine warn unless this is said, and warnings are errors here.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('MKL_NUM_THREADS', '1')
+
 import mmdet_rfdetr  # noqa: F401, I001
 
 import sys
