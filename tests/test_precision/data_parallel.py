@@ -20,3 +20,6 @@ if __name__ == '__main__':
         Runner.from_cfg(Config.fromfile(folder / 'config.py')).train()
     states = [str(state) for state, _ in seen]
     (folder / f'rank{get_rank()}.json').write_text(json.dumps(states))
+    # gloo aborts a process that leaves while the other still uses the group.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

@@ -91,6 +91,8 @@ def main(folder):
             data = part_of(case, get_rank())
             results[task, case] = gradients(model, wrapped, data)
     torch.save(results, folder / f'rank{get_rank()}.pth')
+    # gloo aborts a process that leaves while the other still uses the group.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

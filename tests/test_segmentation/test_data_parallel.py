@@ -1,13 +1,10 @@
 """Masks trained in two processes, of which one may have nothing to learn from."""
 
 import json
-import os
-import subprocess
-import sys
 
 import torch
 
-from tests.fixtures import REPOSITORY
+from tests.interpreter import run_together
 from tests.test_segmentation.project import shrunk_config, write_pictures
 
 
@@ -25,15 +22,7 @@ def test_one_process_without_objects(tmp_path):
     cfg.launcher = 'pytorch'
     assert not cfg.get('find_unused_parameters')
     cfg.dump(tmp_path / 'config.py')
-    command = [
-        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
-        *('--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0'),
-        *('-m', 'tests.test_precision.data_parallel', str(tmp_path)),
-    ]
-    environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    result = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
+    result = run_together(['-m', 'tests.test_precision.data_parallel', tmp_path])
     assert result.returncode == 0, result.stderr
     assert 'UserWarning' not in result.stderr
     checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=False)
