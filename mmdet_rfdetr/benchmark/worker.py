@@ -8,6 +8,7 @@ The official package's side, ``official.py``, speaks the same.
 import argparse
 import json
 import os
+import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -88,9 +89,12 @@ def serve(build: Callable, clock_type: type) -> None:
 def _device_name(torch, device: str) -> str:
     if device.startswith('cuda'):
         return torch.cuda.get_device_name(device)
-    with open('/proc/cpuinfo') as file:
-        names = [line for line in file if line.startswith('model name')]
-    return names[0].partition(':')[2].strip() if names else 'CPU'
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line for line in file if line.startswith('model name')]
+    except FileNotFoundError:  # not Linux
+        names = []
+    return names[0].partition(':')[2].strip() if names else platform.machine()
 
 
 if __name__ == '__main__':
