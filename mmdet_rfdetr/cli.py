@@ -1,15 +1,14 @@
 """What the command line tools share: arguments, the config, and running it."""
 
 import argparse
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
-from mmengine.dist import all_reduce
 from mmengine.runner import Runner
 from torch import distributed
 
@@ -164,15 +163,29 @@ def run(
     """
     trust = loading.trust_checkpoint if trust_checkpoint else nullcontext
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    status = None
     try:
         with explained_errors(), trust():
             action(build(cfg))
-            # gloo aborts a process that leaves while another still uses the group.
-            all_reduce(torch.zeros(1))
+    except SystemExit as stop:
+        # Its traceback would keep the runner, and with it the process group.
+        status = stop.code
     finally:
-        # torch complains at exit about a group that was left standing.
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()
+        leave_process_group()
+    if status is not None:
+        raise SystemExit(status)
+
+
+def leave_process_group() -> None:
+    """End the process group and its threads; does nothing without a group.
+
+    A thread of gloo that has yet to let go of its last piece of work when the
+    interpreter shuts down aborts the process. The threads end with the last reference
+    to the group, and data-parallel models hold such references, mostly in cycles.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def enable_auto_scale_lr(parser: argparse.ArgumentParser, cfg: Config) -> None:

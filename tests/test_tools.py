@@ -21,7 +21,7 @@ from mmdet_rfdetr.precision import PrecisionError
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 from mmdet_rfdetr.training.train_loop import ResumeError
 from tests.fixtures import REPOSITORY
-from tests.interpreter import run
+from tests.interpreter import run, run_code
 
 
 @pytest.fixture
@@ -274,6 +274,44 @@ def test_trusted_run_loads_what_an_ordinary_one_refuses(monkeypatch):
     for trust in (False, True):
         cli.run(Config(), lambda _: seen.append(_trusted.get()), trust_checkpoint=trust)
     assert seen == [False, True]
+
+
+# The end
+
+TRAIN_IN_A_GROUP = """
+import os
+import torch
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel
+from mmdet_rfdetr import cli
+
+def threads():
+    tasks = '/proc/self/task'
+    return [open(f'{tasks}/{task}/comm').read().strip() for task in os.listdir(tasks)]
+
+def train():
+    parallel = MMDistributedDataParallel(
+        module=torch.nn.Linear(1, 1), device_ids=[0], broadcast_buffers=False)
+    parallel.runner = [parallel]  # a cycle, as between a runner and its hooks
+    parallel(torch.ones(1)).sum().backward()
+
+init_dist('pytorch', backend='nccl')
+train()
+assert any('gloo' in name for name in threads()), threads()
+cli.leave_process_group()
+assert not any('gloo' in name for name in threads()), threads()
+"""
+
+
+@pytest.mark.skipif(
+    not os.path.exists('/proc/self/task'), reason='threads have no list'
+)
+def test_no_thread_of_the_process_group_meets_the_end_of_python():
+    one_rank = dict(
+        RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1', MASTER_PORT=0
+    )
+    ended = run_code(TRAIN_IN_A_GROUP, **one_rank)
+    assert ended.returncode == 0, ended.stderr
 
 
 # Errors

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
-import mmdet_rfdetr  # noqa: F401
+from mmdet_rfdetr.cli import leave_process_group
 
 from .recorder import recorded
 
@@ -20,6 +20,4 @@ if __name__ == '__main__':
         Runner.from_cfg(Config.fromfile(folder / 'config.py')).train()
     states = [str(state) for state, _ in seen]
     (folder / f'rank{get_rank()}.json').write_text(json.dumps(states))
-    # gloo aborts a process that leaves while the other still uses the group.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave_process_group()
