@@ -16,10 +16,17 @@ import torch
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 from tests.project import NANO, write_project
+from tests.runs import forget_runs
 
 # As the fixtures were made: another number of threads sums in another order, which
 # moves single ReLUs and with them gradients.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_run():
+    """A test knows of no run but its own."""
+    forget_runs()
 
 
 @pytest.fixture(scope='session')

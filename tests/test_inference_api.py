@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from mmdet.apis import DetInferencer, inference_detector, init_detector
-from mmdet.visualization import DetLocalVisualizer
 from PIL import Image
 
 from tests.project import CLASSES
@@ -23,7 +22,6 @@ def picture(toy_project):
 
 @pytest.fixture
 def inferencer(paths):
-    DetLocalVisualizer._instance_dict.clear()
     return DetInferencer(*paths, device='cpu', show_progress=False)
 
 

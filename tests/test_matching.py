@@ -198,8 +198,7 @@ def log():
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     MMLogger.get_instance('test_matching').addHandler(handler)
-    yield lambda: '\n'.join(messages)
-    MMLogger._instance_dict.pop('test_matching')
+    return lambda: '\n'.join(messages)
 
 
 def test_more_objects_than_queries_is_told_once(log):

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from mmdet_rfdetr import cli, compat
 from mmdet_rfdetr.checkpoints import CheckpointError
@@ -22,6 +20,7 @@ from mmdet_rfdetr.training.non_finite import NonFiniteError
 from mmdet_rfdetr.training.train_loop import ResumeError
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
+from tests.runs import forget_runs
 
 
 @pytest.fixture
@@ -29,9 +28,7 @@ def tool(toy_project, monkeypatch):
     """Run a tool in this process, where every warning is an error."""
 
     def run_tool(name, *arguments):
-        # One process, several runs, and mmengine names them by the second.
-        for named in (DetLocalVisualizer, DefaultScope):
-            named._instance_dict.clear()
+        forget_runs()
         path = REPOSITORY / 'tools' / name
         monkeypatch.chdir(toy_project)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.data.check import check_config
 from mmdet_rfdetr.data.findings import BadDataError, Finding
@@ -80,8 +79,7 @@ def tool(tmp_path, monkeypatch):
             runpy.run_path(str(TOOL), run_name='__main__')
         return end.value.code
 
-    yield run_tool
-    MMLogger._instance_dict.pop('check_dataset', None)
+    return run_tool
 
 
 def test_the_tool_prints_tables_and_fails_on_faults(tmp_path, tool, capsys):

@@ -14,9 +14,7 @@ from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 @pytest.fixture
 def hub():
     """A message hub that is the current one, as in a run."""
-    name = 'test_multi_scale'
-    yield MessageHub.get_instance(name)
-    MessageHub._instance_dict.pop(name)
+    return MessageHub.get_instance('test_multi_scale')
 
 
 @needs_fixtures

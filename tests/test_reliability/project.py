@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from tests.runs import forget_runs
 from tests.test_training.tiny import CLASSES, SIZE, model_cfg
 
 EPOCHS = 3
@@ -173,7 +173,7 @@ def train(cfg, event=None, number=signal.SIGKILL, kill=os.kill):
     if kill is os.killpg:
         os.setpgid(0, 0)
     torch.set_num_threads(1)
-    MessageHub._instance_dict.clear()
+    forget_runs()
     runner = Runner.from_cfg(cfg)
     hook = Dying(event, number, kill)
     runner.register_hook(hook)

@@ -9,10 +9,10 @@ from contextlib import redirect_stdout
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.training.checkpoint_hook import RFDETRCheckpointHook
+from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
 from tests.test_training.toy import runner
 
@@ -193,7 +193,7 @@ def train_until(operation, folder):
     for name in DISK_OPERATIONS:
         original = getattr(os, name)
         setattr(os, name, lambda *args, _original=original: dying(_original, *args))
-    MessageHub._instance_dict.clear()
+    forget_runs()
     build(folder).train()
     (folder / 'count').write_text(str(count))
 

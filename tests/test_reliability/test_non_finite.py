@@ -11,7 +11,6 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
@@ -20,6 +19,7 @@ from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.training.dump import replay, sample_from_plain, sample_to_plain
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 from tests.fixtures import REPOSITORY
+from tests.runs import forget_runs
 from tests.test_training.tiny import write_coco
 
 from .project import config
@@ -165,7 +165,7 @@ def replayed(data, tmp_path, monkeypatch, capsys):
         python, *arguments = command.split()
         assert python == 'python'
         arguments[0] = str(REPOSITORY / arguments[0])
-        MessageHub._instance_dict.clear()  # as in a process of its own
+        forget_runs()
         monkeypatch.setattr(sys, 'argv', arguments)
         capsys.readouterr()
         runpy.run_path(arguments[0], run_name='__main__')

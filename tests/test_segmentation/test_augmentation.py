@@ -24,9 +24,7 @@ PADDED = [
 
 @pytest.fixture
 def hub():
-    name = 'test_augmentation'
-    yield MessageHub.get_instance(name)
-    MessageHub._instance_dict.pop(name)
+    return MessageHub.get_instance('test_augmentation')
 
 
 def training_batches(folder, hub, shipped, count):

@@ -6,7 +6,6 @@ import numpy as np
 import pycocotools.mask as rle
 import pytest
 from mmdet.apis import DetInferencer
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -50,7 +49,6 @@ def test_validation_loss_has_masks(run):
 @pytest.fixture
 def inferencer(run):
     cfg, folder, _, _ = run
-    DetLocalVisualizer._instance_dict.clear()
     return DetInferencer(
         cfg, str(folder / 'work' / 'epoch_1.pth'), device='cpu', show_progress=False
     )
