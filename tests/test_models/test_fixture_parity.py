@@ -59,6 +59,18 @@ def fixture_view(description):
     return view
 
 
+def print_largest(title, ours, expected, view, names, relative=False):
+    """Show with ``pytest -s`` how far stages whose names match are apart."""
+    worst = 0
+    for name in expected:
+        if re.fullmatch(names, name):
+            wanted = np.asarray(expected[name], np.float64)
+            difference = np.abs(view(name, ours[name]) - wanted)
+            scale = np.abs(wanted) if relative else 1
+            worst = max(worst, (difference / scale).max())
+    print(f'\n{title} differ by {worst:.1e} at most', end='')
+
+
 def assert_sums_agree(ours, description):
     """Compare what the fixture tells of the whole arrays, not only of a part."""
     for name, value in ours.items():
@@ -96,6 +108,10 @@ def test_eval_stages(evaluated):
         ours, expected, parity.EVAL_TOLERANCES, fixture_view(description)
     )
     assert_sums_agree(ours, description)
+    for names in (r'backbone_\d+', 'pred_logits', 'pred_boxes'):
+        print_largest(
+            f'{case}: {names}', ours, expected, fixture_view(description), names
+        )
 
 
 def test_detections(evaluated):
@@ -185,6 +201,8 @@ def test_train_stages(case):
     parity.assert_stages_agree(stages, expected, tolerances, view)
     if case != 'nano':
         parity.assert_few_gradients_jump(stages, expected, view)
+    for names in ('loss/.*', 'grad_total_norm'):
+        print_largest(f'{case}: {names}', stages, expected, view, names, relative=True)
     assert gradient_free(model, stages) == set(description['grad_none'])
 
 
