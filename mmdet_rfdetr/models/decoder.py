@@ -228,6 +228,7 @@ class RFDETRDecoder(BaseModule):
         memory: Tensor,
         memory_mask: Tensor | None,
         spatial_shapes: Sequence[tuple[int, int]],
+        last_only: bool = False,
     ) -> Tensor:
         """Run all layers.
 
@@ -240,9 +241,10 @@ class RFDETRDecoder(BaseModule):
             memory: (B, S, D).
             memory_mask: (B, S), True where padded, or None.
             spatial_shapes: (h, w) of each level.
+            last_only: give the output of the last layer alone.
 
         Returns:
-            (layers, B, N, D), normalised output of every layer.
+            (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
         """
         reference_points = references[:, :, None]
         if valid_ratios is None:
@@ -263,5 +265,6 @@ class RFDETRDecoder(BaseModule):
                 spatial_shapes=spatial_shapes,
                 reference_points=reference_points,
             )
-            outputs.append(self.norm(query))
-        return torch.stack(outputs)
+            if not last_only:
+                outputs.append(self.norm(query))
+        return self.norm(query)[None] if last_only else torch.stack(outputs)

@@ -201,11 +201,16 @@ class RFDETR(DetectionTransformer):
     ) -> SampleList:
         """Detect; arguments and result are mmdet's."""
         img_feats = self.extract_feat(batch_inputs)
-        outputs = self.forward_transformer(img_feats, batch_data_samples)
+        outputs = self.forward_transformer(
+            img_feats, batch_data_samples, last_only=True
+        )
         mask_preds = None
         if self.mask_head is not None:
             mask_preds = self.mask_head.last_layer(
-                img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states']
+                img_feats[0],
+                batch_inputs.shape[-2:],
+                outputs['hidden_states'][-1],
+                num_layers=len(self.decoder.layers),
             )
         results = self.bbox_head.predict(
             outputs['hidden_states'],
@@ -251,6 +256,35 @@ class RFDETR(DetectionTransformer):
             img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states'], enc_tokens
         )
 
+    def forward_transformer(
+        self,
+        img_feats: Sequence[Tensor],
+        batch_data_samples: OptSampleList = None,
+        *,
+        last_only: bool = False,
+    ) -> dict:
+        """Run mmdet's four steps, from the levels to the inputs of the head.
+
+        Args:
+            img_feats: L levels (B, D, h_l, w_l).
+            batch_data_samples: see :meth:`pre_transformer`.
+            last_only: leave out what detections are not made from: the outputs of
+                the layers before the last, and the class scores of the encoder.
+
+        Returns:
+            The inputs of the heads of :meth:`pre_decoder`, and ``hidden_states``.
+        """
+        encoder_inputs, decoder_inputs = self.pre_transformer(
+            img_feats, batch_data_samples
+        )
+        start, head_inputs = self.pre_decoder(
+            **self.forward_encoder(**encoder_inputs), with_scores=not last_only
+        )
+        decoder_outputs = self.forward_decoder(
+            **decoder_inputs, **start, last_only=last_only
+        )
+        return dict(head_inputs, **decoder_outputs)
+
     def pre_transformer(
         self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList = None
     ) -> tuple[dict, dict]:
@@ -268,7 +302,8 @@ class RFDETR(DetectionTransformer):
             columns of image or None; inputs of :meth:`forward_decoder`:
             the same but ``valid_ratios`` (B, L, 2) in place of the sizes.
         """
-        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in img_feats], dim=1)
+        tokens = [x.flatten(2).transpose(1, 2) for x in img_feats]
+        memory = tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=1)
         spatial_shapes = [tuple(x.shape[-2:]) for x in img_feats]
         mask = _padding_mask(batch_data_samples, memory.device)
         memory_mask = valid_sizes = valid_ratios = None
@@ -304,6 +339,7 @@ class RFDETR(DetectionTransformer):
         memory_mask: Tensor | None,
         spatial_shapes: Sequence[tuple[int, int]],
         valid_sizes: Tensor | None,
+        with_scores: bool = True,
     ) -> tuple[dict, dict]:
         """Select proposals and place the learned queries on them.
 
@@ -312,6 +348,7 @@ class RFDETR(DetectionTransformer):
             memory_mask: (B, S), True where padded, or None.
             spatial_shapes: (h, w) of each level.
             valid_sizes: (B, L, 2) rows and columns of image, or None.
+            with_scores: compute ``enc_outputs_class``; otherwise it is None.
 
         Returns:
             Inputs of the decoder, ``query`` (B, N, D), ``references`` (B, N, 4) and
@@ -333,6 +370,7 @@ class RFDETR(DetectionTransformer):
             valid,
             num_groups=num_groups,
             num_queries=self.num_queries,
+            with_scores=with_scores,
         )
         query = self.query_embedding[:num_groups].flatten(0, 1)
         references = self._place(
@@ -366,6 +404,8 @@ class RFDETR(DetectionTransformer):
         """
         count = boxes.shape[1]
         placed = apply_deltas(deltas[:count], boxes)
+        if count == len(deltas):
+            return placed
         rest = deltas[count:].float().expand(len(boxes), -1, -1)
         return torch.cat((placed, rest), dim=1)
 

@@ -1,5 +1,6 @@
 """Class and box outputs, the losses of all outputs, and the final detections."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,8 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Largest scores first; among equal scores the lower index wins.
 
     Equal to a stable descending sort that is cut after ``count`` entries, without
-    sorting everything: the bits of a non-negative float and the index are
-    packed in one integer, which has no ties.
+    sorting everything: the negative bits of a non-negative float and, below them, the
+    index make one integer, which has no ties.
 
     Args:
         scores: (B, entries) float32, none negative.
@@ -36,11 +37,17 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Tuple of the scores (B, count) and their indices (B, count).
     """
     entries = scores.shape[-1]
-    reversed_index = torch.arange(entries - 1, -1, -1, device=scores.device)
-    keys = (scores.contiguous().view(torch.int32).long() << 32) | reversed_index
-    keys = keys.topk(min(count, entries), dim=-1).values
-    indices = entries - 1 - (keys & 0xFFFFFFFF)
+    bits = scores.contiguous().view(torch.int32)
+    keys = torch.sub(_positions(entries, scores.device), bits, alpha=2**32)
+    keys = keys.topk(min(count, entries), dim=-1, largest=False).values
+    indices = keys & 0xFFFFFFFF
     return scores.gather(-1, indices), indices
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _positions(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device)
 
 
 def stage_prefixes(num_layers: int) -> list[str]:
@@ -123,7 +130,8 @@ class RFDETRHead(BaseModule):
         """
         first, second, last = self.fc_reg
         deltas = last(second(first(hidden_states).relu()).relu())
-        return self.fc_cls(hidden_states).float(), apply_deltas(deltas, references)
+        boxes = apply_deltas(deltas, references, in_place=not torch.is_grad_enabled())
+        return self.fc_cls(hidden_states).float(), boxes
 
     def loss(
         self,
@@ -365,10 +373,9 @@ class RFDETRHead(BaseModule):
         )
         queries = indices // self.num_classes
         labels = indices % self.num_classes
-        boxes = cxcywh_to_xyxy(bbox_preds)
-        boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
+        boxes = bbox_preds.gather(1, queries[..., None].expand(-1, -1, 4))
         sizes = boxes.new_tensor([_box_scale(m, rescale) for m in batch_img_metas])
-        boxes = (boxes * sizes[:, None]).clamp(min=0).minimum(sizes[:, None])
+        boxes = cxcywh_to_xyxy(boxes).clamp(min=0, max=1) * sizes[:, None]
 
         results = []
         threshold = self.test_cfg.get('score_thr')

@@ -119,13 +119,21 @@ class RFDETRMaskHead(BaseModule):
         self,
         level: Tensor,
         image_size: tuple[int, int],
-        hidden_states: Sequence[Tensor],
+        hidden_state: Tensor,
+        num_layers: int,
     ) -> MaskFeatures:
-        """Compute the masks of the last layer alone; arguments as in the call."""
+        """Compute the masks of the last layer alone.
+
+        Args:
+            level: as in the call.
+            image_size: as in the call.
+            hidden_state: (B, N, D) of the last decoder layer.
+            num_layers: decoder layers.
+        """
         x = self._resize(level, image_size)
-        for block in self.blocks[: len(hidden_states)]:
+        for block in self.blocks[:num_layers]:
             x = block(x)
-        return self._project(x, hidden_states[-1])
+        return self._project(x, hidden_state)
 
     def _resize(self, level: Tensor, image_size: tuple[int, int]) -> Tensor:
         size = [side // self.downsample_ratio for side in image_size]

@@ -64,8 +64,10 @@ class GroupLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(g, rows, width) to the same shape, by the norms of the first g groups."""
-        groups = len(x)
-        normed = F.layer_norm(x, x.shape[-1:])
+        groups, width = len(x), x.shape[-1:]
+        if groups == 1:
+            return F.layer_norm(x, width, self.weight[0], self.bias[0])
+        normed = F.layer_norm(x, width)
         return torch.addcmul(
             self.bias[:groups, None], normed, self.weight[:groups, None]
         )
@@ -179,7 +181,8 @@ class QuerySelection(BaseModule):
         *,
         num_groups: int,
         num_queries: int,
-    ) -> dict[str, Tensor]:
+        with_scores: bool = True,
+    ) -> dict[str, Tensor | None]:
         """Select the ``k = min(num_queries, S)`` best tokens of each group.
 
         Args:
@@ -189,9 +192,10 @@ class QuerySelection(BaseModule):
                 there are none.
             num_groups: use the heads of the first so many groups.
             num_queries: most tokens to select.
+            with_scores: give the class scores of the selected tokens.
 
         Returns:
-            Dict of ``cls_scores`` (B, g*k, K) raw logits, ``bbox_preds``
+            Dict of ``cls_scores`` (B, g*k, K) raw logits or None, ``bbox_preds``
             (B, g*k, 4) cxcywh, ``tokens`` (B, g*k, D) and ``indices``
             (g, B, k) by descending score, groups in order.
         """
@@ -214,9 +218,14 @@ class QuerySelection(BaseModule):
         tokens = pick(tokens)
         deltas = self.fc_reg(tokens.flatten(1, 2)).view(*indices.shape, 4)
         proposals = proposals.expand(num_groups, batch, -1, -1)
-        boxes = apply_deltas(deltas, pick(proposals))
+        boxes = apply_deltas(
+            deltas, pick(proposals), in_place=not torch.is_grad_enabled()
+        )
+        scores = None
+        if with_scores:
+            scores = self._groups_to_queries(pick(cls_scores)).float()
         return dict(
-            cls_scores=self._groups_to_queries(pick(cls_scores)).float(),
+            cls_scores=scores,
             bbox_preds=self._groups_to_queries(boxes),
             tokens=self._groups_to_queries(tokens),
             indices=indices,

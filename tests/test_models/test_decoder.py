@@ -95,6 +95,11 @@ def test_every_layer_gives_a_normalised_output():
     )
 
 
+def test_the_last_output_alone():
+    decoder = make_decoder()
+    assert run(decoder, last_only=True).equal(run(decoder)[-1:])
+
+
 def test_layer_norms_have_the_epsilon_of_pytorch():
     norms = [m for m in make_decoder().modules() if isinstance(m, nn.LayerNorm)]
     assert len(norms) == 3 * 2 + 1

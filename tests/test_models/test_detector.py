@@ -179,6 +179,22 @@ def test_predict_gives_detections_of_the_original_image():
         assert found.bboxes[:, 3].max() > height / 2
 
 
+def test_detections_are_those_of_the_last_layer():
+    model = build(dec_layers=3).eval()
+    images, samples = inputs(*SQUARE)
+    with torch.no_grad():
+        outputs = model(images, samples)
+        detected = model(images, samples, 'predict')
+    expected = model.bbox_head.predict_by_feat(
+        outputs['pred_logits'],
+        outputs['pred_boxes'],
+        batch_img_metas=[sample.metainfo for sample in samples],
+    )
+    for sample, instances in zip(detected, expected, strict=True):
+        for name in ('bboxes', 'scores', 'labels'):
+            assert sample.pred_instances[name].equal(instances[name])
+
+
 def test_loss_does_not_depend_on_how_the_batch_is_padded_with_empty_images():
     """Images without objects add to the classification only."""
     model = build().train()
