@@ -39,7 +39,7 @@ BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 
 @pytest.mark.parametrize(
     ('precision', 'deployed', 'most'),
-    ((None, False, 295), (None, True, 271), (BFLOAT16, True, 322)),
+    ((None, False, 295), (None, True, 263), (BFLOAT16, True, 314)),
     ids=('float32', 'float32, deployed', 'bfloat16, deployed'),
 )
 def test_detecting(precision, deployed, most):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.lora import PARTS
 from .backbone import Attention, Block
 from .decoder import GroupSelfAttention
+from .deployed_backbone import DeployedBackbone, DeployedProjector
 from .lora import SplitQKV
 from .query_selection import GroupLinear
 
@@ -89,10 +90,16 @@ class DeployedAttention(nn.Module):
 
 
 class DeployedBlock(nn.Module):
-    """:class:`Block` of constant weights; it changes its input in place."""
+    """:class:`Block` of constant weights.
 
-    def __init__(self, block: Block) -> None:
+    Args:
+        block: the block.
+        keep_input: leave the input alone, which is changed in place otherwise.
+    """
+
+    def __init__(self, block: Block, keep_input: bool) -> None:
         super().__init__()
+        self.keep_input = keep_input
         self.windows = block.windows
         self.norm1 = block.norm1
         self.attn = DeployedAttention(block.attn, block.layer_scale1)
@@ -103,9 +110,10 @@ class DeployedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform windowed tokens (B * num_windows**2, tokens, C)."""
         tokens = x.view(-1, x.shape[-1])
-        tokens += self.attn(self.norm1(tokens), len(x) // self.windows)
+        attended = self.attn(self.norm1(tokens), len(x) // self.windows)
+        tokens = tokens + attended if self.keep_input else tokens.add_(attended)
         tokens += self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
-        return x
+        return tokens.view(x.shape)
 
 
 def _merged(qkv: nn.Linear | SplitQKV) -> tuple[Tensor, Tensor]:
@@ -135,7 +143,13 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
         dtype: what its precision policy casts to on its device; float32: nothing.
     """
     backbone = model.backbone
-    backbone.blocks = nn.ModuleList(DeployedBlock(block) for block in backbone.blocks)
+    backbone.blocks = nn.ModuleList(
+        # Feature maps are used when all blocks are through.
+        DeployedBlock(block, keep_input=index in backbone.out_indices)
+        for index, block in enumerate(backbone.blocks)
+    )
+    DeployedBackbone.take_over(backbone)
+    model.neck = DeployedProjector(model.neck)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if dtype != torch.float32:

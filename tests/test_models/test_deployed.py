@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 
 from mmdet_rfdetr.models.deployed import DeployedModelError, PackedLinear
-from tests import golden_rule, parity
+from tests import golden, golden_rule, parity
 from tests.test_segmentation.case import tiny_config
 
 from .small import small_config
@@ -48,6 +48,35 @@ def test_outputs_are_those_of_the_plain_model(task):
                 deployed[0][name], plain[0][name], rtol=0, atol=1e-5 * scale
             )
     torch.testing.assert_close(deployed[1], plain[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('case', golden.CASES)
+def test_every_output_is_that_of_the_plain_model(case):
+    """Levels, registers, padding, other sizes of the grid, few tokens, masks."""
+    case = golden.CASES[case]
+    model = parity.build_model(
+        parity.model_config(case['model'], case['model']['num_classes']),
+        lambda name, shape: golden_rule.weight(name, shape, seed=case['seed']),
+    ).eval()
+    images, _ = golden_rule.images(case['sizes'], case['batch_size'], seed=1)
+    images = torch.from_numpy(images)
+    samples = parity.make_samples(case['sizes'], case['batch_size'])
+    with torch.no_grad():
+        plain = model(images, samples), scores(model, images, samples)
+        model.switch_to_deploy()
+        for _ in range(2):  # Nothing of the first call is left in the second.
+            deployed = model(images, samples), scores(model, images, samples)
+            torch.testing.assert_close(deployed, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_may_change_from_call_to_call():
+    plain, deployed = build(), build().switch_to_deploy()
+    for side in (96, 64, 96):
+        images = torch.randn(2, 3, side, side)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                deployed(images), plain(images), rtol=1e-4, atol=1e-4
+            )
 
 
 def scores(model, images, samples):
