@@ -198,6 +198,10 @@ def set_original_size(sample, size):
 
 
 def _observe_selection(model, seen):
+    def keep_scores(module, inputs, output):
+        # All tokens are scored first, then in training the selected ones once more.
+        seen.setdefault('all class scores', output)
+
     def keep(module, inputs, keywords, output):
         groups, batch, _ = output['indices'].shape
         best = seen.pop('all class scores').amax(-1).view(groups, batch, -1)
@@ -209,9 +213,7 @@ def _observe_selection(model, seen):
         seen['enc_boxes'] = output['bbox_preds']
 
     selection = model.query_selection
-    selection.fc_cls.register_forward_hook(
-        lambda module, inputs, output: seen.update({'all class scores': output})
-    )
+    selection.fc_cls.register_forward_hook(keep_scores)
     selection.register_forward_hook(keep, with_kwargs=True)
 
 

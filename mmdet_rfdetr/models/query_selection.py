@@ -203,19 +203,27 @@ class QuerySelection(BaseModule):
         if valid is not None:
             memory = memory.masked_fill(~valid[..., None], 0)
             proposals = proposals * valid[..., None]
-        tokens = self.norm(
-            self.fc(memory.reshape(1, -1, width).expand(num_groups, -1, -1))
-        )
-        cls_scores = self.fc_cls(tokens).view(num_groups, batch, count, -1)
-        tokens = tokens.view(num_groups, batch, count, width)
-
-        best = cls_scores.detach().float().amax(-1)
-        indices = best.topk(min(num_queries, count), dim=-1).indices
+        every = (num_groups, batch, count, -1)
 
         def pick(x: Tensor) -> Tensor:
             return x.gather(2, indices[..., None].expand(-1, -1, -1, x.shape[-1]))
 
-        tokens = pick(tokens)
+        with torch.no_grad():
+            rows = memory.reshape(1, -1, width).expand(num_groups, -1, -1)
+            tokens, cls_scores = (x.view(every) for x in self._score(rows))
+            best = cls_scores.float().amax(-1)
+            indices = best.topk(min(num_queries, count), dim=-1).indices
+        if torch.is_grad_enabled():
+            # Gradients reach the selected tokens alone: only these are kept for them.
+            rows = indices + torch.arange(batch, device=memory.device)[:, None] * count
+            rows = memory.flatten(0, 1).index_select(0, rows.flatten())
+            scored = self._score(rows.view(num_groups, -1, width))
+            tokens, cls_scores = (x.view(*indices.shape, -1) for x in scored)
+        else:
+            tokens = pick(tokens)
+            if with_scores:
+                cls_scores = pick(cls_scores)
+
         deltas = self.fc_reg(tokens.flatten(1, 2)).view(*indices.shape, 4)
         proposals = proposals.expand(num_groups, batch, -1, -1)
         boxes = apply_deltas(
@@ -223,13 +231,18 @@ class QuerySelection(BaseModule):
         )
         scores = None
         if with_scores:
-            scores = self._groups_to_queries(pick(cls_scores)).float()
+            scores = self._groups_to_queries(cls_scores).float()
         return dict(
             cls_scores=scores,
             bbox_preds=self._groups_to_queries(boxes),
             tokens=self._groups_to_queries(tokens),
             indices=indices,
         )
+
+    def _score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (g, rows, D) and their logits (g, rows, K) of memory (g, rows, D)."""
+        tokens = self.norm(self.fc(rows))
+        return tokens, self.fc_cls(tokens)
 
     @staticmethod
     def _groups_to_queries(x: Tensor) -> Tensor:
