@@ -26,10 +26,16 @@ def resize_position_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     side = round((table.shape[1] - 1) ** 0.5)
     if tuple(size) == (side, side):
         return table
+    return _resize_position_table(table, side, tuple(size))
+
+
+# With sizes that change from step to step PyTorch cannot compile the gradient of it.
+@torch.compiler.disable
+def _resize_position_table(table: Tensor, side: int, size: tuple[int, int]) -> Tensor:
     grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(
-        grid.float(), size=tuple(size), mode='bicubic', antialias=True
-    ).to(table.dtype)
+    grid = F.interpolate(grid.float(), size=size, mode='bicubic', antialias=True).to(
+        table.dtype
+    )
     return torch.cat((table[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
 
 

@@ -28,17 +28,20 @@ def sine_embedding(boxes: Tensor, embed_dims: int) -> Tensor:
     """
     cx, cy, w, h = boxes.float().unbind(-1)
     ordered = torch.stack((cy, cx, w, h), dim=-1)[..., None]
-    angles = ordered * (2 * math.pi) / _wavelengths(embed_dims // 2, boxes.device)
+    # A compiled function warns of caches, and needs none to compute constants once.
+    wavelengths = _make_wavelengths if torch.compiler.is_compiling() else _wavelengths
+    angles = ordered * (2 * math.pi) / wavelengths(embed_dims // 2, boxes.device)
     features = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
     return features.flatten(-3)
 
 
-@functools.cache
-@torch.inference_mode(False)
-def _wavelengths(count: int, device: torch.device) -> Tensor:
+def _make_wavelengths(count: int, device: torch.device) -> Tensor:
     """Ascending from 1, each twice."""
     exponent = torch.arange(count, device=device) // 2 * 2 / count
     return 10000**exponent
+
+
+_wavelengths = functools.cache(torch.inference_mode(False)(_make_wavelengths))
 
 
 class GroupSelfAttention(nn.Module):

@@ -51,7 +51,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, in) to (rows, out)."""
-        if not (x.is_cpu and self.weight.dtype == x.dtype == torch.float32 and HAS_MKL):
+        packable = (
+            x.is_cpu and self.weight.dtype == x.dtype == torch.float32 and HAS_MKL
+        )
+        if not packable or torch.compiler.is_compiling():
             return F.linear(x, self.weight, self.bias)
         key = (len(x), torch.get_num_threads())
         if self._packed is None or self._packed[0] != key:

@@ -8,11 +8,13 @@ from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
 from ..masks import MaskFeatures
 from ..precision import PrecisionPolicy
+from .compiled import Compilation
 from .decoder import RFDETRDecoder
 from .deployed import DeployedModelError, deploy
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
@@ -41,6 +43,7 @@ class RFDETR(DetectionTransformer):
             together with ``bbox_head.loss_mask``.
         precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
             precision in every mode, None for float32.
+        compile: arguments of :meth:`compile`, None compiles nothing.
         train_cfg: see :class:`RFDETRHead`.
         test_cfg: see :class:`RFDETRHead`.
         data_preprocessor: config of the data preprocessor.
@@ -61,6 +64,7 @@ class RFDETR(DetectionTransformer):
         num_groups: int,
         mask_head: dict | None = None,
         precision: dict | None = None,
+        compile: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -107,7 +111,28 @@ class RFDETR(DetectionTransformer):
                 'masks are compared with the part of the batch that is their image'
             )
         self.deployed = False
+        self.compilation: Compilation | None = None
         register_state_dict_adapter(self)
+        if compile is not None:
+            self._compile(compile)
+
+    def compile(self, **settings) -> None:
+        """Have parts of the model compiled by ``torch.compile``, in place.
+
+        Names, parameters and numbers stay what they are (``docs/performance.md``).
+        A copy of the model is not compiled.
+
+        Args:
+            **settings: ``parts``, ``mode`` and ``dynamic`` of :class:`Compilation`.
+
+        Raises:
+            ValueError: if a setting is unknown.
+        """
+        self._compile(settings)
+
+    def _compile(self, settings: dict) -> None:
+        self.compilation = Compilation.from_config(settings)
+        self.compilation.apply(self)
 
     def switch_to_deploy(self) -> 'RFDETR':
         """Rearrange the weights for inference, for good; outputs stay the same.
@@ -175,7 +200,14 @@ class RFDETR(DetectionTransformer):
             and ``bias`` (1,).
         """
         with self.precision.autocast(inputs.device):
-            return super().forward(inputs, data_samples, mode)
+            if self.compilation is None:
+                return super().forward(inputs, data_samples, mode)
+            with self.compilation.step(self):
+                outputs = super().forward(inputs, data_samples, mode)
+            if mode == 'tensor' and self.compilation.records_graphs:
+                # They lie where the next step writes; losses and detections do not.
+                return tree_map(torch.clone, outputs)
+            return outputs
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList

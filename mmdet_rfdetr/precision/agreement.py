@@ -100,7 +100,7 @@ def _in_config(config: Config, policy: PrecisionPolicy) -> Iterator[str]:
         yield (
             f'model.precision is {policy}, and compile={compiled} has mmengine compile '
             'the optimizer step, precision and loss scale included, which fails. '
-            'Add --cfg-options compile=False.'
+            'Add --cfg-options compile=False; model.compile compiles the network.'
         )
     # Variables that look as if they set the precision. Assigning one in a config
     # that inherits changes nothing: the values below it were filled in before.
