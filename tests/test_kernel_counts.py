@@ -39,7 +39,7 @@ BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 
 @pytest.mark.parametrize(
     ('precision', 'deployed', 'most'),
-    ((None, False, 295), (None, True, 263), (BFLOAT16, True, 314)),
+    ((None, False, 295), (None, True, 242), (BFLOAT16, True, 298)),
     ids=('float32', 'float32, deployed', 'bfloat16, deployed'),
 )
 def test_detecting(precision, deployed, most):

@@ -154,6 +154,26 @@ class DecoderLayer(nn.Module):
         return self.norm3(query + drop(self.linear2(hidden)))
 
 
+def references_of_levels(
+    references: Tensor, valid_ratios: Tensor | None, num_levels: int
+) -> Tensor:
+    """Reference boxes relative to each level with its padding.
+
+    Args:
+        references: (B, N, 4) cxcywh relative to the unpadded image.
+        valid_ratios: (B, L, 2) part of the width and of the height of each level
+            that is image, or None if there is no padding.
+        num_levels: L.
+
+    Returns:
+        (B, N, L, 4).
+    """
+    references = references[:, :, None]
+    if valid_ratios is None:
+        return references.expand(-1, -1, num_levels, -1)
+    return references * valid_ratios.repeat(1, 1, 2)[:, None]
+
+
 class ReferencePointHead(nn.ModuleList):
     """Two linear layers with ReLU between: box features to query positions."""
 
@@ -249,11 +269,9 @@ class RFDETRDecoder(BaseModule):
         Returns:
             (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
         """
-        reference_points = references[:, :, None]
-        if valid_ratios is None:
-            reference_points = reference_points.expand(-1, -1, len(spatial_shapes), -1)
-        else:
-            reference_points = reference_points * valid_ratios.repeat(1, 1, 2)[:, None]
+        reference_points = references_of_levels(
+            references, valid_ratios, len(spatial_shapes)
+        )
         query_pos = self.ref_point_head(
             sine_embedding(reference_points[:, :, 0], self.embed_dims)
         )

@@ -14,6 +14,7 @@ from ..checkpoints.lora import PARTS
 from .backbone import Attention, Block
 from .decoder import GroupSelfAttention
 from .deployed_backbone import DeployedBackbone, DeployedProjector
+from .deployed_decoder import DeployedDecoder
 from .lora import SplitQKV
 from .query_selection import GroupLinear
 
@@ -153,6 +154,7 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
     )
     DeployedBackbone.take_over(backbone)
     model.neck = DeployedProjector(model.neck)
+    model.decoder = DeployedDecoder(model.decoder)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if dtype != torch.float32:
