@@ -1,7 +1,6 @@
 """Hungarian matching of all images, decoder stages and groups in one call."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .masks import (
@@ -20,10 +18,8 @@ from .masks import (
     random_points,
 )
 from .matching_costs import pair_costs
+from .matching_solver import assign_groups
 from .precision import float32_island
-
-THREADED_OBJECTS = 100
-"""Objects of an image from which a matching problem outweighs handing it over."""
 
 
 @dataclass(frozen=True)
@@ -205,28 +201,32 @@ class RFDETRHungarianAssigner:
             counts: number of objects of each image.
             num_groups: G.
         """
+        # Cheaper than looking at every number, and enough as a rule.
+        finite = np.isfinite(costs.sum())
         offsets = np.cumsum([0, *counts])
         places, problems = [], []
         start = 0
         for stage, size in enumerate(stage_sizes):
             queries = size // num_groups
             block = costs[..., start : start + size]
-            block = self._replace_non_finite(block, counts)
+            if not finite:
+                block = self._replace_non_finite(block, counts)
             for image, count in enumerate(counts):
                 if not count:
                     continue
                 self._warn_if_crowded(count, queries)
-                for first in range(0, size, queries):
-                    places.append((stage, image, start + first, offsets[image]))
-                    problems.append(block[image, :count, first : first + queries])
+                problems.append(block[image, :count].reshape(count, -1, queries))
+                first = np.arange(start, start + size, queries)[:, None]
+                places.append((stage, image, first, offsets[image]))
             start += size
-        solutions = _assign_all(problems)
-        if not solutions:
-            return np.empty((4, 0), np.int64)
-        lengths = [len(queries) for queries, _ in solutions]
-        pairs = np.repeat(np.array(places, np.int64).T, lengths, axis=1)
-        pairs[2:] += np.concatenate(solutions, axis=1)
-        return pairs
+        pairs = [np.empty((4, 0), np.int64)]
+        for place, solution in zip(places, assign_groups(problems), strict=True):
+            some = np.empty((4, *solution[0].shape), np.int64)
+            for row, value in zip(some, place, strict=True):
+                row[...] = value
+            some[2:] += solution
+            pairs.append(some.reshape(4, -1))
+        return np.concatenate(pairs, axis=1)
 
     @float32_island()
     def _add_mask_costs(
@@ -272,9 +272,6 @@ class RFDETRHungarianAssigner:
         Returns:
             ``costs`` if the used part is finite, else a repaired copy.
         """
-        # Cheaper than looking at every number, and enough as a rule.
-        if np.isfinite(costs.sum()):
-            return costs
         used = np.arange(costs.shape[1]) < np.asarray(counts)[:, None]
         used = np.broadcast_to(used[..., None], costs.shape)
         finite = np.isfinite(costs)
@@ -305,23 +302,3 @@ class RFDETRHungarianAssigner:
         if message not in self._warned:
             self._warned.add(message)
             print_log(message, logger='current', level=30)
-
-
-def _assign_all(problems: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Solve all problems, the large ones on as many threads as PyTorch uses."""
-    threads = torch.get_num_threads()
-    if threads == 1 or max(map(len, problems), default=0) < THREADED_OBJECTS:
-        return list(map(_assign, problems))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(_assign, problems))
-
-
-def _assign(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Queries in ascending order, and their objects, of costs (objects, queries)."""
-    if costs.shape[0] >= costs.shape[1]:
-        return linear_sum_assignment(costs.T)
-    # The solver would turn a matrix with more rows than columns round; ties come
-    # out the same.
-    objects, queries = linear_sum_assignment(costs)
-    order = queries.argsort()
-    return queries[order], objects[order]

@@ -46,36 +46,40 @@ def pair_costs(
     Returns:
         (B, n, R) float32.
     """
-    logits = cls_scores.float().transpose(1, 2)
-    queries = BoxPlanes.of(bbox_preds.float().transpose(1, 2)[:, :, None].contiguous())
+    ours = bbox_preds.float().transpose(1, 2)[:, :, None].contiguous()
+    queries = BoxPlanes.of(ours)
     objects = BoxPlanes.of(boxes.transpose(1, 2)[..., None])
-    images, classes, rows = logits.shape
-    count = labels.shape[1]
-    image = torch.arange(images, device=labels.device)[:, None]
-    by_class = None
-    if count > classes:
-        # Objects of the same class share their costs.
-        by_class = focal_costs(logits, cls_weight, alpha)
-
-    def block(labels: Tensor, objects: BoxPlanes) -> Tensor:
-        if by_class is None:
-            costs = focal_costs(logits[image, labels], cls_weight, alpha)
-        else:
-            costs = by_class[image, labels]
-        return _add_box_costs(costs, queries, objects, bbox_weight, iou_weight)
-
+    # Sizes below zero count as zero from here on, but for their L1 distance.
+    base = ours[:, 2:].clamp(max=0).sum(1).mul_(-bbox_weight)
+    costs = _class_costs(cls_scores.float(), labels, base, cls_weight, alpha)
+    images, count, rows = costs.shape
     step = count
-    if labels.device.type == 'cpu':
+    if costs.device.type == 'cpu':
         step = max(1, CPU_BLOCK // max(1, images * rows))
-    if count <= step:
-        return block(labels, objects)
-    costs = logits.new_empty(images, count, rows)
     for some in (slice(i, i + step) for i in range(0, count, step)):
-        costs[:, some] = block(labels[:, some], objects.some(some))
+        _add_box_costs(
+            costs[:, some], queries, objects.some(some), bbox_weight, iou_weight
+        )
     return costs
 
 
-def focal_costs(logits: Tensor, weight: float, alpha: float) -> Tensor:
+def _class_costs(
+    logits: Tensor, labels: Tensor, base: Tensor, weight: float, alpha: float
+) -> Tensor:
+    """Focal costs (B, n, R) of labels (B, n), on top of ``base`` (B, 1, R).
+
+    Objects of the same class share their costs when there are more objects than
+    classes.
+    """
+    rows, classes = logits.shape[1:]
+    if labels.shape[1] <= classes:
+        logits = logits.gather(2, labels[:, None].expand(-1, rows, -1))
+        return focal_costs(logits.transpose(1, 2), base, weight, alpha)
+    image = torch.arange(len(labels), device=labels.device)[:, None]
+    return focal_costs(logits.transpose(1, 2), base, weight, alpha)[image, labels]
+
+
+def focal_costs(logits: Tensor, base: Tensor, weight: float, alpha: float) -> Tensor:
     r"""Cost of giving a class to a query, by its logit.
 
     .. math::
@@ -83,6 +87,7 @@ def focal_costs(logits: Tensor, weight: float, alpha: float) -> Tensor:
 
     Args:
         logits: any shape.
+        base: what to add the result to, for broadcasting.
         weight: factor of the result.
         alpha: balance.
 
@@ -93,7 +98,8 @@ def focal_costs(logits: Tensor, weight: float, alpha: float) -> Tensor:
     probability = logits.sigmoid()
     # -log(1 - p) is softplus(z), and -log p is softplus(z) - z.
     negative = F.softplus(logits)
-    costs = (1 - probability).square_().mul_(negative - logits).mul_(weight * alpha)
+    miss = (1 - probability).square_()
+    costs = torch.addcmul(base, miss, negative - logits, value=weight * alpha)
     return costs.addcmul_(probability.square_(), negative, value=-weight * (1 - alpha))
 
 
@@ -101,25 +107,20 @@ class BoxPlanes(NamedTuple):
     """The numbers of boxes that the box costs need, ready to broadcast.
 
     Attributes:
-        boxes: (B, 4, ...) cxcywh.
-        start: (B, 2, ...) x1, y1.
-        side: (B, 2, ...) width and height; negative ones count as zero.
-        end: (B, 2, ...) x2, y2.
+        centre: (B, 2, ...) cx, cy.
+        half: (B, 2, ...) half of width and height; negative ones count as zero.
         area: (B, ...).
     """
 
-    boxes: Tensor
-    start: Tensor
-    side: Tensor
-    end: Tensor
+    centre: Tensor
+    half: Tensor
     area: Tensor
 
     @classmethod
     def of(cls, boxes: Tensor) -> 'BoxPlanes':
         """Compute them for boxes (B, 4, ...) cxcywh."""
         side = boxes[:, 2:].clamp(min=0)
-        start = torch.sub(boxes[:, :2], side, alpha=0.5)
-        return cls(boxes, start, side, start + side, side.prod(1))
+        return cls(boxes[:, :2], side / 2, side.prod(1))
 
     def some(self, part: slice) -> 'BoxPlanes':
         """Take a part of the boxes (B, ..., n, 1), along n."""
@@ -132,23 +133,25 @@ def _add_box_costs(
     theirs: BoxPlanes,
     bbox_weight: float,
     iou_weight: float,
-) -> Tensor:
-    """Add L1 and GIoU costs to (B, n, R), of planes (B, 1, R) and (B, n, 1)."""
-    for our, their in zip(ours.boxes.unbind(1), theirs.boxes.unbind(1), strict=True):
-        costs.add_((our - their).abs_(), alpha=bbox_weight)
+) -> None:
+    """Add L1 and GIoU costs to (B, n, R), of planes (B, 1, R) and (B, n, 1).
 
+    Both come from two distances along each axis: of the centres, and of the halves of
+    the sides. The boxes overlap by the sum of the halves less the larger distance
+    (which is negative where there is a gap), and span the sum plus that distance.
+    """
     overlaps, spans = [], []
     for axis in (0, 1):
-        overlap = torch.minimum(ours.end[:, axis], theirs.end[:, axis])
-        overlap -= torch.maximum(ours.start[:, axis], theirs.start[:, axis])
-        # What both boxes span is what they measure together less their overlap,
-        # which is negative where there is a gap between them.
-        spans.append((ours.side[:, axis] + theirs.side[:, axis]).sub_(overlap))
-        overlaps.append(overlap.clamp_(min=0))
+        apart = (ours.centre[:, axis] - theirs.centre[:, axis]).abs_()
+        unlike = (ours.half[:, axis] - theirs.half[:, axis]).abs_()
+        costs.add_(apart, alpha=bbox_weight).add_(unlike, alpha=2 * bbox_weight)
+        apart = torch.maximum(apart, unlike, out=apart)
+        reach = torch.add(ours.half[:, axis], theirs.half[:, axis], out=unlike)
+        spans.append(reach + apart)
+        overlaps.append(reach.sub_(apart).clamp_(min=0))
     hull = spans[0].mul_(spans[1])
     intersection = overlaps[0].mul_(overlaps[1])
     union = (ours.area + theirs.area).sub_(intersection)
     # GIoU is intersection / union - (hull - union) / hull.
-    costs.addcdiv_(hull - union, hull.clamp_(min=EPS), value=iou_weight)
-    costs.addcdiv_(intersection, union.clamp_(min=EPS), value=-iou_weight)
-    return costs
+    costs.addcdiv_(intersection, union.clamp(min=EPS), value=-iou_weight)
+    costs.addcdiv_(union.sub_(hull), hull.clamp_(min=EPS), value=-iou_weight)

@@ -327,7 +327,7 @@ def plain_costs(logits, boxes, labels, their_boxes):
 def test_equal_to_scipy_on_the_plain_costs(counts, block, threaded, monkeypatch):
     """However the work is cut up and spread over threads."""
     monkeypatch.setattr('mmdet_rfdetr.matching_costs.CPU_BLOCK', block)
-    monkeypatch.setattr('mmdet_rfdetr.matching.THREADED_OBJECTS', threaded)
+    monkeypatch.setattr('mmdet_rfdetr.matching_solver.THREADED_OBJECTS', threaded)
     monkeypatch.setattr('torch.get_num_threads', lambda: 2)
     targets = make_targets(*counts)
     stage_sizes, groups = (120, 120, 90), 3

@@ -19,7 +19,7 @@ FLOORS = (
         *('compat', 'errors', 'precision', 'checkpoints'),
         *('boxes', 'masks', 'resampling', 'image_size'),
     },
-    {'losses', 'matching', 'matching_costs'},
+    {'losses', 'matching', 'matching_costs', 'matching_solver'},
     {'models'},
     {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli', 'benchmark'},
     {'__init__', '__main__'},
