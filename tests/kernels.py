@@ -35,6 +35,11 @@ class Kernels(TorchDispatchMode):
         self.launched: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let compiled functions run as ever; what they fuse is not seen here."""
+        return True
+
     @property
     def total(self) -> int:
         """Number of kernels."""

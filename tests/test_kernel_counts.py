@@ -3,10 +3,13 @@
 Counts depend on the structure alone, so the model is Nano with narrow layers.
 """
 
+import re
+
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import mmdet_rfdetr
 from tests import golden_rule, parity
@@ -53,6 +56,29 @@ def test_detecting(precision, deployed, most):
             model(images, samples, mode='predict')
     assert not kernels.reads
     assert kernels.total <= most, kernels.launched.most_common()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.torch.jit.script_method. is deprecated')
+@pytest.mark.parametrize(
+    ('precision', 'most'),
+    ((None, 200), (BFLOAT16, 200)),
+    ids=('float32', 'bfloat16'),
+)
+def test_detecting_compiled(precision, most):
+    """Operators as above, and the functions that Inductor fused for a CPU."""
+    torch._dynamo.reset()
+    model = nano(precision).switch_to_deploy()
+    model.compile()
+    images, samples = inputs(1)
+    with torch.no_grad(), fresh_cache():
+        _, sources = run_and_get_code(model, images, samples, mode='predict')
+        with Kernels() as kernels:
+            model(images, samples, mode='predict')
+    fused = re.findall(r'^ +cpp_fused\w*\(', '\n'.join(sources), re.MULTILINE)
+    assert len(sources) == len(model.compilation.parts)
+    assert not kernels.reads
+    assert kernels.total + len(fused) <= most, kernels.launched.most_common()
 
 
 @pytest.mark.parametrize('batch', (2, 4))

@@ -41,15 +41,21 @@ class DeployedBackbone(RFDETRBackbone):
         return patches.reshape(len(images), *grid, -1).permute(0, 3, 1, 2)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        key = grid, images.device
-        if self.start is None or self.start[0] != key:
-            self.start = key, self._make_start(grid)
-        x = self.start[1].repeat(len(images), 1, 1)
+        x = self._get_start(grid, images.device).repeat(len(images), 1, 1)
         patches = self.patch_embed(images.to(self.patch_embed.weight.dtype))
         side = self.num_windows
         patches = patches.unflatten(2, (side, -1)).unflatten(4, (side, -1))
         self._windows_of(x, grid).add_(patches.permute(0, 2, 4, 3, 5, 1))
         return x
+
+    def _get_start(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        if torch.compiler.is_compiling():
+            # What CUDA graphs compute is overwritten and cannot be kept.
+            return self._make_start(grid)
+        key = grid, device
+        if self.start is None or self.start[0] != key:
+            self.start = key, self._make_start(grid)
+        return self.start[1]
 
     def _make_start(self, grid: tuple[int, int]) -> Tensor:
         """Tokens of one image without its patches, (num_windows**2, tokens, C)."""

@@ -148,6 +148,8 @@ class RFDETR(DetectionTransformer):
             device = self.query_embedding.device
             deploy(self.eval(), self.precision.resolve(device))
             self.deployed = True
+            if self.compilation is not None:
+                self.compilation.apply(self)
         return self
 
     def train(self, mode: bool = True) -> 'RFDETR':

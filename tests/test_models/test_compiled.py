@@ -204,6 +204,11 @@ def test_a_deployed_model(precision, unchanged):
     after.compile()
     for compiled in (before.switch_to_deploy(), after):
         assert_close(detect(compiled, *batch()), expected)
+        for part in PARTS:
+            assert getattr(compiled, part)._compiled_call_impl is not None
+        seen = compiled_graphs()
+        detect(compiled, *batch())
+        assert compiled_graphs() == seen
     assert not counters['graph_break']
 
 
