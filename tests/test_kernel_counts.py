@@ -62,7 +62,7 @@ def test_detecting(precision, deployed, most):
 @pytest.mark.filterwarnings('ignore:.torch.jit.script_method. is deprecated')
 @pytest.mark.parametrize(
     ('precision', 'most'),
-    ((None, 200), (BFLOAT16, 200)),
+    ((None, 187), (BFLOAT16, 190)),
     ids=('float32', 'bfloat16'),
 )
 def test_detecting_compiled(precision, most):
