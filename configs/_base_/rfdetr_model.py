@@ -9,6 +9,7 @@ image_size = 576
 model = dict(
     type='RFDETR',
     precision=dict(device_type='cuda', dtype='bfloat16'),
+    # compile=dict(mode='reduce-overhead') has parts compiled, with CUDA graphs.
     num_queries=300,
     num_groups=13,
     data_preprocessor=dict(
