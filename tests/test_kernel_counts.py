@@ -42,7 +42,7 @@ BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 
 @pytest.mark.parametrize(
     ('precision', 'deployed', 'most'),
-    ((None, False, 295), (None, True, 242), (BFLOAT16, True, 298)),
+    ((None, False, 294), (None, True, 241), (BFLOAT16, True, 297)),
     ids=('float32', 'float32, deployed', 'bfloat16, deployed'),
 )
 def test_detecting(precision, deployed, most):

@@ -437,7 +437,11 @@ class RFDETR(DetectionTransformer):
             (B, N, 4) cxcywh.
         """
         count = boxes.shape[1]
-        placed = apply_deltas(deltas[:count], boxes)
+        in_place = not torch.is_grad_enabled()
+        moves = deltas[:count]
+        if in_place:
+            moves = moves.repeat(len(boxes), 1, 1)
+        placed = apply_deltas(moves, boxes, in_place=in_place)
         if count == len(deltas):
             return placed
         rest = deltas[count:].float().expand(len(boxes), -1, -1)
