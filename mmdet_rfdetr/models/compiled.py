@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor import list_mode_options
 
 from ..errors import ExplainedError
 
@@ -49,7 +47,7 @@ class Compilation:
             raise ValueError(
                 f'model.compile.parts={self.parts!r}: give a list of some of {PARTS}'
             )
-        modes = tuple(list_mode_options())
+        modes = tuple(_options_of_modes())
         if self.mode is not None and self.mode not in modes:
             raise ValueError(
                 f'model.compile.mode={self.mode!r}: choose None or one of {modes}'
@@ -78,7 +76,7 @@ class Compilation:
     def _options(self) -> dict:
         # One graph is recorded for each size: multi-scale training has eleven.
         return {
-            **list_mode_options().get(self.mode, {}),
+            **_options_of_modes().get(self.mode, {}),
             'triton.cudagraph_dynamic_shape_warn_limit': None,
         }
 
@@ -98,6 +96,8 @@ class Compilation:
         Raises:
             CompileError: if a part cannot be compiled.
         """
+        from torch._dynamo.exc import TorchDynamoException
+
         if self.records_graphs:
             for parameter in model.parameters():
                 if parameter.grad is not None:
@@ -115,3 +115,10 @@ class Compilation:
 
     def __str__(self) -> str:
         return f'dict(parts={self.parts}, mode={self.mode!r}, dynamic={self.dynamic})'
+
+
+def _options_of_modes() -> dict[str, dict]:
+    """Options of each mode; the compiler is slow to import, and few models need it."""
+    from torch._inductor import list_mode_options
+
+    return list_mode_options()
