@@ -31,14 +31,12 @@ def sine_embedding(boxes: Tensor, embed_dims: int) -> Tensor:
     # A compiled function warns of caches, and needs none to compute constants once.
     wavelengths = _make_wavelengths if torch.compiler.is_compiling() else _wavelengths
     angles = ordered * (2 * math.pi) / wavelengths(embed_dims // 2, boxes.device)
-    features = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
-    return features.flatten(-3)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)
 
 
 def _make_wavelengths(count: int, device: torch.device) -> Tensor:
-    """Ascending from 1, each twice."""
-    exponent = torch.arange(count, device=device) // 2 * 2 / count
-    return 10000**exponent
+    """Ascending from 1, each for the sine and the cosine of ``count`` features."""
+    return 10000 ** (torch.arange(0, count, 2, device=device) / count)
 
 
 _wavelengths = functools.cache(torch.inference_mode(False)(_make_wavelengths))
@@ -150,8 +148,9 @@ class DecoderLayer(nn.Module):
         query = self.norm2(
             query + drop(self.cross_attn(query + query_pos, **memory_inputs))
         )
-        hidden = drop(self.linear1(query).relu())
-        return self.norm3(query + drop(self.linear2(hidden)))
+        # Rows, since a change in place to a view would copy gradients.
+        hidden = drop(self.linear1(query.flatten(0, 1)).relu_())
+        return self.norm3(query + drop(self.linear2(hidden)).view_as(query))
 
 
 def references_of_levels(

@@ -14,38 +14,35 @@ from ..precision import float32_island
 def sample_and_sum(
     value: Tensor,
     spatial_shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
+    grids: Tensor,
     weights: Tensor,
 ) -> Tensor:
     """Sample the value maps bilinearly and sum up the weighted samples.
 
     Runs in float32 whatever the precision of the network: locations in bfloat16
     put their gradients far off, and bfloat16 sampling is slower than float32 on
-    a CPU.
+    a CPU. Queries are the last axis, so that every operation on the samples runs
+    over neighbouring numbers.
 
     Args:
-        value: (B, S, H, D/H).
+        value: (B, H, D/H, S).
         spatial_shapes: (h, w) of each of the L levels.
-        locations: (B, N, H, L, P, 2) x, y in [0, 1] of the padded input.
-        weights: (B, N, H, L, P), summing to one over levels and points.
+        grids: (B, H, L, P, N, 2) x, y in [-1, 1] of the padded input.
+        weights: (B, H, L*P, N), summing to one over levels and points.
 
     Returns:
         (B, N, D), float32.
     """
-    batch, queries, heads, _, points, _ = locations.shape
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
-    values = value.permute(0, 2, 3, 1).flatten(0, 1)
-    sampled = []
-    start = 0
-    for level, (height, width) in enumerate(spatial_shapes):
-        stop = start + height * width
-        level_map = values[..., start:stop].unflatten(-1, (height, width))
-        sampled.append(
-            F.grid_sample(level_map, grids[:, :, level], align_corners=False)
+    batch, _, levels, _, queries, _ = grids.shape
+    maps = value.flatten(0, 1).split([h * w for h, w in spatial_shapes], dim=-1)
+    sampled = [
+        F.grid_sample(level_map.unflatten(-1, shape), grid, align_corners=False)
+        for level_map, shape, grid in zip(
+            maps, spatial_shapes, grids.flatten(0, 1).unbind(1), strict=True
         )
-        start = stop
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    summed = (torch.cat(sampled, dim=-1) * weights).sum(-1)
+    ]
+    sampled = sampled[0] if levels == 1 else torch.cat(sampled, dim=2)
+    summed = (sampled * weights.flatten(0, 1)[:, None]).sum(2)
     return summed.view(batch, -1, queries).transpose(1, 2)
 
 
@@ -120,15 +117,21 @@ class MultiScaleDeformableAttention(nn.Module):
         value = self.value_proj(memory)
         if memory_mask is not None:
             value = value.masked_fill(memory_mask[..., None], 0)
-        value = value.unflatten(-1, (self.num_heads, -1))
         shape = (batch, queries, self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*shape, 2).float()
-        weights = self.attention_weights(query).view(*shape[:3], -1).float()
-        weights = weights.softmax(-1).view(shape)
-        references = reference_points[:, :, None, :, None]
-        # The size is that of the whole box: half of it reaches its border.
-        scale = references[..., 2:] * (0.5 / self.num_points)
-        locations = references[..., :2] + offsets * scale
-        return self.output_proj(
-            sample_and_sum(value, spatial_shapes, locations, weights)
+        offsets = self.sampling_offsets(query).float().view(*shape, 2)
+        weights = self.attention_weights(query).float().view(*shape[:3], -1)
+        references = reference_points.transpose(1, 2)[:, None, :, None]
+        # In grids of [-1, 1] the whole box is two halves long, and a size is that
+        # of the whole box: half of it reaches its border.
+        grids = torch.addcmul(
+            2 * references[..., :2] - 1,
+            offsets.permute(0, 2, 3, 4, 1, 5),
+            references[..., 2:] / self.num_points,
         )
+        summed = sample_and_sum(
+            value.transpose(1, 2).unflatten(1, (self.num_heads, -1)),
+            spatial_shapes,
+            grids,
+            weights.permute(0, 2, 3, 1).softmax(2),
+        )
+        return self.output_proj(summed)

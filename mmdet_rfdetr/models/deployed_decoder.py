@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoder import DecoderLayer, RFDETRDecoder, references_of_levels
-from .deformable_attention import MultiScaleDeformableAttention
+from .deformable_attention import MultiScaleDeformableAttention, sample_and_sum
 
 
 def _linear(weight: Tensor, bias: Tensor | None, carried: Tensor | None) -> nn.Linear:
@@ -59,32 +59,32 @@ class DeployedSampling(nn.Module):
         self.weights = _linear(weights.weight, weights.bias, carried)
 
     def forward(
-        self, query: Tensor, values: Sequence[Tensor], centres: Tensor, sizes: Tensor
+        self,
+        query: Tensor,
+        *,
+        value: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        centres: Tensor,
+        sizes: Tensor,
     ) -> Tensor:
         """Sample and sum up.
 
         Args:
             query: (B, N, D), position added.
-            values: (B, H, D/H, h, w) of each level, float32.
-            centres: (B, N, 1, L, 1, 2) of the references in [-1, 1].
-            sizes: (B, N, 1, L, 1, 2) of the references in [0, 1].
+            value: (B, H, D/H, S), float32.
+            spatial_shapes: (h, w) of each level.
+            centres: (B, 1, L, 1, N, 2) of the references in [-1, 1].
+            sizes: (B, 1, L, 1, N, 2) of the references in [0, 1].
 
         Returns:
             (B, N, D) float32.
         """
         batch, queries, _ = query.shape
-        heads, levels, points = self.shape
-        offsets = self.offsets(query).view(batch, queries, *self.shape, 2).float()
-        weights = self.weights(query).view(batch, queries, heads, -1).float()
-        weights = weights.softmax(-1).transpose(1, 2).flatten(0, 1)[:, None]
-        grids = torch.addcmul(centres, offsets, sizes).transpose(1, 2).flatten(0, 1)
-        sampled = [
-            F.grid_sample(value.flatten(0, 1), grid, align_corners=False)
-            for value, grid in zip(values, grids.unbind(2), strict=True)
-        ]
-        sampled = sampled[0] if levels == 1 else torch.cat(sampled, dim=-1)
-        summed = sampled.mul_(weights).sum(-1)
-        return summed.view(batch, -1, queries).transpose(1, 2)
+        offsets = self.offsets(query).float().view(batch, queries, *self.shape, 2)
+        grids = torch.addcmul(centres, offsets.permute(0, 2, 3, 4, 1, 5), sizes)
+        weights = self.weights(query).float().view(batch, queries, self.shape[0], -1)
+        weights = weights.permute(0, 2, 3, 1).softmax(2)
+        return sample_and_sum(value, spatial_shapes, grids, weights)
 
 
 class DeployedDecoderLayer(nn.Module):
@@ -197,39 +197,26 @@ class DeployedDecoder(nn.Module):
         angles = torch.addcmul(self.phases, numbers, self.frequencies)
         first, last = self.ref_point_head
         query_pos = last(first(angles.sin_().flatten(2)).relu_())
-        boxes = references[:, :, None, :, None]
+        boxes = references.transpose(1, 2)[:, None, :, None]
         sampled = dict(
+            spatial_shapes=spatial_shapes,
             centres=torch.add(self.corner, boxes[..., :2], alpha=2),
             sizes=boxes[..., 2:],
         )
-        values = self._values(memory, memory_mask, spatial_shapes)
+        values = self._values(memory, memory_mask)
         query = query + self.layers[0].carried
         outputs = []
-        for layer, layer_values in zip(self.layers, values, strict=True):
-            query = layer(query, query_pos, values=layer_values, **sampled)
+        for layer, value in zip(self.layers, values, strict=True):
+            query = layer(query, query_pos, value=value, **sampled)
             if not last_only:
                 outputs.append(self.norm(query - layer.carry))
         return self.norm(query)[None] if last_only else torch.stack(outputs)
 
-    def _values(
-        self,
-        memory: Tensor,
-        memory_mask: Tensor | None,
-        spatial_shapes: Sequence[tuple[int, int]],
-    ) -> list[list[Tensor]]:
-        """Value maps (B, H, D/H, h, w) of each layer and level, float32."""
+    def _values(self, memory: Tensor, memory_mask: Tensor | None) -> Sequence[Tensor]:
+        """Values (B, H, D/H, S) of each layer, float32."""
         values = self.values(memory).float()
         if memory_mask is not None:
             values = values.masked_fill(memory_mask[..., None], 0)
-        sizes = [height * width for height, width in spatial_shapes]
         heads = self.layers[0].sampling.shape[0]
         layers = values.transpose(1, 2).unflatten(1, (len(self.layers), heads, -1))
-        return [
-            [
-                level.unflatten(-1, shape)
-                for level, shape in zip(
-                    layer.split(sizes, dim=-1), spatial_shapes, strict=True
-                )
-            ]
-            for layer in layers.unbind(1)
-        ]
+        return layers.unbind(1)

@@ -209,7 +209,7 @@ class QuerySelection(BaseModule):
             return x.gather(2, indices[..., None].expand(-1, -1, -1, x.shape[-1]))
 
         with torch.no_grad():
-            rows = memory.reshape(1, -1, width).expand(num_groups, -1, -1)
+            rows = memory.detach().reshape(1, -1, width).expand(num_groups, -1, -1)
             tokens, cls_scores = (x.view(every) for x in self._score(rows))
             best = cls_scores.float().amax(-1)
             indices = best.topk(min(num_queries, count), dim=-1).indices

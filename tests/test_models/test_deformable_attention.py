@@ -56,10 +56,13 @@ def test_sampling_equals_a_slow_loop():
     # Some points lie outside of the image.
     locations = torch.rand(2, 5, 3, 2, 2, 2) * 1.4 - 0.2
     weights = torch.rand(2, 5, 3, 2, 2)
-    torch.testing.assert_close(
-        sample_and_sum(value, SHAPES, locations, weights),
-        slow_sum(value, locations, weights),
+    found = sample_and_sum(
+        value.permute(0, 2, 3, 1),
+        SHAPES,
+        2 * locations.permute(0, 2, 3, 4, 1, 5) - 1,
+        weights.permute(0, 2, 3, 4, 1).flatten(2, 3),
     )
+    torch.testing.assert_close(found, slow_sum(value, locations, weights))
 
 
 def make(num_points=2):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.boxes import apply_deltas
 from tests import golden_rule, parity
@@ -230,6 +231,16 @@ def test_frozen_backbone_gets_no_gradient():
     sum(model(*inputs(*SQUARE, counts=(2, 1)), 'loss').values()).backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     assert all(p.grad is not None for p in model.neck.parameters())
+
+
+def test_the_work_of_a_training_step_can_be_counted_by_module():
+    """PyTorch's counter hooks into gradients, also of what is scored without any."""
+    model = build().train()
+    images, samples = inputs(*SQUARE, counts=(2, 1))
+    with FlopCounterMode(display=False) as counter:
+        sum(model(images, samples, 'loss').values()).backward()
+    counts = counter.get_flop_counts()
+    assert counts['RFDETR.query_selection.fc'] and counts['RFDETR.decoder.layers.0']
 
 
 def test_input_that_does_not_divide():

@@ -130,9 +130,9 @@ def test_sampling_locations_are_computed_in_float32(case, monkeypatch):
     dtypes = []
     sample = deformable_attention.sample_and_sum
 
-    def spy(value, spatial_shapes, locations, weights):
-        dtypes.append((locations.dtype, weights.dtype, value.dtype))
-        return sample(value, spatial_shapes, locations, weights)
+    def spy(value, spatial_shapes, grids, weights):
+        dtypes.append((grids.dtype, weights.dtype, value.dtype))
+        return sample(value, spatial_shapes, grids, weights)
 
     monkeypatch.setattr(deformable_attention, 'sample_and_sum', spy)
     observe(*case)
