@@ -16,6 +16,7 @@ from .decoder import GroupSelfAttention
 from .deployed_backbone import DeployedBackbone, DeployedProjector
 from .deployed_decoder import DeployedDecoder
 from .lora import SplitQKV
+from .packed_linear import PackedLinear, PackedMLP
 from .query_selection import GroupLinear
 
 CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
@@ -32,47 +33,6 @@ class DeployedModelError(RuntimeError):
         )
 
 
-class PackedLinear(nn.Module):
-    """Linear layer with constant weights, packed for MKL where that is possible.
-
-    MKL reorders the weights in every matrix product, which takes as long as a few
-    percent of a product of some hundred rows. The packed copy holds for one number
-    of rows and of threads; it is made anew when one of them changes.
-
-    Args:
-        weight: (out, in).
-        bias: (out,).
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer('weight', weight.detach().clone())
-        self.register_buffer('bias', bias.detach().clone())
-        self._packed: tuple[tuple[int, int], Tensor] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, in) to (rows, out)."""
-        packable = (
-            x.is_cpu and self.weight.dtype == x.dtype == torch.float32 and HAS_MKL
-        )
-        if not packable or torch.compiler.is_compiling():
-            return F.linear(x, self.weight, self.bias)
-        key = (len(x), torch.get_num_threads())
-        if self._packed is None or self._packed[0] != key:
-            packed = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, len(x))
-            self._packed = key, packed
-        return torch.ops.mkl._mkl_linear(
-            x, self._packed[1], self.weight, self.bias, len(x)
-        )
-
-    def __getstate__(self) -> dict:
-        return dict(super().__getstate__(), _packed=None)
-
-
-# The operators that torch.compile itself uses for constant weights on a CPU.
-HAS_MKL = torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, '_mkl_linear')
-
-
 class DeployedAttention(nn.Module):
     """:class:`Attention` of constant weights, times a layer scale."""
 
@@ -82,41 +42,34 @@ class DeployedAttention(nn.Module):
         self.qkv = PackedLinear(*_merged(attention.qkv))
         self.proj = _scaled(attention.proj, scale)
 
-    def forward(self, x: Tensor, rows: int) -> Tensor:
-        """Attend within each of the rows of ``x`` (rows * tokens, C)."""
+    def forward(self, x: Tensor, rows: int, residual: Tensor) -> Tensor:
+        """Attend within each of the rows of ``x`` (rows * tokens, C), and add up."""
         query, key, value = (
             self.qkv(x)
             .view(rows, len(x) // rows, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+        return self.proj(attended.transpose(1, 2).reshape(x.shape), residual)
 
 
 class DeployedBlock(nn.Module):
-    """:class:`Block` of constant weights.
+    """:class:`Block` of constant weights."""
 
-    Args:
-        block: the block.
-        keep_input: leave the input alone, which is changed in place otherwise.
-    """
-
-    def __init__(self, block: Block, keep_input: bool) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
-        self.keep_input = keep_input
         self.windows = block.windows
         self.norm1 = block.norm1
         self.attn = DeployedAttention(block.attn, block.layer_scale1)
         self.norm2 = block.norm2
-        self.fc1 = PackedLinear(block.mlp.fc1.weight, block.mlp.fc1.bias)
+        self.fc1 = PackedLinear(block.mlp.fc1.weight, block.mlp.fc1.bias, 'gelu')
         self.fc2 = _scaled(block.mlp.fc2, block.layer_scale2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform windowed tokens (B * num_windows**2, tokens, C)."""
         tokens = x.view(-1, x.shape[-1])
-        attended = self.attn(self.norm1(tokens), len(x) // self.windows)
-        tokens = tokens + attended if self.keep_input else tokens.add_(attended)
-        tokens += self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        tokens = self.attn(self.norm1(tokens), len(x) // self.windows, tokens)
+        tokens = self.fc2(self.fc1(self.norm2(tokens)), tokens)
         return tokens.view(x.shape)
 
 
@@ -147,14 +100,15 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
         dtype: what its precision policy casts to on its device; float32: nothing.
     """
     backbone = model.backbone
-    backbone.blocks = nn.ModuleList(
-        # Feature maps are used when all blocks are through.
-        DeployedBlock(block, keep_input=index in backbone.out_indices)
-        for index, block in enumerate(backbone.blocks)
-    )
+    backbone.blocks = nn.ModuleList(map(DeployedBlock, backbone.blocks))
     DeployedBackbone.take_over(backbone)
     model.neck = DeployedProjector(model.neck)
     model.decoder = DeployedDecoder(model.decoder)
+    first_group = [(x.weight[0], x.bias[0]) for x in model.query_selection.fc_reg]
+    model.query_selection.fc_reg = PackedMLP(first_group)
+    model.bbox_head.fc_reg = PackedMLP(
+        [(x.weight, x.bias) for x in model.bbox_head.fc_reg]
+    )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if dtype != torch.float32:

@@ -12,8 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import DecoderLayer, RFDETRDecoder, references_of_levels
+from .decoder import (
+    DecoderLayer,
+    ReferencePointHead,
+    RFDETRDecoder,
+    references_of_levels,
+)
 from .deformable_attention import MultiScaleDeformableAttention, sample_and_sum
+from .packed_linear import PackedLinear, PackedMLP
 
 
 def _linear(weight: Tensor, bias: Tensor | None, carried: Tensor | None) -> nn.Linear:
@@ -115,7 +121,8 @@ class DeployedDecoderLayer(nn.Module):
         self.sampling = DeployedSampling(cross, cross.output_proj.bias)
         self.sampled_proj = _linear(cross.output_proj.weight, None, None)
         self.norm2 = _norm(layer.norm2, last.bias)
-        self.linear1 = _linear(layer.linear1.weight, layer.linear1.bias, last.bias)
+        first = _linear(layer.linear1.weight, layer.linear1.bias, last.bias)
+        self.linear1 = PackedLinear(first.weight, first.bias, 'relu')
         self.linear2 = _linear(last.weight, None, None)
         self.register_buffer('carry', carry.detach().clone())
         self.norm3 = _norm(layer.norm3, carry)
@@ -126,8 +133,7 @@ class DeployedDecoderLayer(nn.Module):
         query = self.norm1(_add_product(query, self.out_proj, attended))
         summed = self.sampling(query + query_pos, **sampled)
         query = self.norm2(_add_product(query, self.sampled_proj, summed))
-        hidden = self.linear1(query).relu_()
-        return self.norm3(_add_product(query, self.linear2, hidden))
+        return self.norm3(_add_product(query, self.linear2, self.linear1(query)))
 
     def _attend(self, query: Tensor, positioned: Tensor) -> Tensor:
         heads = (
@@ -163,12 +169,11 @@ class DeployedDecoder(nn.Module):
             for layer, carry in zip(layers, carries, strict=True)
         )
         self.norm = decoder.norm
-        self.ref_point_head = decoder.ref_point_head
-        self._make_waves(decoder.embed_dims // 2)
+        self._make_positions(decoder.ref_point_head, decoder.embed_dims // 2)
 
-    def _make_waves(self, count: int) -> None:
+    def _make_positions(self, head: ReferencePointHead, count: int) -> None:
         """Frequencies and phases of ``count`` features a number, and their order."""
-        first = self.ref_point_head[0]
+        first, last = head
         index = torch.arange(count, device=first.weight.device)
         self.register_buffer(
             'frequencies', 2 * math.pi / 10000 ** (index // 2 * 2 / count)
@@ -176,7 +181,9 @@ class DeployedDecoder(nn.Module):
         self.register_buffer('phases', index % 2 * (math.pi / 2))
         # The features are made for cx, cy, w, h, the weights for cy, cx, w, h.
         columns = first.weight.unflatten(1, (4, count))[:, [1, 0, 2, 3]].flatten(1)
-        first.weight = nn.Parameter(columns, requires_grad=False)
+        self.ref_point_head = PackedMLP(
+            [(columns, first.bias), (last.weight, last.bias)]
+        )
         self.register_buffer('corner', torch.tensor(-1.0, device=columns.device))
 
     def forward(
@@ -195,8 +202,7 @@ class DeployedDecoder(nn.Module):
         references = references_of_levels(references, valid_ratios, len(spatial_shapes))
         numbers = references[:, :, 0, :, None]
         angles = torch.addcmul(self.phases, numbers, self.frequencies)
-        first, last = self.ref_point_head
-        query_pos = last(first(angles.sin_().flatten(2)).relu_())
+        query_pos = self.ref_point_head(angles.sin_().flatten(2))
         boxes = references.transpose(1, 2)[:, None, :, None]
         sampled = dict(
             spatial_shapes=spatial_shapes,

@@ -55,6 +55,15 @@ def stage_prefixes(num_layers: int) -> list[str]:
     return [f'd{layer}.' for layer in range(num_layers - 1)] + ['', 'enc_']
 
 
+class BoxMLP(nn.ModuleList):
+    """Three linear layers with ReLU between."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., 4)."""
+        first, second, last = self
+        return last(second(first(x).relu()).relu())
+
+
 @MODELS.register_module()
 class RFDETRHead(BaseModule):
     """Classification and box regression shared by all decoder layers.
@@ -108,7 +117,7 @@ class RFDETRHead(BaseModule):
         self.errors: dict[str, Tensor] = {}
 
         self.fc_cls = nn.Linear(embed_dims, num_classes)
-        self.fc_reg = nn.ModuleList(
+        self.fc_reg = BoxMLP(
             nn.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
         )
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(CLASS_PRIOR))
@@ -128,8 +137,7 @@ class RFDETRHead(BaseModule):
             Tuple of raw logits (layers, B, N, K) and cxcywh boxes
             (layers, B, N, 4), float32.
         """
-        first, second, last = self.fc_reg
-        deltas = last(second(first(hidden_states).relu()).relu())
+        deltas = self.fc_reg(hidden_states)
         boxes = apply_deltas(deltas, references, in_place=not torch.is_grad_enabled())
         return self.fc_cls(hidden_states).float(), boxes
 

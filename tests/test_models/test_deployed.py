@@ -5,7 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 
-from mmdet_rfdetr.models.deployed import DeployedModelError, PackedLinear
+from mmdet_rfdetr.models.deployed import DeployedModelError
 from tests import golden, golden_rule, parity
 from tests.test_segmentation.case import tiny_config
 
@@ -150,15 +150,6 @@ def test_a_copy_works():
         assert torch.equal(
             copy.deepcopy(model)(images)['pred_boxes'], first['pred_boxes']
         )
-
-
-def test_packed_weights_follow_the_number_of_rows():
-    linear = torch.nn.Linear(48, 33)
-    packed = PackedLinear(linear.weight, linear.bias)
-    with torch.no_grad():
-        for rows in (7, 64, 7, 1):
-            x = torch.randn(rows, 48)
-            torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_become_part_of_the_weights():

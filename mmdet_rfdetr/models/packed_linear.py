@@ -1,0 +1,101 @@
+"""Linear layers of constant weights, and what follows them as the same operator."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = {'none': lambda x: x, 'relu': torch.relu_, 'gelu': F.gelu}
+"""What a packed layer can do with its product, by the names of oneDNN."""
+
+
+class PackedLinear(nn.Module):
+    """Linear layer of constant weights with an activation or a residual sum.
+
+    On a CPU this is one operator of oneDNN, one of those that ``torch.compile`` uses
+    for constant weights. It reads the weights in an order of its own, in which they
+    are kept for one number of rows; they are packed anew when that changes. Elsewhere,
+    and for gradients, it is what its name says, out of plain operators.
+
+    Args:
+        weight: (out, in).
+        bias: (out,).
+        activation: a key of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: str = 'none') -> None:
+        super().__init__()
+        self.register_buffer('weight', weight.detach().clone())
+        self.register_buffer('bias', bias.detach().clone())
+        self.activation = activation
+        self._packed: tuple[int, Tensor] | None = None
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(..., in) to (..., out), activated and added to a residual."""
+        if not self._can_pack(x):
+            activate = ACTIVATIONS[self.activation]
+            y = activate(F.linear(x, self.weight, self.bias))
+            return y if residual is None else residual + y
+        x = x.to(self.weight.dtype)
+        weight = self._weight_for(x.numel() // x.shape[-1])
+        if residual is not None and residual.dtype == x.dtype:
+            return torch.ops.mkldnn._linear_pointwise.binary(
+                x, residual, weight, self.bias, 'add'
+            )
+        y = torch.ops.mkldnn._linear_pointwise(
+            x, weight, self.bias, self.activation, [], 'none'
+        )
+        return y if residual is None else residual + y
+
+    def _can_pack(self, x: Tensor) -> bool:
+        return (
+            x.is_cpu
+            and not x.requires_grad
+            and not torch.compiler.is_compiling()
+            and packable(self.weight.dtype)
+        )
+
+    def _weight_for(self, rows: int) -> Tensor:
+        if self._packed is None or self._packed[0] != rows:
+            packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            self._packed = rows, packed
+        return self._packed[1]
+
+    def __getstate__(self) -> dict:
+        return dict(super().__getstate__(), _packed=None)
+
+
+@functools.cache
+def packable(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and computes in a dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return dtype == torch.float32
+
+
+class PackedMLP(nn.Module):
+    """Linear layers of constant weights with ReLU between.
+
+    Args:
+        layers: weight (out, in) and bias (out,) of each.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        last = len(layers) - 1
+        self.layers = nn.ModuleList(
+            PackedLinear(*layer, 'none' if index == last else 'relu')
+            for index, layer in enumerate(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
