@@ -1,9 +1,9 @@
 """A trained model rearranged for inference: the same numbers, sooner.
 
 The layer scales and adapters of the ViT become part of its weights, weights are kept
-in the dtype that the precision policy casts them to anyway, and on a CPU the ViT's
-weights lie in the order in which the matrix product of MKL reads them. None of
-this can be trained, and none of it fits a checkpoint.
+in the dtype that the precision policy casts them to anyway, and on a CPU linear layers
+are packed and one operator with what follows them. None of this can be trained, and
+none of it fits a checkpoint.
 """
 
 import torch
