@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from mmdet_rfdetr.data.sizes import multi_scale_sizes
+from mmdet_rfdetr.models import packed_linear
 from mmdet_rfdetr.models.compiled import PARTS, CompileError
 from tests import golden_rule, parity
 from tests.test_precision.batches import golden_batch
@@ -195,8 +196,13 @@ def test_segmentation(training, unchanged):
 
 
 @pytest.mark.parametrize('precision', (None, BFLOAT16), ids=('float32', 'bfloat16'))
-def test_a_deployed_model(precision, unchanged):
-    """In either order; a part that was compiled before is compiled anew."""
+def test_a_deployed_model(precision, unchanged, monkeypatch):
+    """In either order; a part that was compiled before is compiled anew.
+
+    What is compiled are plain operators. Those of oneDNN round less often in
+    bfloat16, so a model that runs without compiling does without them here.
+    """
+    monkeypatch.setattr(packed_linear, 'packable', lambda dtype: False)
     expected = detect(model(precision).switch_to_deploy(), *batch())
     before = model(precision, compile={})
     detect(before, *batch())
