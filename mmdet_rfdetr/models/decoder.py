@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..precision import float32_island
 from .deformable_attention import MultiScaleDeformableAttention
+from .relu_mlp import ReLUMLP
 
 
 @float32_island()
@@ -173,20 +174,6 @@ def references_of_levels(
     return references * valid_ratios.repeat(1, 1, 2)[:, None]
 
 
-class ReferencePointHead(nn.ModuleList):
-    """Two linear layers with ReLU between: box features to query positions."""
-
-    def __init__(self, embed_dims: int) -> None:
-        super().__init__(
-            (nn.Linear(2 * embed_dims, embed_dims), nn.Linear(embed_dims, embed_dims))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., 2*D) to (..., D)."""
-        first, last = self
-        return last(first(x).relu())
-
-
 class RFDETRDecoder(BaseModule):
     """Decoder whose reference boxes stay the same in all layers.
 
@@ -230,7 +217,9 @@ class RFDETRDecoder(BaseModule):
         # Copies, so that the biases of all layers start from the same numbers.
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
-        self.ref_point_head = ReferencePointHead(embed_dims)
+        self.ref_point_head = ReLUMLP(
+            nn.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
+        )
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:

@@ -12,14 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import (
-    DecoderLayer,
-    ReferencePointHead,
-    RFDETRDecoder,
-    references_of_levels,
-)
+from .decoder import DecoderLayer, RFDETRDecoder, references_of_levels
 from .deformable_attention import MultiScaleDeformableAttention, sample_and_sum
 from .packed_linear import PackedLinear, PackedMLP
+from .relu_mlp import ReLUMLP
 
 
 def _linear(weight: Tensor, bias: Tensor | None, carried: Tensor | None) -> nn.Linear:
@@ -171,7 +167,7 @@ class DeployedDecoder(nn.Module):
         self.norm = decoder.norm
         self._make_positions(decoder.ref_point_head, decoder.embed_dims // 2)
 
-    def _make_positions(self, head: ReferencePointHead, count: int) -> None:
+    def _make_positions(self, head: ReLUMLP, count: int) -> None:
         """Frequencies and phases of ``count`` features a number, and their order."""
         first, last = head
         index = torch.arange(count, device=first.weight.device)

@@ -18,6 +18,7 @@ from ..precision import float32_island
 from .errors import prediction_errors
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
+from .relu_mlp import ReLUMLP
 
 TEST_CFG_KEYS = ('max_per_img', 'score_thr')
 
@@ -53,15 +54,6 @@ def _positions(count: int, device: torch.device) -> Tensor:
 def stage_prefixes(num_layers: int) -> list[str]:
     """Prefixes of the loss names: decoder layers in order, then the encoder."""
     return [f'd{layer}.' for layer in range(num_layers - 1)] + ['', 'enc_']
-
-
-class BoxMLP(nn.ModuleList):
-    """Three linear layers with ReLU between."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., 4)."""
-        first, second, last = self
-        return last(second(first(x).relu()).relu())
 
 
 @MODELS.register_module()
@@ -117,7 +109,7 @@ class RFDETRHead(BaseModule):
         self.errors: dict[str, Tensor] = {}
 
         self.fc_cls = nn.Linear(embed_dims, num_classes)
-        self.fc_reg = BoxMLP(
+        self.fc_reg = ReLUMLP(
             nn.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
         )
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(CLASS_PRIOR))

@@ -12,12 +12,12 @@ ACTIVATIONS = {'none': lambda x: x, 'relu': torch.relu_, 'gelu': F.gelu}
 
 
 class PackedLinear(nn.Module):
-    """Linear layer of constant weights with an activation or a residual sum.
+    """Linear layer of constant weights, its activation and a residual sum.
 
-    On a CPU this is one operator of oneDNN, one of those that ``torch.compile`` uses
-    for constant weights. It reads the weights in an order of its own, in which they
-    are kept for one number of rows; they are packed anew when that changes. Elsewhere,
-    and for gradients, it is what its name says, out of plain operators.
+    On a CPU the layer with either of them is one operator of oneDNN, one of those that
+    ``torch.compile`` uses for constant weights. It reads the weights in an order of its
+    own, in which they are kept for one number of rows and packed anew when that
+    changes. Elsewhere, and for gradients, plain operators do the same.
 
     Args:
         weight: (out, in).
@@ -30,7 +30,7 @@ class PackedLinear(nn.Module):
         self.register_buffer('weight', weight.detach().clone())
         self.register_buffer('bias', bias.detach().clone())
         self.activation = activation
-        self._packed: tuple[int, Tensor] | None = None
+        self._packed: tuple[tuple[int, torch.dtype], Tensor] | None = None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(..., in) to (..., out), activated and added to a residual."""
@@ -40,7 +40,8 @@ class PackedLinear(nn.Module):
             return y if residual is None else residual + y
         x = x.to(self.weight.dtype)
         weight = self._weight_for(x.numel() // x.shape[-1])
-        if residual is not None and residual.dtype == x.dtype:
+        fused = residual is not None and residual.dtype == x.dtype
+        if fused and self.activation == 'none':
             return torch.ops.mkldnn._linear_pointwise.binary(
                 x, residual, weight, self.bias, 'add'
             )
@@ -58,9 +59,10 @@ class PackedLinear(nn.Module):
         )
 
     def _weight_for(self, rows: int) -> Tensor:
-        if self._packed is None or self._packed[0] != rows:
+        key = rows, self.weight.dtype
+        if self._packed is None or self._packed[0] != key:
             packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
-            self._packed = rows, packed
+            self._packed = key, packed
         return self._packed[1]
 
     def __getstate__(self) -> dict:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..boxes import apply_deltas
 from ..precision import float32_island
+from .relu_mlp import ReLUMLP
 
 CLASS_PRIOR = 0.01
 """Probability that every class output starts with."""
@@ -71,20 +72,6 @@ class GroupLayerNorm(nn.Module):
         return torch.addcmul(
             self.bias[:groups, None], normed, self.weight[:groups, None]
         )
-
-
-class GroupMLP(nn.ModuleList):
-    """Three linear layers with ReLU between, for each of G groups."""
-
-    def __init__(self, num_groups: int, width: int, out_features: int) -> None:
-        super().__init__(
-            GroupLinear(num_groups, width, out) for out in (width, width, out_features)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(g, rows, width) to (g, rows, out_features)."""
-        first, second, last = self
-        return last(second(first(x).relu()).relu())
 
 
 @float32_island()
@@ -165,7 +152,10 @@ class QuerySelection(BaseModule):
         self.fc = GroupLinear(num_groups, embed_dims, embed_dims)
         self.norm = GroupLayerNorm(num_groups, embed_dims)
         self.fc_cls = GroupLinear(num_groups, embed_dims, num_classes)
-        self.fc_reg = GroupMLP(num_groups, embed_dims, 4)
+        self.fc_reg = ReLUMLP(
+            GroupLinear(num_groups, embed_dims, out)
+            for out in (embed_dims, embed_dims, 4)
+        )
 
     def copy_heads(self, fc_cls: nn.Linear, fc_reg: Sequence[nn.Linear]) -> None:
         """Start the heads of every group from the decoder's heads."""

@@ -46,16 +46,19 @@ def test_it_is_one_operator_for_all(linear, activation, packed):
     assert kernels.launched == operators
 
 
+@pytest.mark.parametrize('activation', ACTIVATIONS)
 @torch.no_grad()
-def test_a_residual_is_added_and_left_alone(linear, packed):
-    layer = PackedLinear(linear.weight, linear.bias)
+def test_a_residual_is_added_and_left_alone(linear, activation, packed):
+    layer = PackedLinear(linear.weight, linear.bias, activation)
     x, residual = torch.randn(7, 48), torch.randn(7, 33)
     before = residual.clone()
-    torch.testing.assert_close(layer(x, residual), residual + linear(x))
+    expected = residual + ACTIVATIONS[activation](linear(x))
+    torch.testing.assert_close(layer(x, residual), expected)
     assert residual.equal(before)
     with Kernels() as kernels:
         layer(x, residual)
-    assert kernels.total == (1 if packed else 2)
+    # One for each of product, activation and sum; packed, two of them are one.
+    assert kernels.total == 2 + (activation != 'none') - packed
 
 
 @torch.no_grad()
@@ -87,6 +90,15 @@ def test_gradients_of_the_input_are_kept(linear):
     x = torch.randn(7, 48, requires_grad=True)
     found, wanted = (torch.autograd.grad(f(x).relu().sum(), x) for f in (layer, linear))
     torch.testing.assert_close(found, wanted)
+
+
+@torch.no_grad()
+def test_packed_weights_follow_the_dtype(linear):
+    layer, x = PackedLinear(linear.weight, linear.bias), torch.randn(7, 48)
+    layer(x)
+    found = layer.bfloat16()(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), linear(x), rtol=2**-6, atol=2**-6)
 
 
 @torch.no_grad()
