@@ -6,10 +6,10 @@ would leave it a handful of objects at a time. All arithmetic happens in place o
 planes of that shape; nothing of shape (..., 4) is made.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import EPS
@@ -17,6 +17,9 @@ from .precision import float32_island
 
 CPU_BLOCK = 2**17
 """Entries of a cost matrix that a CPU works on at once, to stay in its cache."""
+
+SMALLEST = 1e-37
+"""A probability that float32 holds with all its digits."""
 
 
 @float32_island()
@@ -52,15 +55,20 @@ def pair_costs(
     # Sizes below zero count as zero from here on, but for their L1 distance.
     base = ours[:, 2:].clamp(max=0).sum(1).mul_(-bbox_weight)
     costs = _class_costs(cls_scores.float(), labels, base, cls_weight, alpha)
-    images, count, rows = costs.shape
-    step = count
-    if costs.device.type == 'cpu':
-        step = max(1, CPU_BLOCK // max(1, images * rows))
-    for some in (slice(i, i + step) for i in range(0, count, step)):
+    for some in _blocks(costs):
         _add_box_costs(
             costs[:, some], queries, objects.some(some), bbox_weight, iou_weight
         )
     return costs
+
+
+def _blocks(costs: Tensor) -> Iterator[slice]:
+    """Parts of the n objects of costs (B, n, R): all at once, but for a CPU."""
+    images, count, rows = costs.shape
+    step = max(1, count)
+    if costs.device.type == 'cpu':
+        step = max(1, CPU_BLOCK // max(1, images * rows))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _class_costs(
@@ -72,35 +80,40 @@ def _class_costs(
     classes.
     """
     rows, classes = logits.shape[1:]
-    if labels.shape[1] <= classes:
+    shared = labels.shape[1] > classes
+    if not shared:
         logits = logits.gather(2, labels[:, None].expand(-1, rows, -1))
-        return focal_costs(logits.transpose(1, 2), base, weight, alpha)
+    costs = logits.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    for some in _blocks(costs):
+        focal_costs_(costs[:, some], base, weight, alpha)
+    if not shared:
+        return costs
     image = torch.arange(len(labels), device=labels.device)[:, None]
-    return focal_costs(logits.transpose(1, 2), base, weight, alpha)[image, labels]
+    return costs[image, labels]
 
 
-def focal_costs(logits: Tensor, base: Tensor, weight: float, alpha: float) -> Tensor:
-    r"""Cost of giving a class to a query, by its logit.
+def focal_costs_(logits: Tensor, base: Tensor, weight: float, alpha: float) -> None:
+    r"""Replace logits by the cost of giving their class to their query.
 
     .. math::
         \alpha (1 - p)^2 (-\log p) - (1 - \alpha) p^2 (-\log(1 - p))
 
-    Args:
-        logits: any shape.
-        base: what to add the result to, for broadcasting.
-        weight: factor of the result.
-        alpha: balance.
+    The logarithms lose digits only where their factor is next to zero.
 
-    Returns:
-        A new contiguous tensor.
+    Args:
+        logits: float32 of any shape.
+        base: what to add the costs to, for broadcasting.
+        weight: factor of the costs.
+        alpha: balance.
     """
-    logits = logits.contiguous()
     probability = logits.sigmoid()
-    # -log(1 - p) is softplus(z), and -log p is softplus(z) - z.
-    negative = F.softplus(logits)
-    miss = (1 - probability).square_()
-    costs = torch.addcmul(base, miss, negative - logits, value=weight * alpha)
-    return costs.addcmul_(probability.square_(), negative, value=-weight * (1 - alpha))
+    # Where p is too small for its logarithm, this is the logit.
+    log_p = probability.clamp(min=SMALLEST).log_()
+    torch.minimum(log_p, logits, out=log_p)
+    minus_log_rest = logits - log_p
+    missed = (1 - probability).square_()
+    torch.addcmul(base, log_p, missed, value=-weight * alpha, out=logits)
+    logits.addcmul_(probability.square_(), minus_log_rest, value=-weight * (1 - alpha))
 
 
 class BoxPlanes(NamedTuple):
@@ -134,24 +147,30 @@ def _add_box_costs(
     bbox_weight: float,
     iou_weight: float,
 ) -> None:
-    """Add L1 and GIoU costs to (B, n, R), of planes (B, 1, R) and (B, n, 1).
-
-    Both come from two distances along each axis: of the centres, and of the halves of
-    the sides. The boxes overlap by the sum of the halves less the larger distance
-    (which is negative where there is a gap), and span the sum plus that distance.
-    """
-    overlaps, spans = [], []
-    for axis in (0, 1):
-        apart = (ours.centre[:, axis] - theirs.centre[:, axis]).abs_()
-        unlike = (ours.half[:, axis] - theirs.half[:, axis]).abs_()
-        costs.add_(apart, alpha=bbox_weight).add_(unlike, alpha=2 * bbox_weight)
-        apart = torch.maximum(apart, unlike, out=apart)
-        reach = torch.add(ours.half[:, axis], theirs.half[:, axis], out=unlike)
-        spans.append(reach + apart)
-        overlaps.append(reach.sub_(apart).clamp_(min=0))
-    hull = spans[0].mul_(spans[1])
-    intersection = overlaps[0].mul_(overlaps[1])
-    union = (ours.area + theirs.area).sub_(intersection)
+    """Add L1 and GIoU costs to (B, n, R), of planes (B, 1, R) and (B, n, 1)."""
+    intersection, hull = _along_axis(costs, ours, theirs, 0, bbox_weight)
+    overlap, span = _along_axis(costs, ours, theirs, 1, bbox_weight)
+    intersection.mul_(overlap)
+    hull.mul_(span)
+    union = torch.add(ours.area, theirs.area, out=overlap).sub_(intersection)
     # GIoU is intersection / union - (hull - union) / hull.
-    costs.addcdiv_(intersection, union.clamp(min=EPS), value=-iou_weight)
+    safe_union = torch.clamp(union, min=EPS, out=span)
+    costs.addcdiv_(intersection, safe_union, value=-iou_weight)
     costs.addcdiv_(union.sub_(hull), hull.clamp_(min=EPS), value=-iou_weight)
+
+
+def _along_axis(
+    costs: Tensor, ours: BoxPlanes, theirs: BoxPlanes, axis: int, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Add the L1 cost of an axis; return by how much boxes overlap, and span, there.
+
+    All come from two distances: of the centres, and of the halves of the sides. The
+    boxes overlap by the sum of the halves less the larger distance (which is negative
+    where there is a gap), and span the sum plus that distance.
+    """
+    apart = (ours.centre[:, axis] - theirs.centre[:, axis]).abs_()
+    unlike = (ours.half[:, axis] - theirs.half[:, axis]).abs_()
+    costs.add_(apart, alpha=weight).add_(unlike, alpha=2 * weight)
+    torch.maximum(apart, unlike, out=apart)
+    reach = torch.add(ours.half[:, axis], theirs.half[:, axis], out=unlike)
+    return (reach - apart).clamp_(min=0), reach.add_(apart)
