@@ -6,8 +6,7 @@ import platform
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-LARGEST = 2**31 - 1
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 @HOOKS.register_module()
@@ -23,7 +22,7 @@ class RFDETRAllocatorHook(Hook):
     priority = 'HIGHEST'
 
     def before_run(self, runner) -> None:
-        """Raise glibc's thresholds; they hold for the rest of the process."""
+        """Set glibc's allocator up; it stays so for the rest of the process."""
         if keep_freed_memory():
             runner.logger.info('Freed memory stays in the process (glibc mallopt).')
 
@@ -40,9 +39,7 @@ def keep_freed_memory(pad: int = 64 * 2**20) -> bool:
     if platform.system() != 'Linux' or platform.libc_ver()[0] != 'glibc':
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = (
-        (M_MMAP_THRESHOLD, LARGEST),
-        (M_TRIM_THRESHOLD, LARGEST),
-        (M_TOP_PAD, pad),
-    )
+    # No tensor gets a mapping of its own, which would end with it. To raise the size
+    # from which tensors do is refused by an older glibc, and ends at 2 GiB.
+    settings = (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, pad)
     return all(mallopt(name, value) == 1 for name, value in settings)

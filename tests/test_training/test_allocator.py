@@ -15,8 +15,8 @@ spec.loader.exec_module(allocator)
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(16 * 2**20)  # 64 MiB, 16384 pages
+    for _ in range(int(sys.argv[3])):
+        torch.ones(int(sys.argv[2]) * 2**20 // 4)  # 256 pages a MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
@@ -30,9 +30,12 @@ print(faults())
 @pytest.mark.skipif(
     platform.libc_ver()[0] != 'glibc', reason='the setting is one of glibc'
 )
-def test_freed_memory_is_used_again_without_page_faults():
+@pytest.mark.parametrize(
+    ('mebibytes', 'times'), ((64, 5), (2200, 1)), ids=('usual', 'more than an int')
+)
+def test_freed_memory_is_used_again_without_page_faults(mebibytes, times):
     result = subprocess.run(
-        [sys.executable, '-c', CODE, allocator.__file__],
+        [sys.executable, '-c', CODE, allocator.__file__, str(mebibytes), str(times)],
         capture_output=True,
         text=True,
         check=True,
