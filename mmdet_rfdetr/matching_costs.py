@@ -19,7 +19,7 @@ CPU_BLOCK = 2**17
 """Entries of a cost matrix that a CPU works on at once, to stay in its cache."""
 
 SMALLEST = 1e-37
-"""A probability that float32 holds with all its digits."""
+"""About the least probability that float32 holds with all its digits."""
 
 
 @float32_island()
@@ -63,7 +63,7 @@ def pair_costs(
 
 
 def _blocks(costs: Tensor) -> Iterator[slice]:
-    """Parts of the n objects of costs (B, n, R): all at once, but for a CPU."""
+    """Cut the n rows of costs (B, n, R) for the cache of a CPU; leave others whole."""
     images, count, rows = costs.shape
     step = max(1, count)
     if costs.device.type == 'cpu':
