@@ -13,6 +13,7 @@ from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import mmdet_rfdetr
 from mmdet_rfdetr.models import packed_linear
+from mmdet_rfdetr.precision import products
 from tests import golden_rule, parity
 
 from .kernels import Kernels
@@ -56,7 +57,8 @@ def test_detecting():
     ids=('float32', 'bfloat16', 'float32, GPU', 'bfloat16, GPU'),
 )
 def test_detecting_deployed(precision, on_cpu, most, monkeypatch):
-    """On a CPU, and with the operators that a GPU has."""
+    """On a CPU with units for the dtype, and with the operators that a GPU has."""
+    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
     if not on_cpu:
         monkeypatch.setattr(packed_linear, 'packable', lambda dtype: False)
     assert_launched(nano(precision).switch_to_deploy(), most)

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..precision import float32_island
+from ..precision import float32_island, products
 from .deformable_attention import MultiScaleDeformableAttention
 from .relu_mlp import ReLUMLP
 
@@ -63,7 +62,7 @@ class GroupSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
-        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = products.Linear(embed_dims, embed_dims)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -80,12 +79,12 @@ class GroupSelfAttention(nn.Module):
         """
         batch, count, width = query.shape
         rows = batch * num_groups
-        positioned = F.linear(
+        positioned = products.linear(
             query + query_pos,
             self.in_proj_weight[: 2 * width],
             self.in_proj_bias[: 2 * width],
         )
-        value = F.linear(
+        value = products.linear(
             query, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]
         )
 
@@ -95,7 +94,7 @@ class GroupSelfAttention(nn.Module):
             )
 
         q, k = positioned.chunk(2, dim=-1)
-        x = F.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
+        x = products.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -128,8 +127,8 @@ class DecoderLayer(nn.Module):
             num_levels=num_levels,
             num_points=num_points,
         )
-        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
-        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.linear1 = products.Linear(embed_dims, feedforward_channels)
+        self.linear2 = products.Linear(feedforward_channels, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.norm3 = nn.LayerNorm(embed_dims)
@@ -218,7 +217,7 @@ class RFDETRDecoder(BaseModule):
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
         self.ref_point_head = ReLUMLP(
-            nn.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
+            products.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
         )
         self._reset_parameters()
 

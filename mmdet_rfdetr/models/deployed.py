@@ -7,10 +7,10 @@ none of it fits a checkpoint.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.lora import PARTS
+from ..precision import products
 from .backbone import Attention, Block
 from .decoder import GroupSelfAttention
 from .deployed_backbone import DeployedBackbone, DeployedProjector
@@ -49,7 +49,7 @@ class DeployedAttention(nn.Module):
             .view(rows, len(x) // rows, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = products.scaled_dot_product_attention(query, key, value)
         return self.proj(attended.transpose(1, 2).reshape(x.shape), residual)
 
 

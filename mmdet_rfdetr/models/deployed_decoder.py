@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import products
 from .decoder import DecoderLayer, RFDETRDecoder, references_of_levels
 from .deformable_attention import MultiScaleDeformableAttention, sample_and_sum
 from .packed_linear import PackedLinear, PackedMLP
@@ -20,7 +20,7 @@ from .relu_mlp import ReLUMLP
 
 def _linear(weight: Tensor, bias: Tensor | None, carried: Tensor | None) -> nn.Linear:
     """A layer of given weights whose input carries a constant that is not meant."""
-    linear = nn.Linear(*weight.T.shape, bias=bias is not None, device='meta')
+    linear = products.Linear(*weight.T.shape, bias=bias is not None, device='meta')
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         linear.bias = nn.Parameter(bias - weight @ carried, requires_grad=False)
@@ -139,7 +139,7 @@ class DeployedDecoderLayer(nn.Module):
                 self.value(query),
             )
         )
-        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return products.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
 
 
 class DeployedDecoder(nn.Module):

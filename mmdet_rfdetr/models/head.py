@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
-from ..precision import float32_island
+from ..precision import float32_island, products
 from .errors import prediction_errors
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
@@ -108,9 +108,9 @@ class RFDETRHead(BaseModule):
         self.loss_mask = None if loss_mask is None else MODELS.build(loss_mask)
         self.errors: dict[str, Tensor] = {}
 
-        self.fc_cls = nn.Linear(embed_dims, num_classes)
+        self.fc_cls = products.Linear(embed_dims, num_classes)
         self.fc_reg = ReLUMLP(
-            nn.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
+            products.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
         )
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(CLASS_PRIOR))
         nn.init.zeros_(self.fc_reg[-1].weight)

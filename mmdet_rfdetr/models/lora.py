@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.lora import PARTS, SCALE
+from ..precision import products
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
 """Those of the official package: DoRA of rank 16, scaled by alpha / r = 1."""
@@ -20,7 +21,7 @@ class SplitQKV(nn.Module):
         super().__init__()
         rows = packed.weight.detach().chunk(3), packed.bias.detach().chunk(3)
         for part, weight, bias in zip(PARTS, *rows, strict=True):
-            layer = nn.Linear(packed.in_features, packed.in_features)
+            layer = products.Linear(packed.in_features, packed.in_features)
             layer.weight = nn.Parameter(weight.clone())
             layer.bias = nn.Parameter(bias.clone())
             setattr(self, part, layer)

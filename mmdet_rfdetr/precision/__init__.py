@@ -2,9 +2,11 @@
 
 ``policy`` states it and enters it in the detector's forward, ``islands`` keeps
 what needs float32 in float32, ``optim_wrapper`` scales the loss where float16
-needs it, ``agreement`` stops a run whose settings contradict each other.
+needs it, ``agreement`` stops a run whose settings contradict each other,
+``products`` multiplies bfloat16 numbers where the processor has no units for them.
 """
 
+from . import products
 from .agreement import RFDETRPrecisionHook, check_agreement
 from .islands import float32_island
 from .optim_wrapper import (
@@ -29,5 +31,6 @@ __all__ = [
     'check_agreement',
     'find_policy',
     'float32_island',
+    'products',
     'resolve_optim_wrapper',
 ]

@@ -16,6 +16,7 @@ from torch._inductor.utils import fresh_cache
 from mmdet_rfdetr.data.sizes import multi_scale_sizes
 from mmdet_rfdetr.models import packed_linear
 from mmdet_rfdetr.models.compiled import PARTS, CompileError
+from mmdet_rfdetr.precision import products
 from tests import golden_rule, parity
 from tests.test_precision.batches import golden_batch
 from tests.test_training import tiny
@@ -27,6 +28,12 @@ pytestmark = [
 ]
 BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 compile_module = nn.Module.compile
+
+
+@pytest.fixture(autouse=True)
+def products_as_compiled(monkeypatch):
+    """The plain side multiplies bfloat16 by PyTorch's operators as well."""
+    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
+from mmdet_rfdetr.precision import products
 
 from .project import project_config, run
 from .recorder import expected, recorded
@@ -15,7 +16,8 @@ PARTS = ['backbone', 'neck', 'query_selection', 'decoder', 'bbox_head']
 
 @pytest.fixture(autouse=True)
 def traced(monkeypatch):
-    """Trace the parts and call their operators as they are."""
+    """Trace the parts and call their operators as they are, as in the plain run."""
+    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
     compile_module = nn.Module.compile
     monkeypatch.setattr(
         nn.Module,

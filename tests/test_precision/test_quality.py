@@ -117,7 +117,7 @@ def assert_losses_and_gradients_agree(model, images, samples):
 
     (losses, reference), (low_losses, low) = run_both(model, step)
     for term, expected in losses.items():
-        assert low_losses[term] == pytest.approx(expected, rel=0.03), term
+        assert low_losses[term] == pytest.approx(expected, rel=0.04), term
     assert sum(low_losses.values()) == pytest.approx(sum(losses.values()), rel=0.01)
     for part, expected in reference.items():
         cosine = torch.cosine_similarity(expected, low[part], dim=0)

@@ -1,0 +1,82 @@
+"""Bfloat16 products in float32 units: rounded as autocast rounds, and no more."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmdet_rfdetr.precision import products
+
+
+@pytest.fixture(autouse=True)
+def no_units(monkeypatch):
+    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: True)
+
+
+def tensors(*shapes):
+    torch.manual_seed(0)
+    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+
+CASES = {
+    'linear': (F.linear, products.linear, ((7, 48), (33, 48), (33,))),
+    'conv2d': (F.conv2d, products.conv2d, ((2, 8, 6, 6), (4, 8, 3, 3), (4,))),
+    'conv_transpose2d': (
+        F.conv_transpose2d,
+        products.conv_transpose2d,
+        ((2, 8, 6, 6), (8, 4, 2, 2), (4,)),
+    ),
+    'baddbmm': (
+        torch.baddbmm,
+        products.baddbmm,
+        ((3, 1, 5), (3, 7, 48), (3, 48, 5)),
+    ),
+    'addmm': (torch.addmm, products.addmm, ((5,), (7, 48), (48, 5))),
+    'attention': (
+        F.scaled_dot_product_attention,
+        products.scaled_dot_product_attention,
+        ((2, 3, 16, 8),) * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_values_and_gradients_are_those_of_autocast(name):
+    plain, ours, shapes = CASES[name]
+    results = []
+    for function in (plain, ours):
+        inputs = tensors(*shapes)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            y = function(*inputs)
+        assert y.dtype == torch.bfloat16
+        y = y.float()
+        gradients = torch.autograd.grad(y.pow(2).sum(), inputs)
+        results.append((y.detach(), *gradients))
+    for expected, found in zip(*results, strict=True):
+        assert found.dtype == torch.float32
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(found, expected, rtol=2**-6, atol=2**-6 * scale)
+
+
+def test_the_sum_is_rounded_once():
+    inputs = [x.detach() for x in tensors((7, 48), (33, 48), (33,))]
+    exact = F.linear(*(x.bfloat16().float() for x in inputs)).bfloat16()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(products.linear(*inputs), exact)
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
+def test_outside_of_autocast_nothing_is_rounded(dtype):
+    inputs = [x.detach().to(dtype) for x in tensors((7, 48), (33, 48), (33,))]
+    assert torch.equal(products.linear(*inputs), F.linear(*inputs))
+
+
+def test_recomputed_blocks_have_the_same_gradients():
+    layer = products.Linear(48, 33)
+    (x,) = tensors((7, 48))
+    gradients = []
+    for recompute in (False, True):
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            y = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
+        gradients.append(torch.autograd.grad(y.float().pow(2).sum(), x)[0])
+    assert torch.equal(*gradients)
