@@ -20,6 +20,7 @@ VARIANTS = {
     'nano': ('RFDETRNanoConfig', 'rfdetr_nano_coco.py', 384),
     'seg_nano': ('RFDETRSegNanoConfig', 'rfdetr-seg_nano_coco.py', 312),
 }
+DTYPES = ('float32', 'bfloat16')
 BATCH = 2
 MIB = 2**20
 
@@ -35,8 +36,8 @@ def batch(variant, objects, seed):
     )
 
 
-def official_loss(variant):
-    """The official model and the loss of a batch."""
+def official_loss(variant, dtype):
+    """The official model and the loss of a batch, under autocast for bfloat16."""
     from rfdetr.utilities.tensors import NestedTensor
 
     from tests import official
@@ -52,13 +53,14 @@ def official_loss(variant):
             {name: torch.from_numpy(value) for name, value in image.items()}
             for image in objects
         ]
-        terms = criterion(model(NestedTensor(images, mask)), targets)
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == 'bfloat16'):
+            terms = criterion(model(NestedTensor(images, mask)), targets)
         return sum(w * terms[name] for name, w in criterion.weight_dict.items())
 
     return model, loss
 
 
-def our_loss(variant):
+def our_loss(variant, dtype):
     """The shipped model with official classes, and the loss of a batch."""
     import mmdet_rfdetr  # isort: skip
     from mmdet.registry import MODELS
@@ -70,7 +72,7 @@ def our_loss(variant):
     init_default_scope('mmdet')
     _, path, _ = VARIANTS[variant]
     config = Config.fromfile(mmdet_rfdetr.config(path)).model
-    config.precision = None
+    config.precision = dict(device_type='cpu', dtype=dtype)
     config.bbox_head.num_classes = 91
     model = MODELS.build(config).train()
 
@@ -100,13 +102,14 @@ def peak_of_tensors(work):
     return peak / MIB
 
 
-def measure(side, variant, objects):
+def measure(side, variant, objects, dtype='float32'):
     """Train for two steps.
 
     Args:
         side: ``'ours'`` or ``'official'``.
         variant: one of ``VARIANTS``.
         objects: number of objects in each image.
+        dtype: one of ``DTYPES``, of the products.
 
     Returns:
         Dict of MiB. ``step``: tensors at the peak of the second step, beside the
@@ -115,7 +118,7 @@ def measure(side, variant, objects):
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, loss = (our_loss if side == 'ours' else official_loss)(variant)
+    model, loss = (our_loss if side == 'ours' else official_loss)(variant, dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(seed):
@@ -130,7 +133,7 @@ def measure(side, variant, objects):
     return dict(step=peak, process=process)
 
 
-def measure_in_child(side, variant, objects):
+def measure_in_child(side, variant, objects, dtype='float32'):
     """Call :func:`measure` in a process of its own."""
     import mmdet_rfdetr  # noqa: F401  (before mmdet, which the next line imports)
     from tests import live
@@ -138,19 +141,22 @@ def measure_in_child(side, variant, objects):
 
     python = sys.executable if side == 'ours' else live.PYTHON
     command = [python, '-W', 'ignore', '-m', __spec__.name]
-    result = run([*command, '--side', side, '--variant', variant, '--objects', objects])
+    options = dict(side=side, variant=variant, objects=objects, dtype=dtype)
+    for name, value in options.items():
+        command += [f'--{name}', value]
+    result = run(command)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def compare():
+def compare(dtype):
     """Print a table of both sides."""
     print('| model, objects an image | tensors of a step | process |')
     print('|---|---|---|')
     for variant in VARIANTS:
         for objects in (1, 7, 30):
             ours, official = (
-                measure_in_child(side, variant, objects)
+                measure_in_child(side, variant, objects, dtype)
                 for side in ('ours', 'official')
             )
             cells = (
@@ -166,11 +172,12 @@ def main():
     parser.add_argument('--side', choices=('ours', 'official'), help='only this side')
     parser.add_argument('--variant', choices=VARIANTS, default='nano')
     parser.add_argument('--objects', type=int, default=7)
+    parser.add_argument('--dtype', choices=DTYPES, default='float32')
     args = parser.parse_args()
     if args.side is None:
-        compare()
+        compare(args.dtype)
     else:
-        print(json.dumps(measure(args.side, args.variant, args.objects)))
+        print(json.dumps(measure(args.side, args.variant, args.objects, args.dtype)))
 
 
 if __name__ == '__main__':

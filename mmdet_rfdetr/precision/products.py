@@ -7,12 +7,12 @@ units multiply and add, and round what comes out. Everywhere else they are PyTor
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 @functools.cache
@@ -31,50 +31,118 @@ def imitates_bfloat16() -> bool:
     )
 
 
-def _in_float32_units() -> bool:
+def _in_float32_units(x: Tensor) -> bool:
     return (
-        # First, because torch.compile does not trace a cached function silently.
-        not torch.compiler.is_compiling()
+        x.is_cpu
+        # Before the others, because torch.compile does not trace a cached function
+        # silently.
+        and not torch.compiler.is_compiling()
         and torch.is_autocast_enabled('cpu')
         and torch.get_autocast_dtype('cpu') == torch.bfloat16
+        and x.dtype != torch.float64  # autocast leaves it alone
         and imitates_bfloat16()
     )
 
 
 def _product(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Have a function of PyTorch compute bfloat16 in float32 where that is faster."""
+    """Have a function of PyTorch compute bfloat16 in float32 where that is faster.
+
+    Tensors are passed by position and options by name.
+    """
 
     @functools.wraps(function)
-    def product(x: Tensor, *others, **options) -> Tensor:
-        if x.is_cpu and _in_float32_units():
-            return _rounded(function, x, *others, **options)
-        return function(x, *others, **options)
+    def product(*tensors: Tensor | None, **options) -> Tensor:
+        if not _in_float32_units(tensors[0]):
+            return function(*tensors, **options)
+        if not torch.is_grad_enabled():
+            return _rounded(function, tensors, options)
+        if function is F.linear:
+            return _Linear.apply(*tensors)
+        return _Recomputed.apply(function, options, *tensors)
 
     return product
 
 
-def _rounded(function: Callable[..., Tensor], *args, **options) -> Tensor:
-    """Call ``function`` in float32 on tensors rounded to bfloat16; round the result.
-
-    What the gradient needs of them is kept in bfloat16, which is exact.
-    """
-    exact = set()
-
-    def as_float32(value):
-        if isinstance(value, Tensor):
-            value = value.bfloat16().float()
-            exact.add(value.data_ptr())
-        return value
-
-    args = [as_float32(value) for value in args]
+def _rounded(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor | None], options: dict
+) -> Tensor:
+    """Call ``function`` in float32 on tensors rounded to bfloat16; round the result."""
     with torch.autocast('cpu', enabled=False):
-        if not torch.is_grad_enabled():
-            return function(*args, **options).bfloat16()
-        with saved_tensors_hooks(
-            lambda saved: saved.bfloat16() if saved.data_ptr() in exact else saved,
-            lambda kept: kept.float() if kept.dtype == torch.bfloat16 else kept,
-        ):
-            return function(*args, **options).bfloat16()
+        return function(*map(_as_float32, tensors), **options).bfloat16()
+
+
+def _as_float32(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.bfloat16().float()
+
+
+def _save(ctx: FunctionCtx, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Keep parameters for the backward, which live on anyway, and the rest rounded.
+
+    Returns:
+        All of them rounded to bfloat16.
+    """
+    rounded = [None if x is None else x.bfloat16() for x in tensors]
+    ctx.save_for_backward(
+        *(
+            x if isinstance(x, nn.Parameter) else low
+            for x, low in zip(tensors, rounded, strict=True)
+        )
+    )
+    return rounded
+
+
+class _Linear(torch.autograd.Function):
+    """:func:`F.linear` in float32 units; gradients are rounded as autocast's are."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        return _rounded(F.linear, (*_save(ctx, x, weight), bias), {})
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        for_x, for_weight, *for_bias = ctx.needs_input_grad
+        x, weight = map(_as_float32, ctx.saved_tensors)
+        grad = grad.float()
+        rows = grad.flatten(0, -2)
+        with torch.autocast('cpu', enabled=False):
+            return (
+                (grad @ weight).bfloat16() if for_x else None,
+                (rows.T @ x.flatten(0, -2)).bfloat16() if for_weight else None,
+                *(rows.sum(0).bfloat16() if needed else None for needed in for_bias),
+            )
+
+
+class _Recomputed(torch.autograd.Function):
+    """Any function in float32 units, which its backward calls once more.
+
+    What a function saves by itself would be float32, twice of what autocast keeps.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        function: Callable[..., Tensor],
+        options: dict,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        ctx.function, ctx.options = function, options
+        return _rounded(function, _save(ctx, *tensors), options)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        tensors = [_as_float32(x) for x in ctx.saved_tensors]
+        wanted = [x for x, need in zip(tensors, needed, strict=True) if need]
+        with torch.enable_grad(), torch.autocast('cpu', enabled=False):
+            for x in wanted:
+                x.requires_grad_()
+            y = ctx.function(*tensors, **ctx.options)
+        found = iter(torch.autograd.grad(y, wanted, grad.float()))
+        return None, None, *(next(found).bfloat16() if n else None for n in needed)
 
 
 linear = _product(F.linear)
@@ -102,10 +170,10 @@ class Conv2d(nn.Conv2d):
             x,
             self.weight,
             self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
         )
 
 
@@ -114,4 +182,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h', w')."""
-        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding)
+        return conv_transpose2d(
+            x, self.weight, self.bias, stride=self.stride, padding=self.padding
+        )

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from mmdet_rfdetr.precision import products
@@ -51,6 +53,8 @@ def test_values_and_gradients_are_those_of_autocast(name):
         assert y.dtype == torch.bfloat16
         y = y.float()
         gradients = torch.autograd.grad(y.pow(2).sum(), inputs)
+        for gradient in gradients:
+            assert torch.equal(gradient, gradient.bfloat16().float())
         results.append((y.detach(), *gradients))
     for expected, found in zip(*results, strict=True):
         assert found.dtype == torch.float32
@@ -71,7 +75,58 @@ def test_outside_of_autocast_nothing_is_rounded(dtype):
     assert torch.equal(products.linear(*inputs), F.linear(*inputs))
 
 
-def test_recomputed_blocks_have_the_same_gradients():
+def test_float64_is_left_alone_as_by_autocast():
+    inputs = [x.detach().double() for x in tensors((7, 48), (33, 48), (33,))]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(products.linear(*inputs), F.linear(*inputs))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_gradients_keep_bfloat16_and_parameters(name):
+    _, ours, shapes = CASES[name]
+    x, *others = tensors(*shapes)
+    weights = [nn.Parameter(other) for other in others]
+    kept = []
+
+    def keep(saved):
+        kept.append(saved)
+        return saved
+
+    with (
+        saved_tensors_hooks(keep, lambda saved: saved),
+        torch.autocast('cpu', dtype=torch.bfloat16),
+    ):
+        ours(x * 1, *weights)
+    parameters = {weight.data_ptr() for weight in weights}
+    copies = [saved for saved in kept if saved.data_ptr() not in parameters]
+    assert [saved.dtype for saved in copies] == [torch.bfloat16]
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_frozen_tensors_get_no_gradient(name):
+    _, ours, shapes = CASES[name]
+    expected = []
+    for frozen in range(-1, len(shapes)):
+        inputs = tensors(*shapes)
+        if frozen >= 0:
+            inputs[frozen].requires_grad_(False)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            y = ours(*inputs)
+        y.float().pow(2).sum().backward()
+        expected = expected or [x.grad for x in inputs]
+        for index, x in enumerate(inputs):
+            if index == frozen:
+                assert x.grad is None
+            else:
+                torch.testing.assert_close(x.grad, expected[index])
+
+
+def test_blocks_are_recomputed_and_have_the_same_gradients(monkeypatch):
+    calls = []
+    rounded = products._rounded
+    monkeypatch.setattr(
+        products, '_rounded', lambda *args: calls.append(args) or rounded(*args)
+    )
     layer = products.Linear(48, 33)
     (x,) = tensors((7, 48))
     gradients = []
@@ -80,3 +135,4 @@ def test_recomputed_blocks_have_the_same_gradients():
             y = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
         gradients.append(torch.autograd.grad(y.float().pow(2).sum(), x)[0])
     assert torch.equal(*gradients)
+    assert len(calls) == 3, 'once plain, and twice where the block is recomputed'

@@ -2,8 +2,9 @@
 
 The weights are random, so which query meets which token decides everything that
 follows, and near ties in the scores of the tokens order them differently in the two
-precisions. The selection is therefore that of float32 in both; detections are then
-matched by label and IoU, since their order may differ as well.
+precisions. The selection is therefore that of float32 in both, and so are the matches
+of a training step: one of sixty that falls otherwise moves a loss by 3 %. Detections
+are matched by label and IoU, since their order may differ as well.
 """
 
 import copy
@@ -37,9 +38,10 @@ CASES = [
 
 
 def run_both(model, run):
-    """Results of ``run()`` in float32, and in bfloat16 after the same selection."""
+    """Results of ``run()`` in float32, and in bfloat16 after the same choices."""
     select = model.query_selection.forward
-    indices = []
+    assigner = model.bbox_head.assigner
+    indices, matches = [], []
 
     def keep(*args, **kwargs):
         selected = select(*args, **kwargs)
@@ -50,11 +52,17 @@ def run_both(model, run):
         with parity.forced_selection(*indices, margin=MARGIN):
             return select(*args, **kwargs)
 
+    def match_once(*args, **kwargs):
+        if not matches:
+            matches.append(type(assigner).assign(assigner, *args, **kwargs))
+        return matches[0]
+
     device = next(model.parameters()).device
     results = []
     for dtype, forward in (('float32', keep), ('bfloat16', repeat)):
         model.precision = PrecisionPolicy(device.type, dtype)
         model.query_selection.forward = forward
+        assigner.assign = match_once
         results.append(run())
     return results
 
@@ -117,16 +125,15 @@ def assert_losses_and_gradients_agree(model, images, samples):
 
     (losses, reference), (low_losses, low) = run_both(model, step)
     for term, expected in losses.items():
-        assert low_losses[term] == pytest.approx(expected, rel=0.04), term
+        assert low_losses[term] == pytest.approx(expected, rel=0.02), term
     assert sum(low_losses.values()) == pytest.approx(sum(losses.values()), rel=0.01)
     for part, expected in reference.items():
         cosine = torch.cosine_similarity(expected, low[part], dim=0)
-        # In the case of masks one of 60 matches differs, which the tables of queries
-        # feel most: the gradient of each row comes from few pairs.
+        # Each row of a table of queries has its gradient from few pairs.
         table = part.endswith('_embedding')
-        assert cosine > (0.95 if table else 0.99), f'{part}: {cosine:.4f}'
+        assert cosine > (0.98 if table else 0.99), f'{part}: {cosine:.4f}'
         ratio = low[part].norm() / expected.norm()
-        assert abs(ratio - 1) < (0.08 if table else 0.04), f'{part}: {ratio:.4f}'
+        assert abs(ratio - 1) < 0.04, f'{part}: {ratio:.4f}'
 
 
 def gradients(model):
