@@ -106,11 +106,11 @@ class _Linear(torch.autograd.Function):
         for_x, for_weight, *for_bias = ctx.needs_input_grad
         x, weight = map(_as_float32, ctx.saved_tensors)
         grad = grad.float()
-        rows = grad.flatten(0, -2)
+        rows, x_rows = (rows.reshape(-1, rows.shape[-1]) for rows in (grad, x))
         with torch.autocast('cpu', enabled=False):
             return (
                 (grad @ weight).bfloat16() if for_x else None,
-                (rows.T @ x.flatten(0, -2)).bfloat16() if for_weight else None,
+                (rows.T @ x_rows).bfloat16() if for_weight else None,
                 *(rows.sum(0).bfloat16() if needed else None for needed in for_bias),
             )
 

@@ -22,6 +22,8 @@ def tensors(*shapes):
 
 CASES = {
     'linear': (F.linear, products.linear, ((7, 48), (33, 48), (33,))),
+    'linear of a vector': (F.linear, products.linear, ((48,), (33, 48))),
+    'linear of matrices': (F.linear, products.linear, ((2, 7, 48), (33, 48), (33,))),
     'conv2d': (F.conv2d, products.conv2d, ((2, 8, 6, 6), (4, 8, 3, 3), (4,))),
     'conv_transpose2d': (
         F.conv_transpose2d,
