@@ -47,17 +47,13 @@ def _in_float32_units(x: Tensor) -> bool:
 def _product(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Have a function of PyTorch compute bfloat16 in float32 where that is faster.
 
-    Tensors are passed by position and options by name.
+    Tensors that can have gradients are passed by position, options by name.
     """
 
     @functools.wraps(function)
     def product(*tensors: Tensor | None, **options) -> Tensor:
         if not _in_float32_units(tensors[0]):
             return function(*tensors, **options)
-        if not torch.is_grad_enabled():
-            return _rounded(function, tensors, options)
-        if function is F.linear:
-            return _Linear.apply(*tensors)
         return _Recomputed.apply(function, options, *tensors)
 
     return product
@@ -96,14 +92,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None = None
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         return _rounded(F.linear, (*_save(ctx, x, weight), bias), {})
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        for_x, for_weight, *for_bias = ctx.needs_input_grad
+        for_x, for_weight, for_bias = ctx.needs_input_grad
         x, weight = map(_as_float32, ctx.saved_tensors)
         grad = grad.float()
         rows, x_rows = (rows.reshape(-1, rows.shape[-1]) for rows in (grad, x))
@@ -111,7 +107,7 @@ class _Linear(torch.autograd.Function):
             return (
                 (grad @ weight).bfloat16() if for_x else None,
                 (rows.T @ x_rows).bfloat16() if for_weight else None,
-                *(rows.sum(0).bfloat16() if needed else None for needed in for_bias),
+                rows.sum(0).bfloat16() if for_bias else None,
             )
 
 
@@ -141,11 +137,17 @@ class _Recomputed(torch.autograd.Function):
             for x in wanted:
                 x.requires_grad_()
             y = ctx.function(*tensors, **ctx.options)
-        found = iter(torch.autograd.grad(y, wanted, grad.float()))
+            found = iter(torch.autograd.grad(y, wanted, grad.float()))
         return None, None, *(next(found).bfloat16() if n else None for n in needed)
 
 
-linear = _product(F.linear)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """:func:`F.linear`: (..., in), (out, in) and (out,) to (..., out)."""
+    if _in_float32_units(x):
+        return _Linear.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
 conv2d = _product(F.conv2d)
 conv_transpose2d = _product(F.conv_transpose2d)
 scaled_dot_product_attention = _product(F.scaled_dot_product_attention)
@@ -178,10 +180,17 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """PyTorch's layer without further options, by :func:`conv_transpose2d`."""
+    """PyTorch's layer, its product by :func:`conv_transpose2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h', w')."""
         return conv_transpose2d(
-            x, self.weight, self.bias, stride=self.stride, padding=self.padding
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            groups=self.groups,
+            dilation=self.dilation,
         )

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from mmdet_rfdetr.precision import products
@@ -121,6 +122,60 @@ def test_frozen_tensors_get_no_gradient(name):
                 assert x.grad is None
             else:
                 torch.testing.assert_close(x.grad, expected[index])
+
+
+class DtypesOfProducts(TorchDispatchMode):
+    """Collects the dtype of each product that is computed."""
+
+    NAMES = ('mm', 'addmm', 'bmm', 'baddbmm', 'convolution', 'attention')
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if any(name in operator.__name__ for name in self.NAMES):
+            self.dtypes += {x.dtype for x in args if isinstance(x, torch.Tensor)}
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_gradients_inside_of_autocast_are_computed_in_float32(name):
+    _, ours, shapes = CASES[name]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = ours(*tensors(*shapes)).float().pow(2).sum()
+        with DtypesOfProducts() as products_of_backward:
+            y.backward()
+    assert set(products_of_backward.dtypes) == {torch.float32}
+
+
+@pytest.mark.parametrize(('frozen', 'count'), (((), 2), ((0,), 1), ((1,), 1)))
+def test_gradients_nobody_needs_are_not_computed(frozen, count):
+    inputs = tensors((7, 48), (33, 48), (33,))
+    for index in frozen:
+        inputs[index].requires_grad_(False)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = products.linear(*inputs).float().pow(2).sum()
+    with DtypesOfProducts() as products_of_backward:
+        y.backward()
+    assert len(products_of_backward.dtypes) == count
+
+
+def test_a_transposed_convolution_has_all_options_of_its_layer():
+    options = dict(stride=2, padding=1, output_padding=1, groups=2, dilation=2)
+    layer = products.ConvTranspose2d(4, 6, 3, **options)
+    (x,) = tensors((1, 4, 5, 5))
+    plain = F.conv_transpose2d(x, layer.weight, layer.bias, **options)
+    assert torch.equal(layer(x), plain)
+
+
+def test_a_bias_by_name_is_not_lost():
+    x, weight, bias = tensors((7, 48), (33, 48), (33,))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        by_name = products.linear(x, weight, bias=bias)
+        assert torch.equal(by_name, products.linear(x, weight, bias))
+    by_name.float().sum().backward()
+    assert torch.equal(bias.grad, torch.full((33,), 7.0))
 
 
 def test_blocks_are_recomputed_and_have_the_same_gradients(monkeypatch):

@@ -41,6 +41,7 @@ def run_both(model, run):
     """Results of ``run()`` in float32, and in bfloat16 after the same choices."""
     select = model.query_selection.forward
     assigner = model.bbox_head.assigner
+    assign = assigner.assign
     indices, matches = [], []
 
     def keep(*args, **kwargs):
@@ -54,7 +55,7 @@ def run_both(model, run):
 
     def match_once(*args, **kwargs):
         if not matches:
-            matches.append(type(assigner).assign(assigner, *args, **kwargs))
+            matches.append(assign(*args, **kwargs))
         return matches[0]
 
     device = next(model.parameters()).device
