@@ -54,7 +54,10 @@ def _product(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def product(*tensors: Tensor | None, **options) -> Tensor:
         if not _in_float32_units(tensors[0]):
             return function(*tensors, **options)
-        return _Recomputed.apply(function, options, *tensors)
+        # An autograd function keeps its tensors while it runs, even without a graph.
+        if torch.is_grad_enabled():
+            return _Recomputed.apply(function, options, *tensors)
+        return _rounded(function, tensors, options)
 
     return product
 
@@ -143,9 +146,11 @@ class _Recomputed(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`F.linear`: (..., in), (out, in) and (out,) to (..., out)."""
-    if _in_float32_units(x):
+    if not _in_float32_units(x):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled():
         return _Linear.apply(x, weight, bias)
-    return F.linear(x, weight, bias)
+    return _rounded(F.linear, (x, weight, bias), {})
 
 
 conv2d = _product(F.conv2d)
