@@ -512,8 +512,9 @@ def _gradient_difference(difference, wanted):
 def assert_few_gradients_jump(ours, expected, view=lambda name, value: value):
     """Check that kinks moved few of the numbers of all gradients together.
 
-    In float64 the official package itself differs from its float32 in 2.5 % of the
-    numbers that are kept of ``nano_q30``: one ReLU that switches moves them.
+    Of the numbers that are kept of ``nano_q30`` the official package itself differs
+    from its own fixture in 2.5 % when it computes in float64, and in 3.04 % in float32
+    on another make of processor: one ReLU that switches moves them.
     """
     jumps = total = 0
     for name, wanted in expected.items():
@@ -521,7 +522,7 @@ def assert_few_gradients_jump(ours, expected, view=lambda name, value: value):
             difference = np.abs(view(name, ours[name]).astype(np.float64) - wanted)
             jumps += (difference > 1e-3 * np.abs(wanted).mean()).sum()
             total += wanted.size
-    assert jumps <= 0.03 * total, f'{jumps} of {total} numbers of the gradients differ'
+    assert jumps <= 0.04 * total, f'{jumps} of {total} numbers of the gradients differ'
 
 
 def assert_detections_agree(name, ours, expected, *, tie=1e-5, box_margin):
