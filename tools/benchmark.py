@@ -28,6 +28,8 @@ examples:
   python tools/benchmark.py configs/rfdetr_nano_coco.py --task training \\
       --batch-size 2 --dtype bfloat16
   python tools/benchmark.py configs/rfdetr_nano_coco.py --task metric --images 5000
+  python tools/benchmark.py configs/rfdetr_nano_coco.py --deploy --cuda-graphs \\
+      --device cuda --dtype bfloat16
 
 Protocol: every side is a process of its own, warmed up; the sides take turns, and the
 ratio is taken round by round. Latency goes from a file to detections in its pixels, of
@@ -69,6 +71,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="precision of the network, or the config's (default: float32)",
     )
     add('--deploy', action='store_true', help='switch_to_deploy() before latency')
+    add(
+        '--cuda-graphs',
+        action='store_true',
+        help='with --deploy on a GPU: switch_to_deploy(cuda_graphs=True)',
+    )
+    add(
+        '--official-compile',
+        action='store_true',
+        help='--task training on a GPU: its torch.compile with CUDA graphs',
+    )
     add('--images', type=int, metavar='N', help='pictures to draw (default: by task)')
     add('--boxes', type=int, default=20, metavar='N', help='objects of an image')
     add('--detections', type=int, default=300, metavar='N', help='of --task metric')
@@ -88,6 +100,13 @@ def main() -> None:
         parser.error(f'--official needs --official-python, or set {OFFICIAL_PYTHON}')
     if args.official and args.task == 'metric':
         parser.error('--task metric compares with MMDetection: leave out --official')
+    on_gpu = args.device.startswith('cuda')
+    if on_gpu and args.clock == 'cpu':
+        parser.error('--clock cpu does not see a GPU: leave it out with --device cuda')
+    if args.cuda_graphs and not (args.deploy and on_gpu):
+        parser.error('--cuda-graphs needs --deploy and --device cuda')
+    if args.official_compile and not (args.task == 'training' and on_gpu):
+        parser.error('--official-compile needs --task training and --device cuda')
     for name in ('batch_size', 'rounds', 'boxes', 'detections'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be 1 or more')
@@ -125,11 +144,14 @@ def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
     names = ('task', 'checkpoint', 'device', 'dtype', 'clock', 'threads', 'warmup')
     names += ('batch_size', 'boxes', 'detections')
     options = {name: getattr(args, name) for name in names}
-    options.update(data=data, deploy=int(args.deploy))
+    options.update(
+        data=data, deploy=int(args.deploy), cuda_graphs=int(args.cuda_graphs)
+    )
     sides = []
     if args.official:
         python = args.official_python
-        sides.append(Side(args.official, args.official, python, options))
+        compiled = dict(options, compile=int(args.official_compile))
+        sides.append(Side(args.official, args.official, python, compiled))
     own = json.dumps(args.cfg_options or {})
     if args.task == 'metric':
         stock = json.dumps({'val_evaluator.type': 'CocoMetric'})

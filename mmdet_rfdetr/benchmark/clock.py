@@ -10,25 +10,24 @@ CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 
 
 class Clock:
-    """Adds up the milliseconds of named phases, which may be nested.
+    """Adds up the milliseconds of named phases.
+
+    A phase within another interrupts it, so that all phases together are the time of
+    the work. On a GPU the borders between phases are events in its queue: they are
+    not waited for, since work that is queued early is what hides the host's time.
 
     Args:
         kind: ``'wall'``, or ``'cpu'``: the time that this process used, which a busy
             neighbour does not lengthen; right for one thread and no GPU.
-        device: its queue is waited for at the borders of a phase.
+        device: what the work runs on.
     """
 
     def __init__(self, kind: str, device: torch.device) -> None:
         self._now = CLOCKS[kind]
         self._device = device
-        self._running: set[str] = set()
-        self.phases: dict[str, float] = {}
-
-    def read(self) -> float:
-        """The time in milliseconds, when all work so far is done."""
-        if self._device.type == 'cuda':
-            torch.cuda.synchronize(self._device)
-        return self._now() * 1e3
+        self._running: list[str] = []
+        self._last_border: float | torch.cuda.Event | None = None
+        self._parts: list[tuple[str, object, object]] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -36,11 +35,11 @@ class Clock:
         if name in self._running:
             yield
             return
-        self._running.add(name)
-        start = self.read()
+        self._pass_border()
+        self._running.append(name)
         yield
-        self.phases[name] = self.phases.get(name, 0.0) + self.read() - start
-        self._running.remove(name)
+        self._pass_border()
+        self._running.pop()
 
     def watch(self, owner: object, method: str, name: str) -> None:
         """Count all calls of an object's method as a phase."""
@@ -53,6 +52,31 @@ class Clock:
         setattr(owner, method, timed)
 
     def take(self) -> dict[str, float]:
-        """The phases since the last call of this method."""
-        phases, self.phases = self.phases, {}
+        """The phases since the last call of this method, when all work is done."""
+        if self._on_gpu:
+            torch.cuda.synchronize(self._device)
+        parts, self._parts = self._parts, []
+        phases: dict[str, float] = {}
+        for name, start, end in parts:
+            length = start.elapsed_time(end) if self._on_gpu else end - start
+            phases[name] = phases.get(name, 0.0) + length
         return phases
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.type == 'cuda'
+
+    def _pass_border(self) -> None:
+        """End a part of the phase that runs; another one begins."""
+        border = self.read()
+        if self._running:
+            self._parts.append((self._running[-1], self._last_border, border))
+        self._last_border = border
+
+    def read(self) -> float | torch.cuda.Event:
+        """Milliseconds of a clock, or an event that knows them later."""
+        if not self._on_gpu:
+            return self._now() * 1e3
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event

@@ -71,17 +71,15 @@ def latency(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, 
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
     if args.deploy:
-        model.switch_to_deploy()
+        model.switch_to_deploy(cuda_graphs=bool(args.cuda_graphs))
     clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
 
     def work() -> None:
         with torch.no_grad():
             with clock.phase('pre-processing'):
                 data = prepare()
-            with clock.phase('network'):
+            with clock.phase('network'):  # Its last step is the post-processing.
                 model(**data, mode='predict')
-        # The network's phase holds the post-processing, which is its last step.
-        clock.phases['network'] -= clock.phases['post-processing']
 
     parameters = sum(p.numel() for p in model.parameters())
     facts = dict(flops=flops // args.batch_size, parameters=parameters)
@@ -104,8 +102,6 @@ def training(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work,
         with clock.phase('forward'):
             losses = model(inputs, samples, mode='loss')
             loss, _ = model.parse_losses(losses)
-        clock.phases['forward'] -= clock.phases['criterion']
-        clock.phases['criterion'] -= clock.phases['matching']
         with clock.phase('backward'):
             loss.backward()
         with clock.phase('update'):

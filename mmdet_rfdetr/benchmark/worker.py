@@ -31,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--warmup', type=int, default=3)
     parser.add_argument('--deploy', type=int, default=0)
+    parser.add_argument('--cuda-graphs', type=int, default=0)
+    parser.add_argument('--compile', type=int, default=0, help='official package only')
     return parser
 
 

@@ -15,16 +15,17 @@ class DeployedBackbone(RFDETRBackbone):
     for one size of the image, and is kept in the order of the windows.
 
     Attributes:
-        start: what it was made for, a grid and a device, and the tokens.
+        starts: these tokens for each grid and device. They are never dropped, because
+            CUDA graphs read them where they lie.
     """
 
-    start: tuple[tuple, Tensor] | None
+    starts: dict[tuple, Tensor]
 
     @classmethod
     def take_over(cls, backbone: RFDETRBackbone) -> None:
         """Change a backbone in place; a block must not overwrite a feature map."""
         backbone.__class__ = cls
-        backbone.start = None
+        backbone.starts = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, H, W) to the maps side by side, (B, L*C, h, w)."""
@@ -53,9 +54,9 @@ class DeployedBackbone(RFDETRBackbone):
             # What CUDA graphs compute is overwritten and cannot be kept.
             return self._make_start(grid)
         key = grid, device
-        if self.start is None or self.start[0] != key:
-            self.start = key, self._make_start(grid)
-        return self.start[1]
+        if key not in self.starts:
+            self.starts[key] = self._make_start(grid)
+        return self.starts[key]
 
     def _make_start(self, grid: tuple[int, int]) -> Tensor:
         """Tokens of one image without its patches, (num_windows**2, tokens, C)."""

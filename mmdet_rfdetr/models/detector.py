@@ -15,8 +15,10 @@ from ..checkpoints import register_state_dict_adapter
 from ..masks import MaskFeatures
 from ..precision import PrecisionPolicy
 from .compiled import Compilation
+from .cuda_graphs import DetectionGraphs
 from .decoder import RFDETRDecoder
 from .deployed import DeployedModelError, deploy
+from .head import Detections
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 
 
@@ -112,6 +114,7 @@ class RFDETR(DetectionTransformer):
             )
         self.deployed = False
         self.compilation: Compilation | None = None
+        self.graphs: DetectionGraphs | None = None
         register_state_dict_adapter(self)
         if compile is not None:
             self._compile(compile)
@@ -134,16 +137,31 @@ class RFDETR(DetectionTransformer):
         self.compilation = Compilation.from_config(settings)
         self.compilation.apply(self)
 
-    def switch_to_deploy(self) -> 'RFDETR':
+    def switch_to_deploy(self, *, cuda_graphs: bool = False) -> 'RFDETR':
         """Rearrange the weights for inference, for good; outputs stay the same.
 
         Call it when the weights are loaded and the model is on its device. From
         then on the model detects faster (``docs/performance.md``), but can no
         longer be trained, saved, or loaded with other weights.
 
+        Args:
+            cuda_graphs: on a GPU, record detection as one CUDA graph when a shape of
+                the batch comes for the first time, and replay it from then on. Batches
+                with padding, and other modes, run as without.
+
         Returns:
             The model itself, in evaluation mode.
+
+        Raises:
+            ValueError: if parts of the model record CUDA graphs of their own.
         """
+        if cuda_graphs and self.compilation and self.compilation.records_graphs:
+            raise ValueError(
+                f'switch_to_deploy(cuda_graphs=True) records what model.compile='
+                f'{self.compilation} records already: set model.compile.mode to None'
+            )
+        if cuda_graphs and self.graphs is None:
+            self.graphs = DetectionGraphs(self._detect)
         if not self.deployed:
             device = self.query_embedding.device
             deploy(self.eval(), self.precision.resolve(device))
@@ -234,18 +252,10 @@ class RFDETR(DetectionTransformer):
         rescale: bool = True,
     ) -> SampleList:
         """Detect; arguments and result are mmdet's."""
-        img_feats = self.extract_feat(batch_inputs)
-        outputs = self.forward_transformer(
-            img_feats, batch_data_samples, last_only=True
-        )
-        mask_preds = None
-        if self.mask_head is not None:
-            mask_preds = self.mask_head.last_layer(
-                img_feats[0],
-                batch_inputs.shape[-2:],
-                outputs['hidden_states'][-1],
-                num_layers=len(self.decoder.layers),
-            )
+        recorded = self.graphs is not None and batch_inputs.is_cuda
+        if recorded and not _has_padding(batch_data_samples):
+            return self._predict_recorded(batch_inputs, batch_data_samples, rescale)
+        outputs, mask_preds = self._last_outputs(batch_inputs, batch_data_samples)
         results = self.bbox_head.predict(
             outputs['hidden_states'],
             outputs['references'],
@@ -254,6 +264,48 @@ class RFDETR(DetectionTransformer):
             mask_preds=mask_preds,
         )
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _predict_recorded(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool
+    ) -> SampleList:
+        """:meth:`predict` of images without padding, by a CUDA graph."""
+        head = self.bbox_head
+        metas = [sample.metainfo for sample in batch_data_samples]
+        scales = head.box_scales(metas, self.reference_embedding, rescale)
+        detections, masks = self.graphs(batch_inputs, scales)
+        results = head.results(
+            detections,
+            metas,
+            rescale=rescale,
+            mask_preds=None if masks is None else MaskFeatures(*masks),
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _detect(
+        self, batch_inputs: Tensor, scales: Tensor
+    ) -> tuple[Detections, tuple[Tensor, ...] | None]:
+        """Detections of images without padding, and what their masks are made from."""
+        outputs, masks = self._last_outputs(batch_inputs, None)
+        logits, boxes = self.bbox_head(outputs['hidden_states'], outputs['references'])
+        detections = self.bbox_head.detections(logits[-1], boxes[-1], scales)
+        return detections, None if masks is None else tuple(vars(masks).values())
+
+    def _last_outputs(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList
+    ) -> tuple[dict, MaskFeatures | None]:
+        """Inputs of the box head, and the masks, of the last layer alone."""
+        img_feats = self.extract_feat(batch_inputs)
+        outputs = self.forward_transformer(
+            img_feats, batch_data_samples, last_only=True
+        )
+        if self.mask_head is None:
+            return outputs, None
+        return outputs, self.mask_head.last_layer(
+            img_feats[0],
+            batch_inputs.shape[-2:],
+            outputs['hidden_states'][-1],
+            num_layers=len(self.decoder.layers),
+        )
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
@@ -452,16 +504,22 @@ class RFDETR(DetectionTransformer):
         return dict(hidden_states=self.decoder(query, **decoder_inputs))
 
 
+def _has_padding(batch_data_samples: SampleList) -> bool:
+    """Whether an image is smaller than the batch."""
+    size = tuple(batch_data_samples[0].batch_input_shape)
+    return any(tuple(sample.img_shape[:2]) != size for sample in batch_data_samples)
+
+
 def _padding_mask(
     batch_data_samples: OptSampleList, device: torch.device
 ) -> Tensor | None:
     """1.0 where the batch is padding, (B, H, W) float32; None without padding."""
     if batch_data_samples is None:
         return None
+    if not _has_padding(batch_data_samples):
+        return None
     height, width = batch_data_samples[0].batch_input_shape
     sizes = [sample.img_shape[:2] for sample in batch_data_samples]
-    if all(size == (height, width) for size in sizes):
-        return None
     sizes = torch.tensor(sizes, device=device)
     rows = torch.arange(height, device=device) >= sizes[:, :1]
     columns = torch.arange(width, device=device) >= sizes[:, 1:]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -45,10 +46,26 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return scores.gather(-1, indices), indices
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 @torch.inference_mode(False)
 def _positions(count: int, device: torch.device) -> Tensor:
     return torch.arange(count, device=device)
+
+
+class Detections(NamedTuple):
+    """The best n pairs of query and class of each image, by descending score.
+
+    Attributes:
+        bboxes: (B, n, 4) xyxy in pixels inside the image.
+        scores: (B, n) float32.
+        labels: (B, n) in [0, K).
+        queries: (B, n) in [0, Q).
+    """
+
+    bboxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    queries: Tensor
 
 
 def stage_prefixes(num_layers: int) -> list[str]:
@@ -368,28 +385,70 @@ class RFDETRHead(BaseModule):
             ``scores`` (n,) descending and ``labels`` (n,). With masks also
             ``masks``, see :func:`full_size_masks`.
         """
+        detections = self.detections(
+            cls_scores,
+            bbox_preds,
+            self.box_scales(batch_img_metas, bbox_preds, rescale),
+        )
+        return self.results(
+            detections, batch_img_metas, rescale=rescale, mask_preds=mask_preds
+        )
+
+    def box_scales(
+        self, batch_img_metas: list[dict], like: Tensor, rescale: bool
+    ) -> Tensor:
+        """What normalised boxes are multiplied with, (B, 1, 4), on a tensor's device.
+
+        Args:
+            batch_img_metas: see :meth:`predict_by_feat`.
+            like: any float32 tensor.
+            rescale: pixels of the original image, not of the batch.
+        """
+        return like.new_tensor([[_box_scale(m, rescale)] for m in batch_img_metas])
+
+    @float32_island()
+    def detections(
+        self, cls_scores: Tensor, bbox_preds: Tensor, scales: Tensor
+    ) -> Detections:
+        """Take the best pairs of query and class; nothing is read by the host.
+
+        Args:
+            cls_scores: (B, Q, K) raw logits.
+            bbox_preds: (B, Q, 4) cxcywh.
+            scales: (B, 1, 4), see :meth:`box_scales`.
+        """
         scores, indices = top_scores(
             cls_scores.sigmoid().flatten(1), self.test_cfg['max_per_img']
         )
         queries = indices // self.num_classes
-        labels = indices % self.num_classes
         boxes = bbox_preds.gather(1, queries[..., None].expand(-1, -1, 4))
-        sizes = boxes.new_tensor([_box_scale(m, rescale) for m in batch_img_metas])
-        boxes = cxcywh_to_xyxy(boxes).clamp(min=0, max=1) * sizes[:, None]
+        return Detections(
+            bboxes=cxcywh_to_xyxy(boxes).clamp(min=0, max=1) * scales,
+            scores=scores,
+            labels=indices % self.num_classes,
+            queries=queries,
+        )
 
+    def results(
+        self,
+        detections: Detections,
+        batch_img_metas: list[dict],
+        *,
+        rescale: bool = True,
+        mask_preds: MaskFeatures | None = None,
+    ) -> InstanceList:
+        """Hand out the detections of each image; see :meth:`predict_by_feat`."""
         results = []
         threshold = self.test_cfg.get('score_thr')
-        for image in range(len(boxes)):
-            result = InstanceData(
-                bboxes=boxes[image], scores=scores[image], labels=labels[image]
-            )
-            chosen = queries[image]
+        for image, (*values, queries) in enumerate(zip(*detections, strict=True)):
+            bboxes, scores, labels = values
+            result = InstanceData(bboxes=bboxes, scores=scores, labels=labels)
             if threshold is not None:
-                confident = result.scores > threshold
-                result, chosen = result[confident], chosen[confident]
+                confident = scores > threshold
+                result, queries = result[confident], queries[confident]
             if mask_preds is not None:
                 result.masks = full_size_masks(
-                    mask_preds, image, chosen, batch_img_metas[image], rescale=rescale
+                    mask_preds, image, queries, batch_img_metas[image], rescale=rescale
                 )
             results.append(result)
         return results

@@ -119,12 +119,14 @@ def make_proposals(
     return proposals, valid
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 @torch.inference_mode(False)
 def unpadded_proposals(
     spatial_shapes: tuple[tuple[int, int], ...], device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`make_proposals` of images without padding, made once for each size.
+
+    They are never dropped, because CUDA graphs read them where they lie.
 
     Returns:
         Tuple of proposals (1, S, 4) and their validity (1, S), None if all are valid.
