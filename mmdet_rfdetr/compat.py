@@ -387,6 +387,34 @@ def silence_old_torch() -> str | None:
     return 'torch before 2.6 warns of deprecated parts that it uses itself.'
 
 
+def solve_assignments_on_gpu(costs):
+    """Solve assignment problems by torch-linear-assignment, without waiting for it.
+
+    Its public function reads on the host whether all costs are finite and a solution
+    exists, which cannot be recorded in a CUDA graph. Both are certain here, so this
+    calls what it calls, without these checks.
+
+    Args:
+        costs: (problems, rows, columns) float64 on a GPU, finite, no more rows than
+            columns.
+
+    Returns:
+        (problems, rows) int64, the column of each row, as SciPy finds it.
+
+    Raises:
+        ImportError: it is not installed, or has no solver for this GPU.
+    """
+    try:
+        from torch_linear_assignment import _triton
+    except ImportError as error:
+        raise ImportError(
+            "matching with solver='device' needs torch-linear-assignment and Triton on "
+            'a GPU: run pip install "torch-linear-assignment>=0.1.0,<0.2", or match on '
+            'the host with --cfg-options model.train_cfg.assigner.solver=scipy'
+        ) from error
+    return _triton.batch_linear_assignment(costs, validation='off')
+
+
 def version_of(package: str) -> tuple[int, int]:
     """Major and minor version of an installed package."""
     major, minor = importlib.metadata.version(package).split('.')[:2]

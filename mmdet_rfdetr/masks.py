@@ -17,6 +17,7 @@ from mmdet.utils import InstanceList
 from torch import Tensor
 
 from .precision import products
+from .transfer import upload
 
 PointSource = Callable[[str, tuple[int, ...], torch.device], Tensor]
 """``source(name, shape, device)`` gives uniform numbers in [0, 1) of that shape."""
@@ -180,9 +181,9 @@ class TargetMasks:
         sizes = np.repeat([masks.shape[:0:-1] for masks in stacks], counts, axis=0)
         spans = np.repeat(spans, counts, axis=0)
         return cls(
-            planes=torch.from_numpy(_join(stacks)).to(device),
-            sizes=torch.from_numpy(sizes).to(device, torch.float32),
-            spans=torch.from_numpy(spans).to(device, torch.float32),
+            planes=upload(_join(stacks), device),
+            sizes=upload(sizes, device, torch.float32),
+            spans=upload(spans, device, torch.float32),
         )
 
     def sample(self, points: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Hungarian matching of all images, decoder stages and groups in one call."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,12 @@ from .masks import (
     random_points,
 )
 from .matching_costs import pair_costs
+from .matching_on_device import capacity, match_stages
 from .matching_solver import assign_groups
 from .precision import float32_island
+from .transfer import download, upload
+
+SOLVERS = ('scipy', 'device')
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,36 @@ class Targets:
         boxes: (T, 4) cxcywh normalised to the image.
         counts: number of objects of each image; they sum to T.
         masks: their masks, for instance segmentation.
+        valid: (T,) False for objects that are padding, None if there are none.
     """
 
     labels: Tensor
     boxes: Tensor
     counts: tuple[int, ...]
     masks: TargetMasks | None = None
+    valid: Tensor | None = None
+
+    def padded(self, size: int) -> 'Targets':
+        """Give every image as many objects, those that are missing after its own."""
+        index = np.full((len(self.counts), size), sum(self.counts))
+        start = 0
+        for row, count in zip(index, self.counts, strict=True):
+            row[:count] = range(start, start + count)
+            start += count
+        index = upload(index.ravel(), self.labels.device)
+        # The padding is one more object.
+        return Targets(
+            labels=F.pad(self.labels, (0, 1))[index],
+            boxes=F.pad(self.boxes, (0, 0, 0, 1), value=0.5)[index],
+            counts=(size,) * len(self.counts),
+            valid=index < len(self.labels),
+        )
+
+    def of_images(self) -> Tensor:
+        """Number of objects of each image, without padding: (B,)."""
+        if self.valid is None:
+            return upload(self.counts, self.labels.device)
+        return self.valid.view(len(self.counts), -1).sum(1)
 
     def padded_index(self, device: torch.device) -> Tensor:
         """Objects of each image (B, largest count); the padding repeats object 0."""
@@ -45,7 +74,7 @@ class Targets:
         for row, count in zip(index, self.counts, strict=True):
             row[:count] = range(start, start + count)
             start += count
-        return torch.from_numpy(index).to(device)
+        return upload(index, device)
 
 
 @dataclass(frozen=True)
@@ -54,7 +83,7 @@ class Matches:
 
     A stage is a decoder layer or the encoder. The queries of all stages are
     laid out along one axis of R rows, stage after stage. The pairs are ordered by
-    stage, then image, then group, then query.
+    stage, then image, then group, then query (by object, if the device matched them).
 
     Attributes:
         stages: (pairs,) stage of each pair.
@@ -63,6 +92,8 @@ class Matches:
         targets: (pairs,) matched object of T.
         stage_sizes: queries N of each stage; they sum to R.
         pair_counts: pairs of each image, for each stage.
+        valid: (pairs,) False where the object is padding, None if none is. The query
+            of such a pair has no other.
     """
 
     stages: Tensor
@@ -71,11 +102,16 @@ class Matches:
     targets: Tensor
     stage_sizes: tuple[int, ...]
     pair_counts: tuple[tuple[int, ...], ...]
+    valid: Tensor | None = None
 
     def sum_by_stage(self, values: Tensor) -> Tensor:
         """Sum the values of the pairs (pairs,) of each stage: (stages,)."""
         sums = values.new_zeros(len(self.stage_sizes))
-        return sums.index_add(0, self.stages, values)
+        return sums.index_add(0, self.stages, self.without_padding(values))
+
+    def without_padding(self, values: Tensor) -> Tensor:
+        """Values of the pairs (pairs,), 0 where the object is padding."""
+        return values if self.valid is None else values.masked_fill(~self.valid, 0)
 
     def of_stage(self, stage: int) -> tuple[Tensor, Tensor]:
         """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""
@@ -83,6 +119,15 @@ class Matches:
         pairs = slice(start, start + sum(self.pair_counts[stage]))
         first = sum(self.stage_sizes[:stage])
         return self.rows[pairs] - first, self.targets[pairs]
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """First row, number and size of stages that follow each other in one size."""
+    first = 0
+    for size, same in itertools.groupby(sizes):
+        count = len(list(same))
+        yield first, count, size
+        first += count * size
 
 
 @TASK_UTILS.register_module()
@@ -106,10 +151,13 @@ class RFDETRHungarianAssigner:
         point_ratio: cells of the predicted mask for each random point.
         points: source of the random points, called for each stage with the name
             ``matcher/<stage>`` and the shape (1, P, 2).
+        solver: ``'scipy'``, or ``'device'`` to find the pairs where the costs are: on
+            a GPU by torch-linear-assignment, without a read by the host. The pairs are
+            the same. Masks, and images with more objects than a group has queries, are
+            left to SciPy.
 
-    Attributes:
-        had_non_finite_costs: whether a cost was not finite; it stays so until somebody
-            who has seen it sets it back.
+    Raises:
+        ValueError: if the solver is unknown.
     """
 
     def __init__(
@@ -123,7 +171,12 @@ class RFDETRHungarianAssigner:
         dice_weight: float = 5.0,
         point_ratio: int = 16,
         points: PointSource = random_points,
+        solver: str = 'scipy',
     ) -> None:
+        if solver not in SOLVERS:
+            raise ValueError(
+                f'model.train_cfg.assigner.solver={solver!r}: choose one of {SOLVERS}'
+            )
         self.cls_weight = cls_weight
         self.bbox_weight = bbox_weight
         self.iou_weight = iou_weight
@@ -132,8 +185,38 @@ class RFDETRHungarianAssigner:
         self.dice_weight = dice_weight
         self.point_ratio = point_ratio
         self.points = points
-        self.had_non_finite_costs = False
+        self.solver = solver
+        self._accident: Tensor | bool = False
         self._warned = set()
+
+    def take_accident(self) -> Tensor | bool:
+        """Whether a cost was not finite since this was asked last.
+
+        Matching on a GPU answers with a tensor, which the host need not read yet.
+        """
+        accident = self._accident
+        if isinstance(accident, Tensor):
+            self._accident, accident = accident, accident.clone()
+            self._accident.zero_()
+        else:
+            self._accident = False
+        return accident
+
+    def prepare(self, targets: Targets, queries: int) -> Targets:
+        """Pad the objects if the device is to match them.
+
+        Args:
+            targets: of a batch.
+            queries: fewest queries of a group in any stage.
+        """
+        if (
+            self.solver == 'scipy'
+            or targets.masks is not None
+            or targets.valid is not None
+        ):
+            return targets
+        size = capacity(targets.counts, queries)
+        return targets if size is None else targets.padded(size)
 
     @torch.no_grad()
     def assign(
@@ -160,7 +243,11 @@ class RFDETRHungarianAssigner:
             The pairs, ``min(queries of a group, objects)`` for each image, group
             and stage.
         """
-        objects = targets.padded_index(cls_scores.device)
+        if targets.valid is None:
+            objects = targets.padded_index(cls_scores.device)
+        else:
+            objects = torch.arange(len(targets.labels), device=cls_scores.device)
+            objects = objects.view(len(targets.counts), -1)
         costs = pair_costs(
             cls_scores,
             bbox_preds,
@@ -171,12 +258,14 @@ class RFDETRHungarianAssigner:
             iou_weight=self.iou_weight,
             alpha=self.alpha,
         )
+        if targets.valid is not None:
+            return self._match_on_device(costs, stage_sizes, targets, num_groups)
         if mask_preds is not None:
             self._add_mask_costs(costs, mask_preds, targets, objects)
         pairs = self._solve(
-            costs.cpu().numpy(), stage_sizes, targets.counts, num_groups
+            download(costs).numpy(), stage_sizes, targets.counts, num_groups
         )
-        index = torch.from_numpy(pairs).to(cls_scores.device)
+        index = upload(pairs, cls_scores.device)
         return Matches(
             *index.unbind(),
             stage_sizes=tuple(stage_sizes),
@@ -185,6 +274,50 @@ class RFDETRHungarianAssigner:
                 for size in stage_sizes
             ),
         )
+
+    def _match_on_device(
+        self,
+        costs: Tensor,
+        stage_sizes: Sequence[int],
+        targets: Targets,
+        num_groups: int,
+    ) -> Matches:
+        """Pairs of padded targets, all of them, from costs (B, n, R)."""
+        images, count, _ = costs.shape
+        valid = targets.valid.view(images, count)
+        parts = []
+        # Stages of the same size are one call, and mostly all are.
+        for first, stages, size in _runs(stage_sizes):
+            queries = size // num_groups
+            block = costs[..., first : first + stages * size]
+            found, bad = match_stages(
+                block.unflatten(2, (stages, num_groups, queries)), valid
+            )
+            self._note_accident(bad)
+            offsets = torch.arange(
+                first, first + stages * size, queries, device=costs.device
+            )
+            parts.append(found + offsets.view(stages, 1, num_groups, 1))
+        rows = torch.cat(parts)
+        axes = [torch.arange(length, device=costs.device) for length in rows.shape]
+        stage, image, _, _ = torch.meshgrid(*axes, indexing='ij')
+        objects = torch.arange(images * count, device=costs.device)
+        shape = images, 1, count
+        return Matches(
+            stages=stage.flatten(),
+            images=image.flatten(),
+            rows=rows.flatten(),
+            targets=objects.view(shape).expand_as(rows).flatten(),
+            stage_sizes=tuple(stage_sizes),
+            pair_counts=((num_groups * count,) * images,) * len(stage_sizes),
+            valid=valid.view(shape).expand_as(rows).flatten(),
+        )
+
+    def _note_accident(self, bad: Tensor) -> None:
+        if not isinstance(self._accident, Tensor):
+            # From then on it stays where it is, because CUDA graphs write to it.
+            self._accident = torch.full_like(bad, self._accident)
+        self._accident.logical_or_(bad)
 
     def _solve(
         self,
@@ -277,7 +410,10 @@ class RFDETRHungarianAssigner:
         finite = np.isfinite(costs)
         if finite[used].all():
             return costs
-        self.had_non_finite_costs = True
+        if isinstance(self._accident, Tensor):
+            self._accident.fill_(True)
+        else:
+            self._accident = True
         self._warn_once(
             'matching costs are not finite; the network has diverged or its input '
             'is broken: look at the loss terms and at the images of this step'

@@ -17,9 +17,12 @@ PACKAGE = REPOSITORY / 'mmdet_rfdetr'
 FLOORS = (
     {
         *('compat', 'errors', 'precision', 'checkpoints'),
-        *('boxes', 'masks', 'resampling', 'image_size'),
+        *('boxes', 'masks', 'resampling', 'image_size', 'transfer'),
     },
-    {'losses', 'matching', 'matching_costs', 'matching_solver'},
+    {
+        *('losses', 'matching', 'matching_costs'),
+        *('matching_on_device', 'matching_solver'),
+    },
     {'models'},
     {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli', 'benchmark'},
     {'__init__', '__main__'},

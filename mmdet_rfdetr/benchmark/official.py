@@ -47,7 +47,7 @@ def latency(model, args, clock):
     import torchvision.transforms.functional as F
     from PIL import Image
 
-    network = model.model.model.eval()
+    network = model.model.model.to(args.device).eval()
     post = model.model.postprocess
     size = model.model.resolution
     files = [str(path) for path in sorted(Path(args.data).glob('*.jpg'))]

@@ -9,6 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
+from ..transfer import upload
 from .sizes import multi_scale_sizes
 
 
@@ -98,4 +99,5 @@ def _resize_sample(sample: DetDataSample, old: tuple[int, int], size: int) -> No
         instances = sample.get(name)
         if instances is not None and 'bboxes' in instances:
             boxes = instances.bboxes
-            instances.bboxes = boxes * boxes.new_tensor((scale[1], scale[0]) * 2)
+            factors = upload((scale[1], scale[0]) * 2, boxes.device, boxes.dtype)
+            instances.bboxes = boxes * factors

@@ -48,6 +48,7 @@ class RFDETRPositionSupervisedLoss(nn.Module):
             (stages,) weighted sums, not yet divided by the number of objects.
         """
         cls_scores = cls_scores.float()
+        ious = matches.without_padding(ious)
         unit = matches.stages * len(cls_scores) + matches.images
         best = ious.new_zeros(len(matches.stage_sizes) * len(cls_scores))
         best = best.scatter_reduce(0, unit, ious, 'amax')

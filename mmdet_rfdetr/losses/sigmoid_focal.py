@@ -41,14 +41,15 @@ class RFDETRSigmoidFocalLoss(nn.Module):
             cls_scores: (B, R, K) raw logits of all stages.
             matches: the pairs.
             labels: (pairs,) class of the matched object.
-            ious: (pairs,) unused here.
+            ious: (pairs,) only their shape is used here.
 
         Returns:
             (stages,) weighted sums, not yet divided by the number of objects.
         """
         cls_scores = cls_scores.float()
         target = torch.zeros_like(cls_scores)
-        target[matches.images, matches.rows, labels] = 1
+        ones = matches.without_padding(torch.ones_like(ious))
+        target[matches.images, matches.rows, labels] = ones
         entropy = F.binary_cross_entropy_with_logits(
             cls_scores, target, reduction='none'
         )

@@ -47,6 +47,7 @@ class RFDETRVarifocalLoss(nn.Module):
             (stages,) weighted sums, not yet divided by the number of objects.
         """
         cls_scores = cls_scores.float()
+        ious = matches.without_padding(ious)
         target = torch.zeros_like(cls_scores)
         target[matches.images, matches.rows, labels] = ious
         background = (1 - self.alpha) * cls_scores.sigmoid() ** self.gamma

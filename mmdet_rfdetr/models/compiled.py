@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import ExplainedError
+from .cuda_graphs import own_gradients
 
 PARTS = ('backbone', 'neck', 'query_selection', 'decoder', 'bbox_head')
 """Modules of the detector that can be compiled, in the order in which they run."""
@@ -99,9 +100,7 @@ class Compilation:
         from torch._dynamo.exc import TorchDynamoException
 
         if self.records_graphs:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad.clone()
+            own_gradients(model)
             torch.compiler.cudagraph_mark_step_begin()
         try:
             yield

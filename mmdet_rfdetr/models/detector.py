@@ -1,6 +1,7 @@
 """The detector, in the five steps of mmdet's transformer detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,11 @@ from torch.utils._pytree import tree_map
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
 from ..masks import MaskFeatures
+from ..matching import Targets
 from ..precision import PrecisionPolicy
+from ..transfer import upload
 from .compiled import Compilation
-from .cuda_graphs import DetectionGraphs
+from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable
 from .decoder import RFDETRDecoder
 from .deployed import DeployedModelError, deploy
 from .head import Detections
@@ -46,6 +49,9 @@ class RFDETR(DetectionTransformer):
         precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
             precision in every mode, None for float32.
         compile: arguments of :meth:`compile`, None compiles nothing.
+        cuda_graphs: on a GPU, record network, matching and losses of a training step,
+            and their backward pass, as CUDA graphs when a shape is new; see
+            ``docs/performance.md``. Detection only, by one process.
         train_cfg: see :class:`RFDETRHead`.
         test_cfg: see :class:`RFDETRHead`.
         data_preprocessor: config of the data preprocessor.
@@ -67,6 +73,7 @@ class RFDETR(DetectionTransformer):
         mask_head: dict | None = None,
         precision: dict | None = None,
         compile: dict | None = None,
+        cuda_graphs: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -118,6 +125,10 @@ class RFDETR(DetectionTransformer):
         register_state_dict_adapter(self)
         if compile is not None:
             self._compile(compile)
+        self.step_graphs: StepGraphs | None = None
+        if cuda_graphs:
+            check_recordable(self)
+            self.step_graphs = StepGraphs(self)
 
     def compile(self, **settings) -> None:
         """Have parts of the model compiled by ``torch.compile``, in place.
@@ -233,10 +244,48 @@ class RFDETR(DetectionTransformer):
         self, batch_inputs: Tensor, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Compute the loss terms; arguments and result are mmdet's."""
+        recorded = self.step_graphs is not None and batch_inputs.is_cuda
+        if recorded and self.training and torch.is_grad_enabled():
+            targets = self._recordable_targets(batch_data_samples)
+            if targets is not None:
+                return self.step_graphs(batch_inputs, targets)
         outputs, mask_preds = self._outputs(batch_inputs, batch_data_samples)
         return self.bbox_head.loss(
             **outputs, batch_data_samples=batch_data_samples, mask_preds=mask_preds
         )
+
+    def _recordable_targets(self, batch_data_samples: SampleList) -> Targets | None:
+        """Objects of a batch, padded; None if it cannot be recorded."""
+        if _has_padding(batch_data_samples):
+            return None
+        targets = self.bbox_head.get_targets(
+            [sample.gt_instances for sample in batch_data_samples],
+            [sample.metainfo for sample in batch_data_samples],
+        )
+        targets = self.bbox_head.assigner.prepare(targets, self.num_queries)
+        return None if targets.valid is None else targets
+
+    def loss_of_targets(
+        self, batch_inputs: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        """:meth:`loss` of images without padding, and objects that are joined."""
+        outputs, _ = self._outputs(batch_inputs, None)
+        return self.bbox_head.loss_of_targets(
+            *self.bbox_head(outputs['hidden_states'], outputs['references']),
+            outputs['enc_outputs_class'],
+            outputs['enc_outputs_coord'],
+            targets=targets,
+            num_groups=self.num_groups,
+        )
+
+    @contextmanager
+    def without_graphs(self) -> Iterator[None]:
+        """Run training steps kernel by kernel inside, so that modules can be seen."""
+        graphs, self.step_graphs = self.step_graphs, None
+        try:
+            yield
+        finally:
+            self.step_graphs = graphs
 
     def parse_losses(
         self, losses: dict[str, Tensor]
@@ -271,7 +320,7 @@ class RFDETR(DetectionTransformer):
         """:meth:`predict` of images without padding, by a CUDA graph."""
         head = self.bbox_head
         metas = [sample.metainfo for sample in batch_data_samples]
-        scales = head.box_scales(metas, self.reference_embedding, rescale)
+        scales = head.box_scales(metas, batch_inputs.device, rescale)
         detections, masks = self.graphs(batch_inputs, scales)
         results = head.results(
             detections,
@@ -406,7 +455,7 @@ class RFDETR(DetectionTransformer):
                 ],
                 dim=1,
             )
-            total = valid_sizes.new_tensor(spatial_shapes)
+            total = upload(spatial_shapes, valid_sizes.device)
             valid_ratios = (valid_sizes / total).flip(-1)
         shared = dict(
             memory=memory, memory_mask=memory_mask, spatial_shapes=spatial_shapes
@@ -520,7 +569,7 @@ def _padding_mask(
         return None
     height, width = batch_data_samples[0].batch_input_shape
     sizes = [sample.img_shape[:2] for sample in batch_data_samples]
-    sizes = torch.tensor(sizes, device=device)
+    sizes = upload(sizes, device)
     rows = torch.arange(height, device=device) >= sizes[:, :1]
     columns = torch.arange(width, device=device) >= sizes[:, 1:]
     return (rows[:, :, None] | columns[:, None, :]).float()

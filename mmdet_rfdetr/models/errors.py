@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..matching import Matches
+from ..matching import Matches, Targets
 from ..precision import float32_island
 
 
@@ -15,7 +15,7 @@ def prediction_errors(
     cls_scores: Tensor,
     labels: Tensor,
     matches: Matches,
-    counts: tuple[int, ...],
+    targets: Targets,
     prefixes: Sequence[str],
 ) -> dict[str, Tensor]:
     """Count wrong classes and superfluous detections, as the official package does.
@@ -24,7 +24,7 @@ def prediction_errors(
         cls_scores: (B, R, K) raw logits of all stages.
         labels: (pairs,) true class of each matched pair.
         matches: the pairs.
-        counts: objects of each image.
+        targets: the objects.
         prefixes: of the names of the stages.
 
     Returns:
@@ -35,13 +35,13 @@ def prediction_errors(
     """
     last_layer = len(matches.stage_sizes) - 2
     predicted = cls_scores[matches.images, matches.rows].argmax(-1)
-    of_last_layer = matches.stages == last_layer
+    of_last_layer = matches.without_padding(matches.stages == last_layer)
     right = ((predicted == labels) & of_last_layer).sum()
     errors = dict(class_error=100 - 100 * right / of_last_layer.sum().clamp(min=1))
 
     # A score above 0.5 is a logit above 0.
     confident = (cls_scores.amax(-1) > 0).split(matches.stage_sizes, dim=1)
-    counts = torch.tensor(counts, device=cls_scores.device)
+    counts = targets.of_images()
     for prefix, stage in zip(prefixes, confident, strict=True):
         error = (stage.sum(1) - counts).abs().float().mean()
         errors[f'{prefix}cardinality_error'] = error

@@ -16,6 +16,7 @@ from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island, products
+from ..transfer import upload
 from .errors import prediction_errors
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
@@ -217,17 +218,46 @@ class RFDETRHead(BaseModule):
         Returns:
             See :meth:`loss`.
         """
+        return self.loss_of_targets(
+            all_layers_cls_scores,
+            all_layers_bbox_preds,
+            enc_cls_scores,
+            enc_bbox_preds,
+            targets=self.get_targets(batch_gt_instances, batch_img_metas),
+            num_groups=num_groups,
+            mask_preds=mask_preds,
+        )
+
+    @float32_island()
+    def loss_of_targets(
+        self,
+        all_layers_cls_scores: Tensor,
+        all_layers_bbox_preds: Tensor,
+        enc_cls_scores: Tensor,
+        enc_bbox_preds: Tensor,
+        *,
+        targets: Targets,
+        num_groups: int,
+        mask_preds: list[MaskFeatures] | None = None,
+    ) -> dict[str, Tensor]:
+        """:meth:`loss_by_feat` of objects that are joined already.
+
+        With padded targets the host reads nothing.
+        """
         layers = len(all_layers_cls_scores)
         cls_scores = torch.cat((*all_layers_cls_scores, enc_cls_scores), dim=1)
         bbox_preds = torch.cat((*all_layers_bbox_preds, enc_bbox_preds), dim=1)
         stage_sizes = [all_layers_cls_scores.shape[2]] * layers
         stage_sizes.append(enc_cls_scores.shape[1])
 
-        targets = self.get_targets(batch_gt_instances, batch_img_metas)
+        targets = self.assigner.prepare(targets, min(stage_sizes) // num_groups)
         matches = self.assigner.assign(
             cls_scores, bbox_preds, stage_sizes, targets, num_groups, mask_preds
         )
-        total = bbox_preds.new_tensor(float(num_groups * sum(targets.counts)))
+        if targets.valid is None:
+            total = bbox_preds.new_full((), num_groups * sum(targets.counts))
+        else:
+            total = num_groups * targets.valid.sum().float()
         avg_factor = reduce_mean(total).clamp_(min=1)
 
         boxes = bbox_preds[matches.images, matches.rows]
@@ -251,9 +281,7 @@ class RFDETRHead(BaseModule):
         for name, sums in terms.items():
             for prefix, value in zip(prefixes, sums / avg_factor, strict=True):
                 losses[prefix + name] = value
-        self.errors = prediction_errors(
-            cls_scores, labels, matches, targets.counts, prefixes
-        )
+        self.errors = prediction_errors(cls_scores, labels, matches, targets, prefixes)
         return losses
 
     @staticmethod
@@ -281,7 +309,7 @@ class RFDETRHead(BaseModule):
             for meta, count in zip(batch_img_metas, counts, strict=True)
             for _ in range(count)
         ]
-        sizes = boxes.new_tensor(sizes).view(-1, 4)
+        sizes = upload(sizes, boxes.device, boxes.dtype).view(-1, 4)
         return Targets(
             labels=torch.cat([gt.labels for gt in batch_gt_instances]),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),
@@ -388,23 +416,25 @@ class RFDETRHead(BaseModule):
         detections = self.detections(
             cls_scores,
             bbox_preds,
-            self.box_scales(batch_img_metas, bbox_preds, rescale),
+            self.box_scales(batch_img_metas, bbox_preds.device, rescale),
         )
         return self.results(
             detections, batch_img_metas, rescale=rescale, mask_preds=mask_preds
         )
 
+    @staticmethod
     def box_scales(
-        self, batch_img_metas: list[dict], like: Tensor, rescale: bool
+        batch_img_metas: list[dict], device: torch.device, rescale: bool
     ) -> Tensor:
-        """What normalised boxes are multiplied with, (B, 1, 4), on a tensor's device.
+        """What normalised boxes are multiplied with, (B, 1, 4) float32.
 
         Args:
             batch_img_metas: see :meth:`predict_by_feat`.
-            like: any float32 tensor.
+            device: where they are needed.
             rescale: pixels of the original image, not of the batch.
         """
-        return like.new_tensor([[_box_scale(m, rescale)] for m in batch_img_metas])
+        scales = [[_box_scale(meta, rescale)] for meta in batch_img_metas]
+        return upload(scales, device, torch.float32)
 
     @float32_island()
     def detections(

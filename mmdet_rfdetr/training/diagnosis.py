@@ -1,6 +1,7 @@
 """Finding out where the numbers of a training step stop being finite."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -80,7 +81,9 @@ def diagnose(
     gradients: list[str] = []
     try:
         batch = model.data_preprocessor(data, True)
-        with torch.set_grad_enabled(backward):
+        # Replayed graphs call no module.
+        without_graphs = getattr(model, 'without_graphs', nullcontext)
+        with torch.set_grad_enabled(backward), without_graphs():
             loss, terms = model.parse_losses(model(**batch, mode='loss'))
         if backward:
             model.zero_grad()
@@ -103,13 +106,11 @@ def diagnose(
     )
 
 
-def take_matching_accident(model: nn.Module) -> bool:
+def take_matching_accident(model: nn.Module) -> Tensor | bool:
     """Whether a matching cost was not finite since this was asked last."""
     assigner = getattr(getattr(model, 'bbox_head', None), 'assigner', None)
-    had = getattr(assigner, 'had_non_finite_costs', False)
-    if had:
-        assigner.had_non_finite_costs = False
-    return had
+    take = getattr(assigner, 'take_accident', None)
+    return False if take is None else take()
 
 
 def non_finite_gradients(model: nn.Module) -> list[str]:

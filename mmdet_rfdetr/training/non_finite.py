@@ -93,9 +93,10 @@ class RFDETRNonFiniteHook(Hook):
         """
         losses = [batch.loss for batch in self._batches if batch.loss is not None]
         values = [*losses, *torch._foreach_norm(gradients)] if gradients else losses
-        bad = (~torch.isfinite(torch.stack(values)).all()).int()
-        if any(batch.bad_matching for batch in self._batches) or self._has_no_scale():
-            bad = torch.ones_like(bad)
+        bad = ~torch.isfinite(torch.stack(values)).all()
+        for batch in self._batches:
+            bad = bad | batch.bad_matching
+        bad = (bad | self._has_no_scale()).int()
         if get_world_size() > 1:
             all_reduce(bad, 'max')
         if bad:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mmdet_rfdetr.matching import Targets
 from mmdet_rfdetr.models.errors import prediction_errors
 
 from ..test_losses.stages import make_matches
@@ -22,7 +23,8 @@ def test_errors_of_a_slow_count():
     logits[0, rows[0]] = torch.tensor([-1.0, -1, 3, -1, -1])
     logits[0, rows[1]] = torch.tensor([-1.0, 3, -1, -1, -1])
     logits[2, rows[2]] = torch.tensor([-1.0, 3, -1, -1, -1])
-    errors = prediction_errors(logits, labels, matches, counts, PREFIXES)
+    targets = Targets(labels, torch.zeros(len(labels), 4), counts)
+    errors = prediction_errors(logits, labels, matches, targets, PREFIXES)
     assert errors.pop('class_error').item() == pytest.approx(200 / 3)
     start = 0
     for prefix, size in zip(PREFIXES, matches.stage_sizes, strict=True):
@@ -41,7 +43,8 @@ def test_no_objects_at_all():
     matches = make_matches(())
     logits = -torch.ones(3, sum(matches.stage_sizes), 5)
     labels = torch.zeros(0, dtype=torch.long)
-    errors = prediction_errors(logits, labels, matches, (0, 0, 0), PREFIXES)
+    targets = Targets(labels, torch.zeros(0, 4), (0, 0, 0))
+    errors = prediction_errors(logits, labels, matches, targets, PREFIXES)
     assert {name: value.item() for name, value in errors.items()} == {
         'class_error': 100,
         'd0.cardinality_error': 0,
