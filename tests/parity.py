@@ -123,7 +123,7 @@ def _detection_config(sizes, num_logits):
             num_classes=num_logits,
             loss_cls=dict(type='RFDETRIoUAwareBCELoss'),
             loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-            loss_iou=dict(type='GIoULoss', loss_weight=2.0, eps=1e-7),
+            loss_iou=dict(type='RFDETRGIoULoss', loss_weight=2.0),
         ),
         train_cfg=dict(assigner=dict(type='RFDETRHungarianAssigner')),
         test_cfg=dict(max_per_img=sizes['num_select']),

@@ -53,7 +53,7 @@ model = dict(
         num_classes=80,
         loss_cls=dict(type='RFDETRIoUAwareBCELoss', alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-        loss_iou=dict(type='GIoULoss', loss_weight=2.0, eps=1e-7),
+        loss_iou=dict(type='RFDETRGIoULoss', loss_weight=2.0),
     ),
     train_cfg=dict(
         assigner=dict(

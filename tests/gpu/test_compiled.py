@@ -13,13 +13,9 @@ from ..test_models.test_compiled import (
     model,
     step,
 )
+from .conftest import COMPILING
 
-pytestmark = [
-    pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not'),
-    pytest.mark.filterwarnings('ignore:.torch.jit.script_method. is deprecated'),
-    # PyTorch recommends TF32, which keeps 10 of 23 bits.
-    pytest.mark.filterwarnings('ignore:TensorFloat32 tensor cores'),
-]
+pytestmark = [pytest.mark.filterwarnings(line) for line in COMPILING]
 MODES = (None, 'reduce-overhead')
 TOLERANCE = 1e-4
 

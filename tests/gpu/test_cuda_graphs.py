@@ -9,8 +9,10 @@ from mmdet.registry import MODELS
 from .. import golden_rule, parity
 from ..test_models.small import small_config as detection
 from ..test_segmentation.case import tiny_config as segmentation
+from .conftest import COMPILING
 from .test_precision import skip_without_bfloat16
 
+pytestmark = [pytest.mark.filterwarnings(line) for line in COMPILING]
 CONFIGS = dict(detection=detection, segmentation=segmentation)
 SIZES = (96, 64)
 
@@ -79,16 +81,13 @@ def test_compiled_parts_are_recorded(device):
         torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-5)
 
 
-def test_detecting_does_not_wait_for_the_gpu(device):
+def test_detecting_does_not_wait_for_the_gpu(device, no_waiting):
     """No result is read by the host, recorded or not."""
     for model in pair(detection(), device):
         images, samples = batch(device, 96, 1, seed=1)
         detect(model, images, samples)
-        torch.cuda.set_sync_debug_mode('error')
-        try:
+        with no_waiting():
             detect(model, images, samples)
-        finally:
-            torch.cuda.set_sync_debug_mode('default')
 
 
 def test_a_copy_records_anew(device):

@@ -15,8 +15,10 @@ from ..test_matching_on_device import pairs, unpadded
 from ..test_models.small import small_config
 from ..test_models.test_compiled import assert_close
 from ..test_precision.project import project_config, run
+from .conftest import COMPILING
 
 pytest.importorskip('torch_linear_assignment')
+pytestmark = [pytest.mark.filterwarnings(line) for line in COMPILING]
 GROUPS = 3
 
 
@@ -149,15 +151,12 @@ def test_compiled_parts_are_recorded(device):
         assert_close(numbers(recorded, data), numbers(plain, data), 1e-4)
 
 
-def test_a_step_does_not_wait_for_the_gpu(device):
+def test_a_step_does_not_wait_for_the_gpu(device, no_waiting):
     for model in (build(device), build(device, cuda_graphs=True)):
         data = batch(device, (3, 1))
         numbers(model, data)
-        torch.cuda.set_sync_debug_mode('error')
-        try:
+        with no_waiting():
             numbers(model, data)
-        finally:
-            torch.cuda.set_sync_debug_mode('default')
 
 
 def test_weights_that_moved_are_recorded_anew(device):
@@ -188,6 +187,7 @@ def test_a_run_with_validation(device, pictures, tmp_path):
     """EMA, validation and a checkpoint around recorded steps."""
     config = project_config(pictures, tmp_path, 'cuda', 'bfloat16')
     config.model.cuda_graphs = True
+    config.model.bbox_head.loss_iou = dict(type='RFDETRGIoULoss', loss_weight=2.0)
     config.model.train_cfg.assigner.solver = 'device'
     config.custom_hooks = [dict(type='RFDETREMAHook')]
     runner = run(config, 'train')
