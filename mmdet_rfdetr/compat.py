@@ -415,6 +415,20 @@ def solve_assignments_on_gpu(costs):
     return _triton.batch_linear_assignment(costs, validation='off')
 
 
+def silence_streams_of_graphs() -> None:
+    """Keep torch from warning of the streams of the CUDA graphs that it recorded itself.
+
+    ``torch.cuda.make_graphed_callables`` records on a stream of its own, so the nodes
+    that hand gradients to parameters belong to that one. Since 2.10 torch warns of it
+    in every run that replays such graphs; the extra wait it warns of is one event.
+    """
+    import torch
+
+    switch = 'set_warn_on_accumulate_grad_stream_mismatch'
+    if hasattr(torch.autograd.graph, switch):
+        getattr(torch.autograd.graph, switch)(False)
+
+
 def version_of(package: str) -> tuple[int, int]:
     """Major and minor version of an installed package."""
     major, minor = importlib.metadata.version(package).split('.')[:2]

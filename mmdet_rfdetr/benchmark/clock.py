@@ -32,7 +32,7 @@ class Clock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add what happens inside to a phase; within itself, it counts once."""
-        if name in self._running:
+        if name in self._running or self._is_recording():
             yield
             return
         self._pass_border()
@@ -65,6 +65,9 @@ class Clock:
     @property
     def _on_gpu(self) -> bool:
         return self._device.type == 'cuda'
+
+    def _is_recording(self) -> bool:
+        return self._on_gpu and torch.cuda.is_current_stream_capturing()
 
     def _pass_border(self) -> None:
         """End a part of the phase that runs; another one begins."""

