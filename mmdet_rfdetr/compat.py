@@ -416,7 +416,7 @@ def solve_assignments_on_gpu(costs):
 
 
 def silence_streams_of_graphs() -> None:
-    """Keep torch from warning of the streams of the CUDA graphs that it recorded itself.
+    """Keep torch from warning of the streams of CUDA graphs that it recorded itself.
 
     ``torch.cuda.make_graphed_callables`` records on a stream of its own, so the nodes
     that hand gradients to parameters belong to that one. Since 2.10 torch warns of it

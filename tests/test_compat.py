@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import sys
+import types
 import warnings
 
 import mmcv
@@ -394,3 +395,40 @@ def test_only_an_old_torch_is_silenced(version, is_old, monkeypatch):
         silenced = bool(warnings.filters)
     assert (reason is not None) == is_old == silenced
     assert imported == ['torch.distributed.optim'] * is_old
+
+
+# Matching on a GPU
+
+
+def test_without_its_solver_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch_linear_assignment', None)
+    with pytest.raises(ImportError, match='pip install "torch-linear-assignment') as e:
+        compat.solve_assignments_on_gpu(torch.zeros(1, 2, 3))
+    assert 'solver=scipy' in str(e.value)
+
+
+def test_the_solver_is_called_without_its_checks(monkeypatch):
+    """Its checks are reads by the host."""
+    calls = []
+
+    def solve(costs, *, validation):
+        calls.append(validation)
+        return costs.argmin(-1)
+
+    package = types.ModuleType('torch_linear_assignment')
+    package._triton = types.SimpleNamespace(batch_linear_assignment=solve)
+    monkeypatch.setitem(sys.modules, 'torch_linear_assignment', package)
+    costs = torch.tensor([[[2.0, 1.0], [0.0, 3.0]]])
+    assert compat.solve_assignments_on_gpu(costs).tolist() == [[1, 0]]
+    assert calls == ['off']
+
+
+def test_streams_of_graphs_are_silenced_where_torch_warns(monkeypatch):
+    name = 'set_warn_on_accumulate_grad_stream_mismatch'
+    calls = []
+    monkeypatch.setattr(torch.autograd.graph, name, calls.append, raising=False)
+    compat.silence_streams_of_graphs()
+    assert calls == [False]
+    monkeypatch.delattr(torch.autograd.graph, name)
+    compat.silence_streams_of_graphs()
+    assert calls == [False]

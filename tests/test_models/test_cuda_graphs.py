@@ -1,0 +1,188 @@
+"""What recorded work may do, seen without a GPU; ``tests/gpu`` records it."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmdet_rfdetr.models.cuda_graphs import _Step
+from tests import golden_rule, parity
+
+from .small import small_config
+
+SIDE = 64
+BATCH = 2
+CAPACITY = 40
+
+
+class HostTensors(TorchDispatchMode):
+    """Notes operators that bring a tensor of the host to the device.
+
+    The device is ``meta``, which has no numbers: to read one is an error there.
+    """
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {x.device.type for x in tensors((args, kwargs)) if x.dim()}
+        if on_device(result) and 'cpu' in given:
+            self.seen.append(function.name())
+        return result
+
+
+class HostNumbers(TorchFunctionMode):
+    """Notes functions that make a tensor on the device of numbers in Python."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function in MAKERS and on_device(result):
+            self.seen.append(function.__name__)
+        return result
+
+
+MAKERS = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+
+
+def on_device(result):
+    return any(x.device.type == 'meta' for x in tensors(result))
+
+
+def tensors(tree):
+    return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
+
+
+def model(**head):
+    config = small_config(num_queries=CAPACITY)
+    config['train_cfg']['assigner']['solver'] = 'device'
+    config['bbox_head'].update(head)
+    return MODELS.build(config).to('meta')
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """An assignment without a look at the costs."""
+    monkeypatch.setattr(
+        'mmdet_rfdetr.matching_on_device._solve',
+        lambda problems: problems.new_zeros(problems.shape[:2], dtype=torch.long),
+    )
+
+
+def copies(work, *inputs):
+    work(*inputs)  # Makes the constants of this size.
+    seen = []
+    with HostTensors(seen), HostNumbers(seen):
+        work(*inputs)
+    return seen
+
+
+def step_inputs():
+    objects = BATCH * CAPACITY
+    return (
+        torch.empty(BATCH, 3, SIDE, SIDE, device='meta'),
+        torch.empty(objects, dtype=torch.long, device='meta'),
+        torch.empty(objects, 4, device='meta'),
+        torch.empty(objects, dtype=torch.bool, device='meta'),
+    )
+
+
+LOSSES = (
+    'RFDETRIoUAwareBCELoss',
+    'RFDETRSigmoidFocalLoss',
+    'RFDETRVarifocalLoss',
+    'RFDETRPositionSupervisedLoss',
+)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_a_recorded_step_needs_nothing_of_the_host(loss, solved):
+    step = _Step(model(loss_cls=dict(type=loss)).train(), (CAPACITY,) * BATCH)
+    assert not copies(step, *step_inputs())
+
+
+def test_such_a_copy_would_be_seen(solved):
+    """The loss of mmdet copies a constant in every call."""
+    with_copy = model(loss_iou=dict(type='GIoULoss')).train()
+    step = _Step(with_copy, (CAPACITY,) * BATCH)
+    assert copies(step, *step_inputs()) == ['new_tensor']
+
+
+@pytest.mark.parametrize('deployed', (False, True))
+def test_a_recorded_detection_needs_nothing_of_the_host(deployed):
+    built = model().eval()
+    if deployed:
+        built.switch_to_deploy()
+    images, *_ = step_inputs()
+    scales = torch.empty(BATCH, 1, 4, device='meta')
+    with torch.no_grad():
+        assert not copies(built._detect, images, scales)
+
+
+# Without a GPU nothing is recorded
+
+
+def batch():
+    sizes = ((SIDE, SIDE),) * BATCH
+    images, _ = golden_rule.images(sizes, (SIDE, SIDE), seed=1)
+    objects = golden_rule.objects([3, 1], 5, seed=1)
+    return torch.from_numpy(images), parity.make_samples(sizes, (SIDE, SIDE), objects)
+
+
+def test_on_a_cpu_both_switches_do_nothing():
+    config = small_config()
+    config['train_cfg']['assigner']['solver'] = 'device'
+    torch.manual_seed(0)
+    recording = MODELS.build(dict(config, cuda_graphs=True))
+    plain = copy.deepcopy(recording)
+    plain.step_graphs = None
+    images, samples = batch()
+    for built in (recording, plain):
+        built.train()(images, samples, mode='loss')
+    assert not recording.step_graphs._steps
+    found = []
+    for built, switch in ((recording, True), (plain, False)):
+        built.eval().switch_to_deploy(cuda_graphs=switch)
+        with torch.no_grad():
+            detected = built(images, copy.deepcopy(samples), mode='predict')
+        found.append(torch.stack([s.pred_instances.scores for s in detected]))
+    assert torch.equal(*found)
+    assert not recording.graphs._graphs
+
+
+def test_a_copy_has_graphs_of_its_own():
+    config = small_config()
+    config['train_cfg']['assigner']['solver'] = 'device'
+    first = MODELS.build(dict(config, cuda_graphs=True))
+    second = copy.deepcopy(first)
+    assert second.step_graphs._model is second
+    first.switch_to_deploy(cuda_graphs=True)
+    third = copy.deepcopy(first)
+    assert third.graphs._function.__self__ is third
+
+
+def test_without_graphs_is_undone():
+    config = small_config()
+    config['train_cfg']['assigner']['solver'] = 'device'
+    built = MODELS.build(dict(config, cuda_graphs=True))
+    graphs = built.step_graphs
+    with pytest.raises(KeyError), built.without_graphs():
+        assert built.step_graphs is None
+        raise KeyError
+    assert built.step_graphs is graphs
+
+
+def test_graphs_within_graphs_are_refused():
+    built = MODELS.build(dict(small_config(), compile=dict(mode='reduce-overhead')))
+    with pytest.raises(ValueError, match='set model.compile.mode to None'):
+        built.switch_to_deploy(cuda_graphs=True)
+    assert not built.deployed
