@@ -55,6 +55,8 @@ setup(
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],
         # Adapters on the encoder, see docs/training.md.
         'lora': ['peft'],
+        # Matches on a GPU, see docs/performance.md.
+        'gpu': ['torch-linear-assignment>=0.1.0,<0.2'],
         # The original, which some tests compare with when it is there.
         'official': ['rfdetr==1.11.2'],
         'tools': ['ruff', 'pre-commit'],

@@ -105,6 +105,8 @@ def main() -> None:
         parser.error('--clock cpu does not see a GPU: leave it out with --device cuda')
     if args.cuda_graphs and not (args.deploy and on_gpu):
         parser.error('--cuda-graphs needs --deploy and --device cuda')
+    if args.official_compile and not args.official:
+        parser.error('--official-compile needs --official')
     if args.official_compile and not (args.task == 'training' and on_gpu):
         parser.error('--official-compile needs --task training and --device cuda')
     for name in ('batch_size', 'rounds', 'boxes', 'detections'):

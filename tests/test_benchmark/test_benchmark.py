@@ -143,6 +143,45 @@ def test_a_phase_within_itself_counts_once():
     assert clock.take() == dict(outer=5)
 
 
+def test_a_phase_interrupts_the_one_around_it():
+    clock = Clock('wall', torch.device('cpu'))
+    clock.read = iter([0, 5, 8, 20, 21, 30]).__next__
+    with clock.phase('outer'):
+        with clock.phase('inner'):
+            pass
+        with clock.phase('inner'), clock.phase('outer'):
+            pass
+    assert clock.take() == dict(outer=5 + 12 + 9, inner=3 + 1)
+
+
+class Event:
+    """A stand-in for an event in the queue of a GPU: its time is known later."""
+
+    def __init__(self, time):
+        self.time = time
+
+    def elapsed_time(self, end):
+        return end.time - self.time
+
+
+def test_on_a_gpu_borders_are_events_and_recordings_have_none(monkeypatch):
+    waited, recording = [], []
+    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
+    monkeypatch.setattr(
+        torch.cuda, 'is_current_stream_capturing', lambda: bool(recording)
+    )
+    clock = Clock('wall', torch.device('cuda'))
+    clock.read = map(Event, [0.0, 2.0, 7.0]).__next__
+    with clock.phase('forward'):
+        pass
+    recording.append(True)
+    with clock.phase('matching'):
+        pass
+    assert not waited
+    assert clock.take() == dict(forward=2.0)
+    assert len(waited) == 1
+
+
 def test_what_is_told_of_many_samples():
     told = summarise(range(101))
     assert (told['p50'], told['p95'], told['samples']) == (50, 95, 101)
@@ -311,3 +350,15 @@ def test_errors_say_what_to_type(project, monkeypatch, capsys):
     )
     assert 'leave out --official' in message
     assert '--rounds must be 1 or more' in fail(project.config, '--rounds', '0')
+    on_gpu = '--device=cuda'
+    message = fail(project.config, on_gpu, '--clock=cpu')
+    assert '--clock cpu does not see a GPU' in message
+    assert '--cuda-graphs needs --deploy' in fail(
+        project.config, on_gpu, '--cuda-graphs'
+    )
+    switch = '--official-compile'
+    assert f'{switch} needs --official' in fail(project.config, on_gpu, switch)
+    official = '--official=A', '--official-python=p'
+    assert f'{switch} needs --task training' in fail(
+        project.config, on_gpu, switch, *official
+    )
