@@ -1,9 +1,11 @@
 """Detection, or a training step, as CUDA graphs, recorded once for each shape.
 
-Replaying a graph takes the host next to nothing, however many kernels it holds.
+Replaying a graph takes the host next to nothing, however many kernels it holds. No
+module is called then, so hooks on parts of the model see nothing of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.dist import get_world_size
@@ -11,10 +13,44 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..compat import silence_streams_of_graphs
+from ..errors import ExplainedError
 from ..matching import Targets
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
+
+
+class RecordingError(ExplainedError, RuntimeError):
+    """Something cannot be recorded as a CUDA graph."""
+
+
+@contextmanager
+def _recording(switch: str) -> Iterator[None]:
+    """Record inside.
+
+    Raises:
+        RecordingError: naming the switch to leave out.
+    """
+    # A weight that autocast has cast and kept would be gone at the next replay.
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    except ExplainedError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise RecordingError(
+            f'{switch}, and recording failed: {reason}. A part of the model may read '
+            'numbers on the host, or copy them from there. Start anew without it.'
+        ) from error
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+
+
+def _precision() -> tuple:
+    """The autocast that a recording is made under."""
+    return torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
 
 
 class DetectionGraphs:
@@ -34,12 +70,17 @@ class DetectionGraphs:
 
     def __call__(self, *inputs: Tensor):
         """Call the function; the results are new tensors."""
-        key = tuple((x.shape, x.dtype, x.device) for x in inputs)
+        key = _precision(), *((x.shape, x.dtype, x.device) for x in inputs)
         if key not in self._graphs:
             # Graphs run one after the other, so they can share what they need between.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
-            self._graphs[key] = _Graph(self._function, inputs, self._memory)
+            with _recording('switch_to_deploy(cuda_graphs=True)'):
+                self._graphs[key] = _Graph(self._function, inputs, self._memory)
         return self._graphs[key](*inputs)
+
+    def forget(self) -> None:
+        """Record anew from now on, because the constants moved or changed."""
+        self._graphs, self._memory = {}, None
 
     def __getstate__(self) -> dict:
         """For copies, which record anew."""
@@ -122,24 +163,30 @@ class StepGraphs:
             targets: padded to the same number of objects in each image.
 
         Raises:
-            RuntimeError: in data-parallel training.
+            RecordingError: in data-parallel training, or if it cannot be recorded.
         """
         if get_world_size() > 1:
-            raise RuntimeError(
+            raise RecordingError(
                 'model.cuda_graphs=True records the step of a single process: leave it '
                 'out to train with several'
             )
         places = tuple(parameter.data_ptr() for parameter in self._model.parameters())
         if places != self._places:
             self._places, self._steps, self._memory = places, {}, None
-        key = images.shape, images.dtype, targets.counts
+        key = _precision(), images.shape, images.dtype, targets.counts
         inputs = images, targets.labels, targets.boxes, targets.valid
         if key not in self._steps:
             # Steps follow each other, so they can share what they need in between.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
-            self._steps[key] = _record(
-                _Step(self._model, targets.counts), inputs, self._memory
-            )
+            silence_streams_of_graphs()
+            with _recording('model.cuda_graphs=True'):
+                self._steps[key] = torch.cuda.make_graphed_callables(
+                    _Step(self._model, targets.counts),
+                    tuple(x.clone() for x in inputs),
+                    num_warmup_iters=WARM_UP,
+                    allow_unused_input=True,
+                    pool=self._memory,
+                )
         own_gradients(self._model)
         step = self._steps[key]
         losses, errors = step(*inputs)
@@ -177,25 +224,6 @@ class _Step(nn.Module):
         errors = self.model.bbox_head.errors
         self.names = tuple(losses), tuple(errors)
         return torch.stack([*losses.values()]), torch.stack([*errors.values()])
-
-
-def _record(
-    step: _Step, inputs: tuple[Tensor, ...], memory: tuple[int, int]
-) -> nn.Module:
-    # A weight that autocast has cast and kept would be gone at the next replay.
-    silence_streams_of_graphs()
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        return torch.cuda.make_graphed_callables(
-            step,
-            tuple(x.clone() for x in inputs),
-            num_warmup_iters=WARM_UP,
-            allow_unused_input=True,
-            pool=memory,
-        )
-    finally:
-        torch.set_autocast_cache_enabled(cached)
 
 
 def own_gradients(model: nn.Module) -> None:

@@ -147,6 +147,14 @@ class RFDETR(DetectionTransformer):
     def _compile(self, settings: dict) -> None:
         self.compilation = Compilation.from_config(settings)
         self.compilation.apply(self)
+        if self.graphs is not None:
+            self.graphs.forget()
+
+    def _apply(self, *args, **kwargs) -> 'RFDETR':
+        """Move or cast the weights; graphs read them where they were."""
+        if self.graphs is not None:
+            self.graphs.forget()
+        return super()._apply(*args, **kwargs)
 
     def switch_to_deploy(self, *, cuda_graphs: bool = False) -> 'RFDETR':
         """Rearrange the weights for inference, for good; outputs stay the same.

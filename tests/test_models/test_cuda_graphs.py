@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmdet_rfdetr.models.cuda_graphs import _Step
+from mmdet_rfdetr.models.compiled import CompileError
+from mmdet_rfdetr.models.cuda_graphs import RecordingError, _recording, _Step
 from tests import golden_rule, parity
 
 from .small import small_config
@@ -179,6 +180,26 @@ def test_without_graphs_is_undone():
         assert built.step_graphs is None
         raise KeyError
     assert built.step_graphs is graphs
+
+
+def test_weights_that_move_and_parts_that_are_compiled_are_recorded_anew():
+    built = MODELS.build(small_config()).switch_to_deploy(cuda_graphs=True)
+    for change in (built.double, lambda: built.compile(parts=['neck'])):
+        built.graphs._graphs['a shape'] = 'a graph'
+        change()
+        assert not built.graphs._graphs
+
+
+def test_a_recording_that_fails_is_explained():
+    assert torch.is_autocast_cache_enabled()
+    words = 'the switch.*failed: no. A part'
+    with pytest.raises(RecordingError, match=words) as e, _recording('the switch'):
+        assert not torch.is_autocast_cache_enabled()
+        raise RuntimeError('no\nand a long story')
+    assert 'story' not in str(e.value)
+    assert torch.is_autocast_cache_enabled()
+    with pytest.raises(CompileError), _recording('the switch'):
+        raise CompileError('has its own words')
 
 
 def test_graphs_within_graphs_are_refused():
