@@ -1,5 +1,6 @@
 """Hungarian matching of all images, decoder stages and groups in one call."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,13 +48,9 @@ class Targets:
 
     def padded(self, size: int) -> 'Targets':
         """Give every image as many objects, those that are missing after its own."""
-        index = np.full((len(self.counts), size), sum(self.counts))
-        start = 0
-        for row, count in zip(index, self.counts, strict=True):
-            row[:count] = range(start, start + count)
-            start += count
-        index = upload(index.ravel(), self.labels.device)
         # The padding is one more object.
+        index = self._table(size, filler=sum(self.counts))
+        index = upload(index.ravel(), self.labels.device)
         return Targets(
             labels=F.pad(self.labels, (0, 1))[index],
             boxes=F.pad(self.boxes, (0, 0, 0, 1), value=0.5)[index],
@@ -69,12 +66,16 @@ class Targets:
 
     def padded_index(self, device: torch.device) -> Tensor:
         """Objects of each image (B, largest count); the padding repeats object 0."""
-        index = np.zeros((len(self.counts), max(self.counts)), dtype=np.int64)
+        return upload(self._table(max(self.counts), filler=0), device)
+
+    def _table(self, size: int, filler: int) -> np.ndarray:
+        """Objects of each image, one row each, filled up to (B, size)."""
+        table = np.full((len(self.counts), size), filler, dtype=np.int64)
         start = 0
-        for row, count in zip(index, self.counts, strict=True):
+        for row, count in zip(table, self.counts, strict=True):
             row[:count] = range(start, start + count)
             start += count
-        return upload(index, device)
+        return table
 
 
 @dataclass(frozen=True)
@@ -285,32 +286,30 @@ class RFDETRHungarianAssigner:
         """Pairs of padded targets, all of them, from costs (B, n, R)."""
         images, count, _ = costs.shape
         valid = targets.valid.view(images, count)
+        numbers = functools.partial(torch.arange, device=costs.device)
         parts = []
         # Stages of the same size are one call, and mostly all are.
         for first, stages, size in _runs(stage_sizes):
             queries = size // num_groups
-            block = costs[..., first : first + stages * size]
-            found, bad = match_stages(
-                block.unflatten(2, (stages, num_groups, queries)), valid
-            )
+            end = first + stages * size
+            block = costs[..., first:end].unflatten(2, (stages, num_groups, queries))
+            found, bad = match_stages(block, valid)
             self._note_accident(bad)
-            offsets = torch.arange(
-                first, first + stages * size, queries, device=costs.device
-            )
-            parts.append(found + offsets.view(stages, 1, num_groups, 1))
+            of_groups = numbers(first, end, queries).view(stages, 1, num_groups, 1)
+            parts.append(found + of_groups)
         rows = torch.cat(parts)
-        axes = [torch.arange(length, device=costs.device) for length in rows.shape]
-        stage, image, _, _ = torch.meshgrid(*axes, indexing='ij')
-        objects = torch.arange(images * count, device=costs.device)
-        shape = images, 1, count
+
+        def of_pairs(values: Tensor, *shape: int) -> Tensor:
+            return values.view(shape).expand_as(rows).flatten()
+
         return Matches(
-            stages=stage.flatten(),
-            images=image.flatten(),
+            stages=of_pairs(numbers(len(rows)), -1, 1, 1, 1),
+            images=of_pairs(numbers(images), -1, 1, 1),
             rows=rows.flatten(),
-            targets=objects.view(shape).expand_as(rows).flatten(),
+            targets=of_pairs(numbers(images * count), images, 1, count),
             stage_sizes=tuple(stage_sizes),
             pair_counts=((num_groups * count,) * images,) * len(stage_sizes),
-            valid=valid.view(shape).expand_as(rows).flatten(),
+            valid=of_pairs(valid, images, 1, count),
         )
 
     def _note_accident(self, bad: Tensor) -> None:

@@ -45,7 +45,17 @@ def match_stages(costs: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Tuple of queries (S, B, G, n) in [0, Q), and whether a cost of an object was not
         finite, a bool tensor without axes. Such a pair is avoided.
+
+    Raises:
+        ValueError: if there are more objects than queries.
     """
+    count, queries = costs.shape[1], costs.shape[-1]
+    if count > queries:
+        raise ValueError(
+            f'images are padded to {count} objects, and a group has {queries} queries '
+            'at this size of the input: match on the host with --cfg-options '
+            'model.train_cfg.assigner.solver=scipy'
+        )
     used = valid[:, :, None, None, None]
     finite = costs.isfinite()
     known = torch.where(finite & used, costs, -torch.inf)

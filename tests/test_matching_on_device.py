@@ -106,6 +106,13 @@ def test_too_many_objects_are_left_to_scipy():
     assert pairs(found) == pairs(expected)
 
 
+def test_more_padded_objects_than_queries():
+    """A model may have fewer tokens to select from than queries."""
+    targets = make_targets(5, 3).padded(8)
+    with pytest.raises(ValueError, match='padded to 8 objects, and a group has 4'):
+        on_device().assign(*make_outputs(2, 24), (12, 12), targets, GROUPS)
+
+
 def test_an_unknown_solver():
     with pytest.raises(ValueError, match="solver='gpu': choose one of"):
         RFDETRHungarianAssigner(solver='gpu')

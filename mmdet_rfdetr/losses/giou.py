@@ -41,6 +41,11 @@ class RFDETRGIoULoss(nn.Module):
         Raises:
             ValueError: for another reduction.
         """
+        if reduction_override not in ('none', 'sum', 'mean'):
+            raise ValueError(
+                f"reduction_override={reduction_override!r}: choose 'none', 'sum' or "
+                "'mean'"
+            )
         intersection = _area(
             torch.maximum(pred[:, :2], target[:, :2]),
             torch.minimum(pred[:, 2:], target[:, 2:]),
@@ -55,11 +60,6 @@ class RFDETRGIoULoss(nn.Module):
         ]
         union = (areas[0] + areas[1] - intersection).clamp(min=EPS)
         loss = 1 - (intersection / union - (hull - union) / hull)
-        if reduction_override not in ('none', 'sum', 'mean'):
-            raise ValueError(
-                f"reduction_override={reduction_override!r}: choose 'none', 'sum' or "
-                "'mean'"
-            )
         if reduction_override != 'none':
             loss = getattr(loss, reduction_override)()
         return self.loss_weight * loss

@@ -243,6 +243,15 @@ class RFDETRHead(BaseModule):
         """:meth:`loss_by_feat` of objects that are joined already.
 
         With padded targets the host reads nothing.
+
+        Args:
+            all_layers_cls_scores: see :meth:`loss_by_feat`.
+            all_layers_bbox_preds: likewise.
+            enc_cls_scores: likewise.
+            enc_bbox_preds: likewise.
+            targets: the objects of all images.
+            num_groups: see :meth:`loss_by_feat`.
+            mask_preds: likewise.
         """
         layers = len(all_layers_cls_scores)
         cls_scores = torch.cat((*all_layers_cls_scores, enc_cls_scores), dim=1)
