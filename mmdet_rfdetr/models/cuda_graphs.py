@@ -197,6 +197,10 @@ class StepGraphs:
         )
         return dict(zip(names, losses.unbind(), strict=True))
 
+    def forget(self) -> None:
+        """Record anew from now on, because the model changed."""
+        self._places = ()
+
     def __getstate__(self) -> dict:
         """For copies, which record anew."""
         return dict(vars(self), _places=(), _steps={}, _memory=None)

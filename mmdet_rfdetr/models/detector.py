@@ -1,7 +1,6 @@
 """The detector, in the five steps of mmdet's transformer detectors."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +16,14 @@ from ..masks import MaskFeatures
 from ..matching import Targets
 from ..precision import PrecisionPolicy
 from ..transfer import upload
-from .compiled import Compilation
-from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable
 from .decoder import RFDETRDecoder
-from .deployed import DeployedModelError, deploy
-from .head import Detections
+from .detections import Detections, box_scales
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
+from .switches import Switches
 
 
 @MODELS.register_module()
-class RFDETR(DetectionTransformer):
+class RFDETR(Switches, DetectionTransformer):
     """RF-DETR, the real-time detection transformer.
 
     A windowed ViT and a projector make the memory. Two-stage selection turns its
@@ -119,96 +116,8 @@ class RFDETR(DetectionTransformer):
                 'data_preprocessor.pad_mask=True with mask_head: set it to False, '
                 'masks are compared with the part of the batch that is their image'
             )
-        self.deployed = False
-        self.compilation: Compilation | None = None
-        self.graphs: DetectionGraphs | None = None
         register_state_dict_adapter(self)
-        if compile is not None:
-            self._compile(compile)
-        self.step_graphs: StepGraphs | None = None
-        if cuda_graphs:
-            check_recordable(self)
-            self.step_graphs = StepGraphs(self)
-
-    def compile(self, **settings) -> None:
-        """Have parts of the model compiled by ``torch.compile``, in place.
-
-        Names, parameters and numbers stay what they are (``docs/performance.md``).
-        A copy of the model is not compiled.
-
-        Args:
-            **settings: ``parts``, ``mode`` and ``dynamic`` of :class:`Compilation`.
-
-        Raises:
-            ValueError: if a setting is unknown.
-        """
-        self._compile(settings)
-
-    def _compile(self, settings: dict) -> None:
-        self.compilation = Compilation.from_config(settings)
-        self.compilation.apply(self)
-        if self.graphs is not None:
-            self.graphs.forget()
-
-    def _apply(self, *args, **kwargs) -> 'RFDETR':
-        """Move or cast the weights; graphs read them where they were."""
-        if self.graphs is not None:
-            self.graphs.forget()
-        return super()._apply(*args, **kwargs)
-
-    def switch_to_deploy(self, *, cuda_graphs: bool = False) -> 'RFDETR':
-        """Rearrange the weights for inference, for good; outputs stay the same.
-
-        Call it when the weights are loaded and the model is on its device. From
-        then on the model detects faster (``docs/performance.md``), but can no
-        longer be trained, saved, or loaded with other weights.
-
-        Args:
-            cuda_graphs: on a GPU, record detection as one CUDA graph when a shape of
-                the batch comes for the first time, and replay it from then on. Batches
-                with padding, and other modes, run as without.
-
-        Returns:
-            The model itself, in evaluation mode.
-
-        Raises:
-            ValueError: if parts of the model record CUDA graphs of their own.
-        """
-        if cuda_graphs and self.compilation and self.compilation.records_graphs:
-            raise ValueError(
-                f'switch_to_deploy(cuda_graphs=True) records what model.compile='
-                f'{self.compilation} records already: set model.compile.mode to None'
-            )
-        if cuda_graphs and self.graphs is None:
-            self.graphs = DetectionGraphs(self._detect)
-        if not self.deployed:
-            device = self.query_embedding.device
-            deploy(self.eval(), self.precision.resolve(device))
-            self.deployed = True
-            if self.compilation is not None:
-                self.compilation.apply(self)
-        return self
-
-    def train(self, mode: bool = True) -> 'RFDETR':
-        """Switch between training and evaluation.
-
-        Raises:
-            DeployedModelError: if a deployed model is to be trained.
-        """
-        if mode and self.deployed:
-            raise DeployedModelError('trained')
-        return super().train(mode)
-
-    # Both are reached by PyTorch's and by mmengine's way of saving and loading.
-    def _save_to_state_dict(self, *args, **kwargs) -> None:
-        if self.deployed:
-            raise DeployedModelError('saved')
-        super()._save_to_state_dict(*args, **kwargs)
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        if self.deployed:
-            raise DeployedModelError('loaded with weights')
-        super()._load_from_state_dict(*args, **kwargs)
+        self._set_switches(compile, cuda_graphs)
 
     def _init_layers(self) -> None:
         """Build the decoder; backbone, neck and head are mmdet's to build."""
@@ -286,15 +195,6 @@ class RFDETR(DetectionTransformer):
             num_groups=self.num_groups,
         )
 
-    @contextmanager
-    def without_graphs(self) -> Iterator[None]:
-        """Run training steps kernel by kernel inside, so that modules can be seen."""
-        graphs, self.step_graphs = self.step_graphs, None
-        try:
-            yield
-        finally:
-            self.step_graphs = graphs
-
     def parse_losses(
         self, losses: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -328,7 +228,7 @@ class RFDETR(DetectionTransformer):
         """:meth:`predict` of images without padding, by a CUDA graph."""
         head = self.bbox_head
         metas = [sample.metainfo for sample in batch_data_samples]
-        scales = head.box_scales(metas, batch_inputs.device, rescale)
+        scales = box_scales(metas, batch_inputs.device, rescale)
         detections, masks = self.graphs(batch_inputs, scales)
         results = head.results(
             detections,
@@ -571,13 +471,10 @@ def _padding_mask(
     batch_data_samples: OptSampleList, device: torch.device
 ) -> Tensor | None:
     """1.0 where the batch is padding, (B, H, W) float32; None without padding."""
-    if batch_data_samples is None:
-        return None
-    if not _has_padding(batch_data_samples):
+    if batch_data_samples is None or not _has_padding(batch_data_samples):
         return None
     height, width = batch_data_samples[0].batch_input_shape
-    sizes = [sample.img_shape[:2] for sample in batch_data_samples]
-    sizes = upload(sizes, device)
+    sizes = upload([sample.img_shape[:2] for sample in batch_data_samples], device)
     rows = torch.arange(height, device=device) >= sizes[:, :1]
     columns = torch.arange(width, device=device) >= sizes[:, 1:]
     return (rows[:, :, None] | columns[:, None, :]).float()

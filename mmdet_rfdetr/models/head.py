@@ -1,8 +1,6 @@
 """Class and box outputs, the losses of all outputs, and the final detections."""
 
-import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -17,56 +15,13 @@ from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island, products
 from ..transfer import upload
+from .detections import Detections, best_detections, box_scales
 from .errors import prediction_errors
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
 from .relu_mlp import ReLUMLP
 
 TEST_CFG_KEYS = ('max_per_img', 'score_thr')
-
-
-def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Largest scores first; among equal scores the lower index wins.
-
-    Equal to a stable descending sort that is cut after ``count`` entries, without
-    sorting everything: the negative bits of a non-negative float and, below them, the
-    index make one integer, which has no ties.
-
-    Args:
-        scores: (B, entries) float32, none negative.
-        count: entries to take, at most all.
-
-    Returns:
-        Tuple of the scores (B, count) and their indices (B, count).
-    """
-    entries = scores.shape[-1]
-    bits = scores.contiguous().view(torch.int32)
-    keys = torch.sub(_positions(entries, scores.device), bits, alpha=2**32)
-    keys = keys.topk(min(count, entries), dim=-1, largest=False).values
-    indices = keys & 0xFFFFFFFF
-    return scores.gather(-1, indices), indices
-
-
-@functools.cache
-@torch.inference_mode(False)
-def _positions(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device)
-
-
-class Detections(NamedTuple):
-    """The best n pairs of query and class of each image, by descending score.
-
-    Attributes:
-        bboxes: (B, n, 4) xyxy in pixels inside the image.
-        scores: (B, n) float32.
-        labels: (B, n) in [0, K).
-        queries: (B, n) in [0, Q).
-    """
-
-    bboxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    queries: Tensor
 
 
 def stage_prefixes(num_layers: int) -> list[str]:
@@ -425,47 +380,18 @@ class RFDETRHead(BaseModule):
         detections = self.detections(
             cls_scores,
             bbox_preds,
-            self.box_scales(batch_img_metas, bbox_preds.device, rescale),
+            box_scales(batch_img_metas, bbox_preds.device, rescale),
         )
         return self.results(
             detections, batch_img_metas, rescale=rescale, mask_preds=mask_preds
         )
 
-    @staticmethod
-    def box_scales(
-        batch_img_metas: list[dict], device: torch.device, rescale: bool
-    ) -> Tensor:
-        """What normalised boxes are multiplied with, (B, 1, 4) float32.
-
-        Args:
-            batch_img_metas: see :meth:`predict_by_feat`.
-            device: where they are needed.
-            rescale: pixels of the original image, not of the batch.
-        """
-        scales = [[_box_scale(meta, rescale)] for meta in batch_img_metas]
-        return upload(scales, device, torch.float32)
-
-    @float32_island()
     def detections(
         self, cls_scores: Tensor, bbox_preds: Tensor, scales: Tensor
     ) -> Detections:
-        """Take the best pairs of query and class; nothing is read by the host.
-
-        Args:
-            cls_scores: (B, Q, K) raw logits.
-            bbox_preds: (B, Q, 4) cxcywh.
-            scales: (B, 1, 4), see :meth:`box_scales`.
-        """
-        scores, indices = top_scores(
-            cls_scores.sigmoid().flatten(1), self.test_cfg['max_per_img']
-        )
-        queries = indices // self.num_classes
-        boxes = bbox_preds.gather(1, queries[..., None].expand(-1, -1, 4))
-        return Detections(
-            bboxes=cxcywh_to_xyxy(boxes).clamp(min=0, max=1) * scales,
-            scores=scores,
-            labels=indices % self.num_classes,
-            queries=queries,
+        """Take the ``max_per_img`` best pairs; see :func:`best_detections`."""
+        return best_detections(
+            cls_scores, bbox_preds, scales, count=self.test_cfg['max_per_img']
         )
 
     def results(
@@ -491,17 +417,6 @@ class RFDETRHead(BaseModule):
                 )
             results.append(result)
         return results
-
-
-def _box_scale(meta: dict, rescale: bool) -> list[float]:
-    """Width, height, width, height that normalised boxes are multiplied with."""
-    height, width = meta['img_shape'][:2]
-    if rescale:
-        width, height = (
-            size / factor
-            for size, factor in zip((width, height), meta['scale_factor'], strict=True)
-        )
-    return [width, height] * 2
 
 
 def _checked(name: str, cfg: dict | None, known: Sequence[str]) -> dict:

@@ -207,3 +207,7 @@ def test_graphs_within_graphs_are_refused():
     with pytest.raises(ValueError, match='set model.compile.mode to None'):
         built.switch_to_deploy(cuda_graphs=True)
     assert not built.deployed
+    config = small_config()
+    config['train_cfg']['assigner']['solver'] = 'device'
+    with pytest.raises(ValueError, match='model.compile.mode=None'):
+        MODELS.build(dict(config, cuda_graphs=True)).compile(mode='reduce-overhead')

@@ -4,7 +4,8 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.boxes import apply_deltas, cxcywh_to_xyxy
-from mmdet_rfdetr.models.head import stage_prefixes, top_scores
+from mmdet_rfdetr.models.detections import top_scores
+from mmdet_rfdetr.models.head import stage_prefixes
 
 from .small import CLASSES, small_config
 

@@ -34,7 +34,7 @@ DETECTION_PARTS = {
     'models/decoder.py:sine_embedding',
     'models/deformable_attention.py:sample_and_sum',
     'models/head.py:loss_of_targets',
-    'models/head.py:detections',
+    'models/detections.py:best_detections',
     'models/losses/',
     'models/query_selection.py:make_proposals',
     'resampling.py',
