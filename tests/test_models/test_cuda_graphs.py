@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmdet_rfdetr.models.compiled import CompileError
+from mmdet_rfdetr.models.compiled import Compilation, CompileError
 from mmdet_rfdetr.models.cuda_graphs import RecordingError, _recording, _Step
 from tests import golden_rule, parity
 
@@ -129,13 +129,95 @@ def test_a_recorded_detection_needs_nothing_of_the_host(deployed):
         assert not copies(built._detect, images, scales)
 
 
+# When something is recorded, with a recorder that leaves the work as it is
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The shapes that were recorded."""
+    shapes = []
+
+    def record(step, inputs, **options):
+        shapes.append([tuple(x.shape) for x in inputs])
+        forward = step.forward
+
+        def replay(*inputs):
+            losses, errors = forward(*inputs)
+            # A recording hands out everything by one function that has gradients.
+            return losses, errors + 0 * losses.sum()
+
+        step.forward = replay
+        return step
+
+    monkeypatch.setattr(torch.cuda, 'make_graphed_callables', record)
+    monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: (0, 1))
+    return shapes
+
+
+def recording_model():
+    config = small_config(num_queries=CAPACITY)
+    config['train_cfg']['assigner']['solver'] = 'device'
+    torch.manual_seed(0)
+    return MODELS.build(dict(config, cuda_graphs=True)).train()
+
+
+def recorded_loss(built, counts=(3, 1)):
+    images, samples = batch(counts)
+    return built.step_graphs(images, built._recordable_targets(samples))
+
+
+def test_a_step_is_recorded_once_for_each_shape(recorded):
+    built = recording_model()
+    for counts in ((3, 1), (0, 7), (33, 2), (40, 40), (3, 1)):
+        recorded_loss(built, counts)
+    assert [shapes[1] for shapes in recorded] == [(2 * 32,), (2 * CAPACITY,)]
+
+
+def test_a_step_is_recorded_anew_when_the_model_changed(recorded, monkeypatch):
+    monkeypatch.setattr(Compilation, 'apply', lambda self, model: None)
+    built = recording_model()
+    recorded_loss(built)
+    with torch.no_grad():  # As an optimizer does it.
+        built.query_embedding.add_(1)
+    recorded_loss(built)
+    assert len(recorded) == 1
+    built.query_embedding.data = built.query_embedding.data.clone()
+    recorded_loss(built)
+    assert len(recorded) == 2
+    built.compile(parts=['neck'])
+    recorded_loss(built)
+    assert len(recorded) == 3
+    monkeypatch.setattr('mmdet_rfdetr.models.cuda_graphs._precision', lambda: 'half')
+    recorded_loss(built)
+    assert len(recorded) == 4
+
+
+def test_what_a_step_leaves_is_no_part_of_it(recorded):
+    """Errors for the log hold no graph; gradients are not where the next are made."""
+    built = recording_model()
+    sum(recorded_loss(built).values()).backward()
+    assert not any(error.requires_grad for error in built.bbox_head.errors.values())
+    first = built.query_embedding.grad
+    expected = first.clone()
+    recorded_loss(built)
+    assert built.query_embedding.grad is not first
+    assert torch.equal(built.query_embedding.grad, expected)
+    copy.deepcopy(built)
+
+
+def test_several_processes_are_refused(recorded, monkeypatch):
+    monkeypatch.setattr('mmdet_rfdetr.models.cuda_graphs.get_world_size', lambda: 2)
+    with pytest.raises(RecordingError, match='leave it out to train with several'):
+        recorded_loss(recording_model())
+
+
 # Without a GPU nothing is recorded
 
 
-def batch():
+def batch(counts=(3, 1)):
     sizes = ((SIDE, SIDE),) * BATCH
     images, _ = golden_rule.images(sizes, (SIDE, SIDE), seed=1)
-    objects = golden_rule.objects([3, 1], 5, seed=1)
+    objects = golden_rule.objects(counts, 5, seed=1)
     return torch.from_numpy(images), parity.make_samples(sizes, (SIDE, SIDE), objects)
 
 
