@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from mmdet_rfdetr.matching import RFDETRHungarianAssigner
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.matching_costs import pair_costs
 
 from .. import golden_rule, parity
@@ -71,12 +71,12 @@ def test_pairs_are_those_of_scipy(counts, sizes, ties, device):
     padded = assigner.prepare(targets, min(sizes) // GROUPS)
     # The same costs, so that what differs is the solver.
     found = assigner._match_on_device(
-        _costs(logits, boxes, padded).to(device), sizes, _on(device, padded), GROUPS
+        costs_of(logits, boxes, padded).to(device), sizes, on(device, padded), GROUPS
     )
     assert unpadded(pairs(found), targets, padded.counts[0]) == pairs(expected)
 
 
-def _costs(logits, boxes, targets):
+def costs_of(logits, boxes, targets):
     shape = len(targets.counts), -1
     return pair_costs(
         logits,
@@ -90,29 +90,23 @@ def _costs(logits, boxes, targets):
     )
 
 
-def _on(device, targets):
-    return type(targets)(
+def on(device, targets):
+    return Targets(
         targets.labels.to(device),
         targets.boxes.to(device),
         targets.counts,
-        valid=targets.valid.to(device),
+        valid=None if targets.valid is None else targets.valid.to(device),
     )
 
 
 def test_costs_that_are_not_finite(device):
     assigner = RFDETRHungarianAssigner(solver='device')
-    targets = assigner.prepare(_unpadded_on(device, make_targets(3, 2)), 40)
+    targets = assigner.prepare(on(device, make_targets(3, 2)), 40)
     logits, boxes = (x.to(device) for x in make_outputs(2, 240))
     boxes[0, 3] = torch.nan
     found = assigner.assign(logits, boxes, (120, 120), targets, GROUPS)
     assert 3 not in found.rows[found.valid & (found.images == 0)]
     assert bool(assigner.take_accident())
-
-
-def _unpadded_on(device, targets):
-    return type(targets)(
-        targets.labels.to(device), targets.boxes.to(device), targets.counts
-    )
 
 
 @pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
