@@ -13,10 +13,10 @@ from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import mmdet_rfdetr
 from mmdet_rfdetr.models import packed_linear
-from mmdet_rfdetr.precision import products
 from tests import golden_rule, parity
 
 from .kernels import Kernels
+from .processors import unknown_processor
 
 IMAGE = (384, 384)
 
@@ -58,7 +58,7 @@ def test_detecting():
 )
 def test_detecting_deployed(precision, on_cpu, most, monkeypatch):
     """On a CPU with units for the dtype, and with the operators that a GPU has."""
-    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
+    unknown_processor(monkeypatch)
     if precision and on_cpu and not packed_linear.packable(torch.bfloat16):
         pytest.skip('oneDNN does not compute bfloat16 on this processor')
     if not on_cpu:

@@ -3,7 +3,7 @@
 ``policy`` states it and enters it in the detector's forward, ``islands`` keeps
 what needs float32 in float32, ``optim_wrapper`` scales the loss where float16
 needs it, ``agreement`` stops a run whose settings contradict each other,
-``products`` multiplies bfloat16 numbers where the processor has no units for them.
+``products`` multiplies by what does it fastest on a CPU; ``processor`` knows what.
 """
 
 from . import products

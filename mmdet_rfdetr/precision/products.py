@@ -1,9 +1,11 @@
-"""Products under bfloat16, also on processors that cannot multiply bfloat16.
+"""Products by what computes them fastest on a CPU, with the rounding of PyTorch's.
 
 A product of bfloat16 numbers is summed in float32 and rounded once. oneDNN imitates
 that on an x86 processor without units for it, and takes several times as long as for
 float32. There these functions round what goes in, as autocast does, let the float32
-units multiply and add, and round what comes out. Everywhere else they are PyTorch's.
+units multiply and add, and round what comes out. Gradients of attention are computed
+so with such units as well, and linear layers are trained in float32 by oneDNN where
+MKL is slower. Everywhere else the functions are PyTorch's.
 """
 
 import functools
@@ -14,24 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-
-@functools.cache
-def imitates_bfloat16() -> bool:
-    """Whether this processor is known to have no units for bfloat16 products.
-
-    PyTorch says so where it has ``torch.cpu.get_capabilities``, on x86.
-    """
-    get_capabilities = getattr(torch.cpu, 'get_capabilities', None)
-    if get_capabilities is None:
-        return False
-    features = get_capabilities()
-    # Other architectures name their units otherwise, and were not measured.
-    return features.get('architecture') == 'x86_64' and not (
-        features.get('avx512_bf16') or features.get('amx_bf16')
-    )
+from .processor import attends_in_float32, imitates_bfloat16, multiplies_by_onednn
 
 
-def _in_float32_units(x: Tensor) -> bool:
+def _is_bfloat16_on_cpu(x: Tensor) -> bool:
     return (
         x.is_cpu
         # Before the others, because torch.compile does not trace a cached function
@@ -40,7 +28,25 @@ def _in_float32_units(x: Tensor) -> bool:
         and torch.is_autocast_enabled('cpu')
         and torch.get_autocast_dtype('cpu') == torch.bfloat16
         and x.dtype != torch.float64  # autocast leaves it alone
-        and imitates_bfloat16()
+    )
+
+
+def _in_float32_units(x: Tensor) -> bool:
+    return _is_bfloat16_on_cpu(x) and imitates_bfloat16()
+
+
+def _is_trained_by_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        # Exporters and counters of FLOPs, which do without gradients or trace, know
+        # the usual operators.
+        and torch.is_grad_enabled()
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled('cpu')
+        and x.numel() > 0
+        and multiplies_by_onednn()
     )
 
 
@@ -114,6 +120,56 @@ class _Linear(torch.autograd.Function):
             )
 
 
+class _LinearByOneDNN(torch.autograd.Function):
+    """:func:`F.linear` in float32, all but the gradient of the weights by oneDNN."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        x, weight = ctx.saved_tensors
+        rows, x_rows = (rows.reshape(-1, rows.shape[-1]) for rows in (grad, x))
+        with torch.autocast('cpu', enabled=False):
+            return (
+                _by_onednn(grad, weight.T, None) if for_x else None,
+                rows.T @ x_rows if for_weight else None,
+                rows.sum(0) if for_bias else None,
+            )
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+
+class _Attention(torch.autograd.Function):
+    """:func:`F.scaled_dot_product_attention` with its gradients in float32 units."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        tensors = [x.bfloat16() for x in (query, key, value)]
+        units = torch.float32 if imitates_bfloat16() else torch.bfloat16
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        attended, log_sums = attend(*(x.to(units) for x in tensors))
+        attended = attended.bfloat16()
+        ctx.save_for_backward(*tensors, attended, log_sums)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
+        tensors = [x.float() for x in (grad, *ctx.saved_tensors)]
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        gradients = attend(*tensors, dropout_p=0.0, is_causal=False)
+        return tuple(x.bfloat16() for x in gradients)
+
+
 class _Recomputed(torch.autograd.Function):
     """Any function in float32 units, which its backward calls once more.
 
@@ -146,6 +202,8 @@ class _Recomputed(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`F.linear`: (..., in), (out, in) and (out,) to (..., out)."""
+    if _is_trained_by_onednn(x, weight):
+        return _LinearByOneDNN.apply(x, weight, bias)
     if not _in_float32_units(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
@@ -153,9 +211,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _rounded(F.linear, (x, weight, bias), {})
 
 
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """:func:`F.scaled_dot_product_attention` without options, on (B, H, N, D/H)."""
+    tensors = query, key, value
+    if _is_bfloat16_on_cpu(query) and attends_in_float32():
+        if torch.is_grad_enabled():
+            return _Attention.apply(*tensors)
+        if imitates_bfloat16():
+            return _rounded(F.scaled_dot_product_attention, tensors, {})
+    return F.scaled_dot_product_attention(*tensors)
+
+
 conv2d = _product(F.conv2d)
 conv_transpose2d = _product(F.conv_transpose2d)
-scaled_dot_product_attention = _product(F.scaled_dot_product_attention)
 baddbmm = _product(torch.baddbmm)
 addmm = _product(torch.addmm)
 

@@ -16,8 +16,8 @@ from torch._inductor.utils import fresh_cache
 from mmdet_rfdetr.data.sizes import multi_scale_sizes
 from mmdet_rfdetr.models import packed_linear
 from mmdet_rfdetr.models.compiled import PARTS, CompileError
-from mmdet_rfdetr.precision import products
 from tests import golden_rule, parity
+from tests.processors import unknown_processor
 from tests.test_precision.batches import golden_batch
 from tests.test_training import tiny
 
@@ -32,8 +32,8 @@ compile_module = nn.Module.compile
 
 @pytest.fixture(autouse=True)
 def products_as_compiled(monkeypatch):
-    """The plain side multiplies bfloat16 by PyTorch's operators as well."""
-    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
+    """The plain side multiplies by PyTorch's operators as well."""
+    unknown_processor(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
-from mmdet_rfdetr.precision import products
 
+from ..processors import unknown_processor
 from .project import project_config, run
 from .recorder import expected, recorded
 
@@ -17,7 +17,7 @@ PARTS = ['backbone', 'neck', 'query_selection', 'decoder', 'bbox_head']
 @pytest.fixture(autouse=True)
 def traced(monkeypatch):
     """Trace the parts and call their operators as they are, as in the plain run."""
-    monkeypatch.setattr(products, 'imitates_bfloat16', lambda: False)
+    unknown_processor(monkeypatch)
     compile_module = nn.Module.compile
     monkeypatch.setattr(
         nn.Module,
