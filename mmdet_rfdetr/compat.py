@@ -20,6 +20,8 @@ import types
 import urllib.parse
 import warnings
 
+from .errors import ExplainedError
+
 _MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
 _FULL_MMCV = (
     'pip uninstall mmcv-lite, pip install "setuptools<80" wheel ninja, '
@@ -43,6 +45,10 @@ def require_mmcv() -> None:
         )
 
 
+class MissingOpError(ExplainedError, RuntimeError):
+    """An operator was called that mmcv-lite does not have."""
+
+
 class MissingOp:
     """A stand-in for one compiled mmcv operator: importable, not callable.
 
@@ -60,9 +66,9 @@ class MissingOp:
         """Say which operator is missing and how to get it.
 
         Raises:
-            RuntimeError: always.
+            MissingOpError: always.
         """
-        raise RuntimeError(
+        raise MissingOpError(
             f'The compiled operator {self.name!r} is not part of mmcv-lite. RF-DETR '
             f'itself does not use it; what does needs full mmcv: {_FULL_MMCV}.'
         )
@@ -192,11 +198,17 @@ def load_checkpoints_safely() -> str | None:
     Returns:
         The reason; the gap is there with every version of torch.
     """
+    from mmengine.runner import checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(
         ('http://', 'https://'), load_from_http, force=True
+    )
+    # The schemes that look a link up, such as open-mmlab://, fetch it by this name.
+    checkpoint.load_from_http = load_from_http
+    CheckpointLoader.register_scheme(
+        (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://'), refuse_storage, force=True
     )
     return (
         "mmengine's loader refuses its own checkpoints on torch 2.6 and newer, and "
@@ -214,6 +226,18 @@ def load_from_local(filename: str, map_location=None) -> dict:
     from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
 
     return load_checkpoint_file(os.path.expanduser(filename), map_location)
+
+
+def refuse_storage(filename: str, map_location=None, **_) -> dict:
+    """Say how to use a checkpoint in a storage that mmengine unpickles from.
+
+    Raises:
+        ExplainedError: always.
+    """
+    raise ExplainedError(
+        f'{filename}: checkpoints are loaded from files and links only, so that no '
+        'code in them runs: copy it to a file first.'
+    )
 
 
 def load_from_http(filename: str, map_location=None) -> dict:

@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.checkpoints.errors import UntrustedCheckpointError
+from mmdet_rfdetr.errors import ExplainedError
 from tests.interpreter import hide, loopback, run_code, run_together
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
@@ -196,13 +197,18 @@ def test_hostile_link_is_refused(hostile, monkeypatch, tmp_path):
         ),
     )
     link = 'https://example.org/weights/hostile.pth?download=true'
-    mmengine_checkpoint.load_from_http(link, 'cpu')
-    assert trace.exists()
-    trace.unlink()
-
-    with pytest.raises(UntrustedCheckpointError, match='pathlib'):
-        CheckpointLoader.load_checkpoint(link, 'cpu')
+    urls = {'a': link}
+    monkeypatch.setattr(mmengine_checkpoint, 'get_torchvision_models', lambda: urls)
+    for name in (link, 'torchvision://a'):
+        with pytest.raises(UntrustedCheckpointError, match='pathlib'):
+            CheckpointLoader.load_checkpoint(name, 'cpu')
     assert not trace.exists()
+
+
+@pytest.mark.parametrize('name', ('s3://a', 'cluster:petrel://a', 'pavi://a'))
+def test_storages_that_are_unpickled_are_refused(name):
+    with pytest.raises(ExplainedError, match='copy it to a file'):
+        CheckpointLoader.load_checkpoint(name, 'cpu')
 
 
 def test_link_is_downloaded_once(monkeypatch, tmp_path):

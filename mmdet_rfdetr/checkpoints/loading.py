@@ -110,7 +110,8 @@ def _load_pickle(path: Path, map_location):
             f'{_refused_object(error)}. If you made the file yourself, load it with '
             '--trust-checkpoint (in Python: with trust_checkpoint()).'
         ) from None
-    except (EOFError, RuntimeError) as error:
+    except Exception as error:
+        # Damaged bytes can say anything, and end in any of Python's errors.
         raise _unreadable(path, error) from error
 
 
@@ -128,9 +129,11 @@ def _load_safetensors(path: Path, map_location) -> dict:
                 (name, file.get_tensor(name))
                 for name in file.keys()  # noqa: SIM118
             )
-    except SafetensorError as error:
+        stored = json.loads(metadata.get(INFO_KEY, '{}'))
+        if not isinstance(stored, dict):
+            raise ValueError(f'its {INFO_KEY} metadata is no object')
+    except (SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
-    stored = json.loads(metadata.get(INFO_KEY, '{}'))
     if 'official' in stored:
         return {'model': state_dict, **stored['official']}
     return {'state_dict': state_dict, 'meta': stored.get('meta', {})}

@@ -9,7 +9,9 @@ function of this module stands in for it and does the one harmless thing.
 """
 
 import argparse
+import math
 import pickle
+import re
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,31 +58,90 @@ def _bytes_of_text(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
+@_in_place_of('numpy.dtype')
+class _NumberType:
+    """What a file says of a NumPy type: numbers or text, never objects.
+
+    NumPy's own class would take objects, and let a file change the size of a type
+    that is in use: both make it read memory that the file does not hold.
+    """
+
+    def __init__(self, code: str, *_flags: bool) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r'[biufcSU]\d{1,9}', code):
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype of {code!r}')
+        self.code, self.order = code, '='
+
+    def __setstate__(self, state: tuple) -> None:
+        order, *parts = state[1:5]
+        if order not in ('<', '>', '|', '=') or any(part is not None for part in parts):
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype with {state!r}')
+        self.order = order
+
+    def read(self, raw: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """Copy the numbers out of exactly as many bytes as they take."""
+        dtype = np.dtype(self.code).newbyteorder(self.order)
+        sides = all(isinstance(side, int) and side >= 0 for side in shape)
+        if (
+            not isinstance(raw, bytes)
+            or not sides
+            or not dtype.itemsize
+            or len(raw) != dtype.itemsize * math.prod(shape)
+        ):
+            raise pickle.UnpicklingError(
+                f'GLOBAL numpy.ndarray of {self.code} {shape!r} with other data'
+            )
+        return np.frombuffer(raw, dtype).reshape(shape).copy()
+
+
+@_in_place_of('numpy.ndarray')
+class _Array(np.ndarray):
+    """An array that a file fills by :meth:`__setstate__` and by nothing else."""
+
+    def __new__(cls, *args, **_options) -> '_Array':
+        raise pickle.UnpicklingError(f'GLOBAL numpy.ndarray{args!r}')
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, in_columns, raw = state
+        if type(dtype) is not _NumberType:
+            raise pickle.UnpicklingError(f'GLOBAL numpy.ndarray of {dtype!r}')
+        array = dtype.read(raw, shape[::-1] if in_columns else shape)
+        super().__setstate__((array.T if in_columns else array).__reduce__()[2])
+
+    def __reduce__(self) -> tuple:
+        return self.view(np.ndarray).__reduce__()
+
+
+def _empty_array(kind: type, *_shape_and_code) -> _Array:
+    if kind is not _Array:
+        raise pickle.UnpicklingError(f'GLOBAL {kind!r} as an array')
+    return np.empty(0).view(_Array)
+
+
+def _scalar(dtype: _NumberType, raw: bytes) -> np.generic:
+    if type(dtype) is not _NumberType:
+        raise pickle.UnpicklingError(f'GLOBAL {dtype!r} as the type of a number')
+    return dtype.read(raw, ())[()]
+
+
 def _numpy_functions() -> list[Callable]:
     """How NumPy rebuilds arrays and scalars, under the paths of both its majors."""
     functions = []
     for package in ('numpy.core', 'numpy._core'):
-        for example in (np.empty(0), np.float64(0)):
-            rebuild = example.__reduce__()[0]
+        for name, function in (('_reconstruct', _empty_array), ('scalar', _scalar)):
 
-            def stand_in(*args, rebuild=rebuild):
-                return rebuild(*args)
+            def stand_in(*args, function=function):
+                return function(*args)
 
-            path = f'{package}.multiarray.{rebuild.__name__}'
-            functions.append(_in_place_of(path)(stand_in))
+            functions.append(_in_place_of(f'{package}.multiarray.{name}')(stand_in))
     return functions
 
-
-# Types of numbers and text; not of objects, which could be anything.
-_DTYPES = [type(np.dtype(code)) for code in '?bhilqBHILQefdgSU']
 
 _ALLOWED = (
     argparse.Namespace,
     types.SimpleNamespace,
     HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    *_DTYPES,
+    _Array,
+    _NumberType,
     *_numpy_functions(),
     _history_statistic,
     _plain_dict,

@@ -1,5 +1,6 @@
 """Writing checkpoint files so that there is never half a file."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,10 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str) -> None:
         if path.suffix == '.safetensors':
             file.write(_to_safetensors(checkpoint))
         else:
-            torch.save(checkpoint, file)
+            # Through memory: on a full disk torch's writer hides the system's error.
+            buffer = io.BytesIO()
+            torch.save(checkpoint, buffer)
+            file.write(buffer.getbuffer())
 
 
 def _to_safetensors(checkpoint: Mapping) -> bytes:

@@ -1,3 +1,4 @@
+import argparse
 import copy
 import logging
 import pickle
@@ -10,7 +11,12 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmdet_rfdetr.checkpoints import CheckpointError, from_official, to_official
+from mmdet_rfdetr.checkpoints import (
+    CheckpointError,
+    from_official,
+    load_checkpoint_file,
+    to_official,
+)
 
 from .models import build_tiny, official_file, tiny_config
 from .official import VIT
@@ -64,7 +70,21 @@ def by_torch(path):
     return model
 
 
-@pytest.mark.parametrize('load', [by_mmengine, by_init_cfg, by_torch])
+def by_own_function(path):
+    model = build_tiny()
+    model.load_state_dict(load_checkpoint_file(path)['state_dict'])
+    return model
+
+
+def test_settings_of_the_training_do_not_hinder(official, tmp_path):
+    _, state = official
+    path = str(tmp_path / 'with_settings.pth')
+    torch.save({'model': state, 'args': argparse.Namespace(lr=1e-4)}, path)
+    for load in (by_mmengine, by_init_cfg, by_own_function):
+        assert_holds(load(path), state)
+
+
+@pytest.mark.parametrize('load', [by_mmengine, by_init_cfg, by_torch, by_own_function])
 def test_an_official_file_loads_as_it_is(official, load, log):
     path, state = official
     assert_holds(load(path), state)

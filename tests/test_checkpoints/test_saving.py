@@ -10,6 +10,7 @@ from mmdet_rfdetr.checkpoints import (
     load_checkpoint_file,
     save_checkpoint_file,
 )
+from tests.interpreter import run_code
 
 CHECKPOINT = {
     'state_dict': {'layer.weight': torch.arange(6.0).view(2, 3).T},
@@ -73,3 +74,23 @@ def test_the_file_gets_the_usual_permissions(tmp_path):
     usual.touch()
     save_checkpoint_file(CHECKPOINT, path)
     assert path.stat().st_mode == usual.stat().st_mode
+
+
+@pytest.mark.parametrize('suffix', ('.pth', '.safetensors'))
+def test_a_disk_that_fills_up_ends_in_one_sentence(tmp_path, suffix):
+    """A limit on the size of files stands in for the disk, in another process."""
+    path = tmp_path / f'weights{suffix}'
+    found = run_code(
+        f"""
+import resource, signal, torch
+from mmdet_rfdetr.checkpoints import CheckpointError, save_checkpoint_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint_file({{'state_dict': {{'a': torch.ones(10**6)}}}}, {str(path)!r})
+except CheckpointError as error:
+    print(error)
+"""
+    )
+    assert 'cannot be written' in found.stdout
+    assert not list(tmp_path.iterdir())
