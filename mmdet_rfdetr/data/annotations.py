@@ -11,12 +11,16 @@ from mmengine import fileio
 from .findings import BadDataError, Finding, Findings
 
 
-def read_annotations(path: str, backend_args: dict | None = None) -> dict:
+def read_annotations(
+    path: str, backend_args: dict | None = None, *, needs_objects: bool = True
+) -> dict:
     """Read a COCO annotation file.
 
     Args:
         path: the file.
         backend_args: where it comes from, see ``mmengine.fileio``.
+        needs_objects: False takes a file without ``annotations``, as COCO's test sets
+            have none.
 
     Returns:
         The document, with lists ``images``, ``annotations`` and ``categories``.
@@ -31,16 +35,25 @@ def read_annotations(path: str, backend_args: dict | None = None) -> dict:
         raise FileNotFoundError(
             f'Annotation file {path} does not exist: set data_root and ann_file.'
         ) from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise BadDataError(
+            f'Annotation file {path} cannot be read ({error.strerror}): set data_root '
+            'and ann_file.'
+        ) from error
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadDataError(
             f'{path} is cut off or not JSON ({error}): export or copy it again.'
         ) from error
+    if not needs_objects and isinstance(document, dict):
+        document.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise BadDataError(
-                f'{path} has no list {key!r}, so it is not in COCO format.'
+                f'{path} has no list {key!r}, so it is not in COCO format: convert it, '
+                'or for a test set without objects set format_only=True in the '
+                'evaluator.'
             )
     return document
 

@@ -71,7 +71,9 @@ class RFDETRCocoDataset(CocoDataset):
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
         self.findings = findings = Findings(self.ann_file)
-        document = read_annotations(self.ann_file, self.backend_args)
+        document = read_annotations(
+            self.ann_file, self.backend_args, needs_objects=not self.test_mode
+        )
         self.cat2label = match_categories(
             document['categories'], self.metainfo['classes'], self.ann_file
         )

@@ -56,8 +56,15 @@ def read_size(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
         stored = image.size[::-1]
         # Asking a PNG without EXIF data for them would decode it.
         known = image.format != 'PNG' or 'exif' in image.info
-        turned = known and image.getexif().get(_ORIENTATION, 1) >= 5
+        turned = known and _orientation(image) >= 5
         return stored, stored[::-1] if turned else stored
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF data say, 1 to 8; 1 for what means nothing, as in Pillow."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    known = isinstance(orientation, int) and 1 <= orientation <= 8
+    return orientation if known else 1
 
 
 class ImageSource:
@@ -85,7 +92,7 @@ class ImageSource:
             self._image = Image.open(io.BytesIO(data))
             if self._image.format != 'JPEG':
                 self._image.load()  # other formats may be turned while they load
-            orientation = self._image.getexif().get(_ORIENTATION, 1)
+            orientation = _orientation(self._image)
         stored = self._image.size[::-1]
         as_stored = orientation >= 5 and stated == stored != stored[::-1]
         self._turn = orientation != 1 and not as_stored

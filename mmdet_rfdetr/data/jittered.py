@@ -168,6 +168,10 @@ def read_region(
     image = source.decode(largest_reduction((bottom - top, right - left), size))
     scale = (image.width / source.shape[1], image.height / source.shape[0]) * 2
     box = [round(edge * factor) for edge, factor in zip(region, scale, strict=True)]
+    for start, end, side in ((0, 2, image.width), (1, 3, image.height)):
+        if box[start] >= box[end]:  # less than a pixel of a very narrow image
+            box[start] = min(box[start], side - 1)
+            box[end] = box[start] + 1
     if box != [0, 0, image.width, image.height]:
         image = image.crop(box)
     taken = tuple(edge / factor for edge, factor in zip(box, scale, strict=True))

@@ -205,11 +205,11 @@ def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize with Pillow's bilinear filter, which widens as the image shrinks.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, channels) or (H, W), uint8.
         size: new height and width.
 
     Returns:
-        (h, w, 3) uint8.
+        (h, w, channels) or (h, w), uint8.
 
     Raises:
         TypeError: if the image is not uint8.
@@ -219,7 +219,15 @@ def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f'RFDETRResize(antialias=True) takes uint8 images and got {image.dtype}: '
             'load with to_float32=False or set antialias=False'
         )
-    return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
+
+    def resize(image: np.ndarray) -> np.ndarray:
+        return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
+
+    if image.ndim == 2 or image.shape[2] == 3:
+        return resize(image)
+    # Pillow would take two or four channels for colours and their opacity.
+    channels = [np.ascontiguousarray(image[:, :, i]) for i in range(image.shape[2])]
+    return np.stack([resize(channel) for channel in channels], axis=2)
 
 
 def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from ..data.annotations import clean_annotations, read_annotations
 from ..data.findings import Findings
 from ..data.masks import drawable_parts, mask_problem
+from ..errors import ExplainedError
 from .detections import Detections, sort_ids
 from .engines import choose_engine, processes_engine
 from .ground_truth import build_index, select
@@ -83,7 +84,9 @@ class RFDETRCocoMetric(CocoMetric):
         self._engine = processes_engine if self.use_mp_eval else choose_engine(engine)
         if ann_file is None:
             return
-        document = read_annotations(ann_file, backend_args)
+        document = read_annotations(
+            ann_file, backend_args, needs_objects=not self.format_only
+        )
         self._coco_api = build_index(
             clean_annotations(document, Findings(ann_file)), document.get('info')
         )
@@ -113,7 +116,10 @@ class RFDETRCocoMetric(CocoMetric):
         if self.format_only:
             logger.info(f'results are saved in {Path(prefix).parent}')
             return OrderedDict()
-        return self._evaluate(predictions, logger)
+        sizes = {
+            image['img_id']: (image['height'], image['width']) for image in targets
+        }
+        return self._evaluate(predictions, sizes, logger)
 
     def fast_eval_recall(
         self,
@@ -143,9 +149,9 @@ class RFDETRCocoMetric(CocoMetric):
         return recalls.mean(axis=1)
 
     def _evaluate(
-        self, predictions: Sequence[dict], logger: MMLogger
+        self, predictions: Sequence[dict], sizes: dict, logger: MMLogger
     ) -> dict[str, float]:
-        """Compute every metric that was asked for."""
+        """Compute every metric that was asked for; ``sizes`` are those of the files."""
         category_ids = sort_ids(self.cat_ids)
         ranks = [category_ids.index(key) for key in self.cat_ids]
         self.img_ids = sort_ids(prediction['img_id'] for prediction in predictions)
@@ -155,7 +161,9 @@ class RFDETRCocoMetric(CocoMetric):
             {key: rank for rank, key in enumerate(self.img_ids)},
             np.array(ranks),
         )
-        ground_truth = select(self._coco_api, self.img_ids, category_ids)
+        ground_truth = select(self._coco_api, self.img_ids, category_ids, sizes)
+        if 'segm' in self.metrics:
+            _check_sizes(ground_truth, self.img_ids)
         found: dict[str, float] = OrderedDict()
         for metric in self.metrics:
             logger.info(f'Evaluating {metric}...')
@@ -249,9 +257,12 @@ class RFDETRCocoMetric(CocoMetric):
         found = []
         for annotation in self._coco_api.anns.values():
             image = self._coco_api.imgs[annotation['image_id']]
-            problem = mask_problem(
-                annotation.get('segmentation'), image['height'], image['width']
-            )
+            mask = annotation.get('segmentation')
+            size = image.get('height'), image.get('width')
+            if None in size and isinstance(mask, dict):
+                # The image itself will tell; see _check_sizes.
+                size = mask.get('size') or (None, None)
+            problem = mask_problem(mask, *size)
             if problem is not None:
                 found.append((annotation, problem))
             elif isinstance(annotation['segmentation'], list):
@@ -263,4 +274,20 @@ class RFDETRCocoMetric(CocoMetric):
                 f'none that can be drawn; the first is annotation {annotation["id"]} '
                 f'of image {annotation["image_id"]}, which has {problem}: remove these '
                 "objects, or evaluate with metric='bbox' alone"
+            )
+
+
+def _check_sizes(ground_truth: COCO, image_ids: Sequence[Hashable]) -> None:
+    """Refuse run lengths of another size than the image that was looked at.
+
+    Raises:
+        ExplainedError: engines would read beyond the shorter of the two.
+    """
+    for annotation in ground_truth.anns.values():
+        mask, image = annotation.get('segmentation'), annotation['image_id']
+        size = ground_truth.imgs[image]['height'], ground_truth.imgs[image]['width']
+        if isinstance(mask, dict) and tuple(mask['size']) != size:
+            raise ExplainedError(
+                f'A mask of image {image_ids[image]!r} has the size {mask["size"]}, '
+                f'and the image {list(size)} (height, width): correct the annotations.'
             )

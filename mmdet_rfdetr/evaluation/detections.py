@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import ExplainedError
+
 
 def sort_ids(ids: Sequence[Hashable]) -> list[Hashable]:
     """Sort ids of images or categories once each, numbers before text."""
@@ -47,6 +49,9 @@ class Detections:
                 ``scores`` and, with masks, ``masks`` and maybe ``mask_scores``.
             image_rank: image id to its position among the ids.
             label_rank: label to the position of its category among the ids.
+
+        Raises:
+            ExplainedError: if a label is beyond the classes of the data.
         """
         counts = [len(result['labels']) for result in results]
         ranks = [image_rank[result['img_id']] for result in results]
@@ -55,6 +60,14 @@ class Detections:
         boxes = boxes.astype(np.float64).reshape(-1, 4)
         boxes[:, 2:] -= boxes[:, :2]
         scores = _column(results, 'scores')
+        labels = _column(results, 'labels').astype(np.int64)
+        if labels.size and labels.max() >= len(label_rank):
+            raise ExplainedError(
+                f'The model found class {labels.max()}, and the data has only '
+                f'{len(label_rank)} classes, counted from 0: make '
+                'model.bbox_head.num_classes and metainfo.classes of the data set '
+                'those of the checkpoint.'
+            )
         has_masks = 'masks' in results[0]
         masks = [
             # The masks of our models are codes by index, and pixels by iteration.
@@ -65,7 +78,7 @@ class Detections:
         mask_scores = 'mask_scores' if 'mask_scores' in results[0] else 'scores'
         return cls(
             images=np.repeat(ranks, counts),
-            categories=label_rank[_column(results, 'labels').astype(np.int64)],
+            categories=label_rank[labels],
             boxes=boxes,
             scores=scores,
             masks=masks if has_masks else None,

@@ -31,7 +31,10 @@ def build_index(document: dict, info: dict | None) -> COCO:
 
 
 def select(
-    coco: COCO, image_ids: Sequence[Hashable], category_ids: Sequence[Hashable]
+    coco: COCO,
+    image_ids: Sequence[Hashable],
+    category_ids: Sequence[Hashable],
+    sizes: dict[Hashable, tuple[int, int]],
 ) -> COCO:
     """Take some images and categories, counted from 0 in the order given.
 
@@ -39,11 +42,16 @@ def select(
         coco: the index of a whole file; stays as it is.
         image_ids: images to take.
         category_ids: categories to take.
+        sizes: (height, width) of the images. Masks are drawn at them and not at what
+            the file says, because detections have the size of the image.
     """
     images = {key: rank for rank, key in enumerate(image_ids)}
     categories = {key: rank for rank, key in enumerate(category_ids)}
     document = dict(
-        images=[dict(coco.imgs[key], id=rank) for key, rank in images.items()],
+        images=[
+            dict(coco.imgs[key], id=rank, height=sizes[key][0], width=sizes[key][1])
+            for key, rank in images.items()
+        ],
         categories=[dict(coco.cats[key], id=rank) for key, rank in categories.items()],
         annotations=[
             dict(

@@ -214,3 +214,14 @@ def test_detection_configs_use_it_and_masks_do_not():
     assert 'RFDETRRandomSquareCrop' in str(
         Config.fromfile('configs/rfdetr-seg_nano_coco.py').train_pipeline
     )
+
+
+@pytest.mark.parametrize('shape', ((1, 50), (50, 1)))
+def test_regions_thinner_than_a_pixel(tmp_path, shape):
+    data = encoded(ramp(*shape), 'png')
+    height, width = shape
+    for start in (0, 0.2, 0.4):
+        region = (start * width, start * height, width * (start + 0.4), height * 0.99)
+        region = (min(region[0], width - 0.3), *region[1:])
+        found = with_region(region)(results(tmp_path, data, height=height, width=width))
+        assert found['img'].shape == (96, 96, 3)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage
 from mmdet_rfdetr.data.findings import Finding
-from mmdet_rfdetr.data.images import BadImageError, decode_image, read_size
+from mmdet_rfdetr.data.images import BadImageError, ImageSource, decode_image, read_size
 
 
 def ramp(height, width):
@@ -156,3 +156,24 @@ def test_random_damage_never_raises_anything_else(kind):
             outcomes.add('bad')
     assert outcomes <= {3, 'bad'}
     assert 'bad' in outcomes or kind == 'bmp'  # which has nothing to check
+
+
+def exif_of_type(kind):
+    """Orientation 6, and another type of the number than the standard has."""
+    exif = turned(6).tobytes()
+    for order, short in (('little', b'\x12\x01\x03\x00'), ('big', b'\x01\x12\x00\x03')):
+        number = kind.to_bytes(2, order)
+        exif = exif.replace(short, short.replace((3).to_bytes(2, order), number))
+    return exif
+
+
+@pytest.mark.parametrize(
+    'exif',
+    (exif_of_type(2), exif_of_type(7), turned(99), turned(0)),
+    ids=('text', 'bytes', '99', '0'),
+)
+def test_orientations_that_mean_nothing_are_not_followed(tmp_path, exif):
+    path = tmp_path / 'odd.jpg'
+    path.write_bytes(encoded(ramp(40, 60), exif=exif))
+    assert read_size(path) == ((40, 60), (40, 60))
+    assert ImageSource(path.read_bytes()).shape == (40, 60)

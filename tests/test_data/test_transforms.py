@@ -290,3 +290,16 @@ def test_images_of_any_shape_are_padded_to_a_legal_size(tmp_path):
         assert not image[:, height:].any()
         assert not image[:, :, width:].any()
     assert data['data_samples'][0].batch_input_shape == (160, 128)
+
+
+@pytest.mark.parametrize('channels', (1, 2, 4, 5))
+def test_channels_that_are_no_colours_are_resized_one_by_one(channels):
+    rgb = image('up')
+    planes = [np.roll(rgb[:, :, 0], index, axis=0) for index in range(channels)]
+    planes[-1] = np.zeros_like(planes[-1])  # as opacity it would hide the others
+    resize = RFDETRResize(image_size=64)
+    found = resize(dict(img=np.stack(planes, axis=2), img_shape=rgb.shape[:2]))['img']
+    assert found.shape == (64, 64, channels)
+    for index, plane in enumerate(planes):
+        alone = resize(dict(img=np.stack([plane] * 3, axis=2), img_shape=plane.shape))
+        np.testing.assert_array_equal(found[:, :, index], alone['img'][:, :, 0])

@@ -1,0 +1,91 @@
+"""Evaluation of masks in images whose size the file states wrongly, or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS
+
+from mmdet_rfdetr.errors import ExplainedError
+
+SHAPE = (60, 80)
+POLYGON = [[10, 10, 30, 10, 30, 40, 10, 40]]
+
+
+def evaluate(folder, engine, size, segmentation):
+    """Mean precisions of boxes and masks for a perfect detection."""
+    annotation = dict(
+        id=1,
+        image_id=1,
+        category_id=1,
+        bbox=[10, 10, 20, 30],
+        area=600,
+        iscrowd=0,
+        segmentation=segmentation,
+    )
+    document = dict(
+        images=[dict(id=1, file_name='a.jpg', **size)],
+        annotations=[annotation],
+        categories=[dict(id=1, name='a')],
+    )
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps(document))
+    metric = METRICS.build(
+        dict(
+            type='RFDETRCocoMetric',
+            ann_file=str(path),
+            metric=['bbox', 'segm'],
+            engine=engine,
+        )
+    )
+    metric.dataset_meta = dict(classes=('a',))
+    mask = np.zeros((1, *SHAPE), bool)
+    mask[0, 10:40, 10:30] = True
+    found = dict(
+        bboxes=torch.tensor([[10.0, 10.0, 30.0, 40.0]]),
+        scores=torch.tensor([0.9]),
+        labels=torch.tensor([0]),
+        masks=torch.from_numpy(mask),
+    )
+    metric.process({}, [dict(img_id=1, ori_shape=SHAPE, pred_instances=found)])
+    scores = metric.evaluate(1)
+    return scores['coco/bbox_mAP'], scores['coco/segm_mAP']
+
+
+@pytest.mark.parametrize('engine', ('pycocotools', 'auto'))
+@pytest.mark.parametrize(
+    'size',
+    (dict(height=60, width=80), dict(height=40, width=60), {}),
+    ids=('right', 'wrong', 'missing'),
+)
+def test_polygons_are_drawn_at_the_size_of_the_image(tmp_path, engine, size):
+    assert evaluate(tmp_path, engine, size, POLYGON) == (1, 1)
+
+
+@pytest.mark.parametrize('engine', ('pycocotools', 'auto'))
+def test_run_lengths_of_an_image_without_stated_size(tmp_path, engine):
+    counts = [10 * 60 + 10, *[30, 30] * 19, 30, 60 * 80 - 30 * 60 + 20]
+    counts[-1] = 60 * 80 - sum(counts[:-1])
+    runs = dict(size=[60, 80], counts=counts)
+    assert evaluate(tmp_path, engine, {}, runs) == (1, 1)
+
+
+def test_run_lengths_of_another_size_than_the_image_are_refused(tmp_path):
+    runs = dict(size=[40, 60], counts=[1000, 100, 1300])
+    size = dict(height=40, width=60)
+    with pytest.raises(ExplainedError, match=r'image 1 has the size \[40, 60\]'):
+        evaluate(tmp_path, 'auto', size, runs)
+
+
+def test_labels_beyond_the_classes_of_the_data_are_explained():
+    from mmdet_rfdetr.evaluation.detections import Detections
+
+    found = dict(
+        img_id=1,
+        bboxes=np.zeros((1, 4)),
+        labels=np.array([65]),
+        scores=np.array([0.5]),
+    )
+    with pytest.raises(ExplainedError, match='class 65, and the data has only 3'):
+        Detections.from_results([found], {1: 0}, np.arange(3))
