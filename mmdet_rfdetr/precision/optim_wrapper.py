@@ -14,6 +14,7 @@ from mmengine.optim import (
 )
 from torch import Tensor, nn
 
+from ..errors import ExplainedError
 from .policy import (
     AUTOCAST_DEVICES,
     DTYPES,
@@ -75,6 +76,11 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         accumulative_counts: int = 1,
         clip_grad: dict | None = None,
     ) -> None:
+        if clip_grad is not None and clip_grad.get('max_norm') == 0:
+            raise ExplainedError(
+                'optim_wrapper.clip_grad.max_norm=0 would make every gradient zero: '
+                'write clip_grad=None to clip nothing.'
+            )
         super().__init__(optimizer, accumulative_counts, clip_grad)
         # Batch augments count optimizer steps and cannot see the wrapper.
         self.message_hub.update_info(

@@ -113,8 +113,13 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give mmengine the objects that it expects in a run that is resumed."""
-        if not runner._resume or 'message_hub' not in checkpoint:
+        if not runner._resume:
             return
+        if 'message_hub' not in checkpoint or 'epoch' not in checkpoint.get('meta', {}):
+            raise CheckpointError(
+                'The checkpoint holds weights only and no run to resume: start from it '
+                'with --cfg-options load_from=FILE and without --resume.'
+            )
         hub = checkpoint['message_hub']
         scalars = hub['log_scalars']
         if all(isinstance(entry, dict) for entry in scalars.values()):
@@ -280,7 +285,9 @@ class RFDETRCheckpointHook(CheckpointHook):
             ),
             self.last_ckpt,
         )
-        is_outdated = former not in (None, path) and is_main_process()
+        # The best one of a run that this one continues elsewhere stays there.
+        own = former is not None and os.path.dirname(former) == self.out_dir
+        is_outdated = own and former != path and is_main_process()
         if is_outdated and self.file_backend.isfile(former):
             self.file_backend.remove(former)
             runner.logger.info(f'The previous best checkpoint {former} is removed')

@@ -9,6 +9,8 @@ from mmengine.model import BaseAveragedModel
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 
+from ..errors import ExplainedError
+
 
 @MODELS.register_module()
 class RFDETREMA(BaseAveragedModel):
@@ -104,6 +106,8 @@ class RFDETREMAHook(EMAHook):
         evaluate_base: bool = False,
     ) -> None:
         super().__init__(ema_type='RFDETREMA', strict_load=True, decay=decay, tau=tau)
+        if interval < 1:
+            raise ValueError(f'interval={interval} must be 1 or more')
         self.interval = interval
         self.evaluate_base = evaluate_base
         self._loaded = 'the weights as built'
@@ -112,6 +116,23 @@ class RFDETREMAHook(EMAHook):
     def updates(self) -> int:
         """Updates made so far."""
         return int(self.ema_model.steps)
+
+    def before_run(self, runner) -> None:
+        """Make the average.
+
+        Raises:
+            ExplainedError: another hook keeps one as well. Each would put its own in
+                the model's place before the other, and training would go on with it.
+        """
+        averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        if len(averages) > 1:
+            names = ', '.join(type(hook).__name__ for hook in averages)
+            raise ExplainedError(
+                f'There are {len(averages)} moving averages ({names}): the configs of '
+                'this package have one in default_hooks.ema already; change that one, '
+                'or remove it from default_hooks.'
+            )
+        super().before_run(runner)
 
     def before_train(self, runner) -> None:
         """Begin the average at the weights that training begins with."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..data.annotations import match_categories, read_annotations
 from ..data.bad_data_hook import coco_parts, innermost
+from ..errors import ExplainedError
 from .diagnosis import bare, some
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
@@ -168,7 +169,9 @@ def check_classes(dataset, model: nn.Module) -> None:
 
     Raises:
         BadDataError: if the file lacks a class.
-        ValueError: if the model has fewer outputs than there are classes.
+        ExplainedError: if the model has another number of outputs than there are
+            classes. One more, and the first validation could find a class that has no
+            name.
     """
     for part in innermost(dataset):
         classes = part.metainfo.get('classes', ()) if hasattr(part, 'metainfo') else ()
@@ -176,8 +179,8 @@ def check_classes(dataset, model: nn.Module) -> None:
             document = read_annotations(part.ann_file, part.backend_args)
             match_categories(document['categories'], classes, part.ann_file)
         outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
-        if outputs is not None and outputs < len(classes):
-            raise ValueError(
+        if outputs is not None and classes and outputs != len(classes):
+            raise ExplainedError(
                 f'The data has {len(classes)} classes, and model.bbox_head.num_classes '
                 f'is {outputs}: make them equal.'
             )

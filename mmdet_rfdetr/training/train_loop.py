@@ -76,6 +76,17 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
+        if not len(self.dataloader):
+            raise ExplainedError(
+                f'{len(self.dataloader.dataset)} images make no whole batch: '
+                'make train_dataloader.batch_size smaller, or set '
+                'train_dataloader.drop_last=False.'
+            )
+        if val_interval < 1:
+            raise ExplainedError(
+                f'train_cfg.val_interval={val_interval} must be 1 or more; without '
+                'val_dataloader, val_cfg and val_evaluator nothing is validated.'
+            )
         self._batches = make_resumable(self.dataloader, runner.seed)
         tie_workers(self.dataloader)
         self.position = Position()

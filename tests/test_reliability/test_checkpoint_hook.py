@@ -93,6 +93,17 @@ def test_a_resumed_run_knows_its_log_and_its_best(tmp_path):
     ]
 
 
+def test_the_best_of_a_run_that_goes_on_elsewhere_stays(tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    build(first, (0.3,)).train()
+    run = build(second, (0.1, 0.2))
+    run._resume, run._load_from = True, str(first / 'epoch_1.pth')
+    run.val_loop.evaluator.metrics[0].scores = iter([0.4])
+    run.train()
+    assert 'best_coco_bbox_mAP_epoch_1.pth' in files(first)
+    assert 'best_coco_bbox_mAP_epoch_2.pth' in files(second)
+
+
 class LimitFileSize(Hook):
     """Let no file grow, as on a full disk, from the second epoch on."""
 

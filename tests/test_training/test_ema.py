@@ -5,6 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.training.ema import RFDETREMA, RFDETREMAHook
 
 from ..fixtures import load_json, needs_fixtures
@@ -225,3 +226,9 @@ def test_resuming_without_an_average_says_so(tmp_path):
     run.train()
     assert [line for line in lines if 'the average begins anew' in line]
     assert ema_hook(run).updates == 10
+
+
+def test_two_averages_are_refused(tmp_path):
+    run = runner(tmp_path, [dict(type='RFDETREMAHook'), dict(type='EMAHook')])
+    with pytest.raises(ExplainedError, match='2 moving averages .*default_hooks.ema'):
+        run.train()

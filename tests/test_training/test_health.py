@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_rfdetr.data.findings import BadDataError
+from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.training.health import fingerprints
 from tests.test_reliability.project import config
 
@@ -92,9 +93,12 @@ def test_a_class_that_the_annotations_lack(data, tmp_path):
         runner.train()
 
 
-def test_a_model_of_fewer_classes(data, tmp_path):
-    cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': 2})
-    with pytest.raises(ValueError, match='3 classes, and model.bbox_head.num_classes'):
+@pytest.mark.parametrize('outputs', (2, 80))
+def test_a_model_of_other_classes(data, tmp_path, outputs):
+    cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': outputs})
+    with pytest.raises(
+        ExplainedError, match='3 classes, and model.bbox_head.num_classes'
+    ):
         Runner.from_cfg(cfg).train()
 
 

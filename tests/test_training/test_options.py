@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmdet_rfdetr import cli
 from mmdet_rfdetr.data import RFDETRDataPreprocessor
+from mmdet_rfdetr.errors import ExplainedError
 
 from . import tiny
 from .test_recipe import cfg
@@ -178,3 +179,19 @@ def test_auto_scale_lr_needs_a_base(capsys):
     with pytest.raises(SystemExit):
         cli.enable_auto_scale_lr(argparse.ArgumentParser(), Config(dict(model={})))
     assert 'auto_scale_lr.base_batch_size=16' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    (
+        ({'train_dataloader.batch_size': 7}, '6 images make no whole batch'),
+        ({'train_cfg.val_interval': 0}, 'val_interval=0 must be 1 or more'),
+        ({'optim_wrapper.clip_grad.max_norm': 0}, 'write clip_grad=None'),
+    ),
+)
+def test_settings_that_train_nothing_are_refused_at_once(settings, changed, message):
+    settings.train_dataloader.drop_last = True
+    settings.optim_wrapper.type = 'RFDETRAmpOptimWrapper'
+    settings.merge_from_dict(changed)
+    with pytest.raises(ExplainedError, match=message):
+        Runner.from_cfg(settings).train()
