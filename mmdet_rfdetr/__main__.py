@@ -121,6 +121,8 @@ def main() -> None:
     path = find_tool(args.tool)
     if path is None:
         parser.error(f'there is no tool {args.tool!r} (looked from {Path.cwd()})')
+    if path.suffix != '.py':
+        parser.error(f'{path} is no Python file: run it in a shell')
     run_tool(path, args.arguments)
 
 

@@ -1,7 +1,9 @@
 """What the command line tools share: arguments, the config, and running it."""
 
 import argparse
+import difflib
 import gc
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +18,30 @@ from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
+
+
+class KeyValues(DictAction):
+    """mmengine's ``KEY=VALUE`` arguments, of which a mistyped one is told in a line."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Store the dictionary, or leave with the exit code 2."""
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, not {value!r}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+OTHER_SETTINGS = (
+    'activation_checkpointing',
+    'auto_scale_lr',
+    'compile',
+    'image_size',
+    'model_wrapper_cfg',
+    'runner_type',
+    'tta_model',
+    'tta_pipeline',
+)
+"""Top settings of a config that are read beside the arguments of a runner."""
 
 
 def build_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -43,7 +69,7 @@ def build_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='change settings of the config, for example '
         'train_cfg.max_epochs=5 model.num_queries=100 key="[a,b]"',
@@ -96,20 +122,52 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Returns:
         The config, with ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        SystemExit: with one sentence, if the config or an option cannot be used.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    if 'image_size' in cfg and image_sizes(cfg) != {cfg.image_size}:
-        # A config or --cfg-options changed the one number that all others follow.
-        set_image_size(cfg, cfg.image_size)
+    with explained_errors():
+        try:
+            cfg = Config.fromfile(args.config)
+        except (SyntaxError, OSError) as error:
+            raise ExplainedError(
+                f'{args.config} cannot be read: {error}: correct the file.'
+            ) from error
+        cfg.launcher = args.launcher
+        if args.cfg_options is not None:
+            _check_options(args.cfg_options, cfg)
+            cfg.merge_from_dict(args.cfg_options)
+        if 'image_size' in cfg and image_sizes(cfg) != {cfg.image_size}:
+            # A config or --cfg-options changed the one number that all others follow.
+            set_image_size(cfg, cfg.image_size)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     return cfg
+
+
+def _check_options(options: dict, cfg: Config) -> None:
+    """Refuse options that nothing would read.
+
+    Raises:
+        ExplainedError: one begins with a name that neither the config nor the runner
+            knows, or changes a variable that the config file has used already.
+    """
+    read = {*inspect.signature(Runner.__init__).parameters, *OTHER_SETTINGS}
+    for option in options:
+        name = option.partition('.')[0]
+        if name not in read and name not in cfg:
+            close = difflib.get_close_matches(name, {*read, *cfg}, n=1)
+            hint = f'did you mean {close[0]}?' if close else 'correct or remove it.'
+            raise ExplainedError(f'--cfg-options {option}: no setting {name!r}; {hint}')
+        if name == option and name not in read and not isinstance(cfg[name], dict):
+            raise ExplainedError(
+                f'--cfg-options {option}: the config file has used this variable '
+                'already: set the keys that it went into, for example '
+                'train_dataloader.dataset.data_root.'
+            )
 
 
 @contextmanager
@@ -132,6 +190,12 @@ def explained_errors() -> Iterator[None]:
         if error.errno is not None:  # of the system: it says nothing of what to do
             raise
         raise SystemExit(f'error: {error}') from error
+    except TypeError as error:
+        if not _is_of_argument(error):
+            raise
+        raise SystemExit(
+            f'error: {error}: correct this key in the config, or in --cfg-options.'
+        ) from error
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
@@ -140,6 +204,15 @@ def explained_errors() -> Iterator[None]:
             'env_cfg.dist_cfg.timeout seconds: its own output says why; continue with '
             f'--resume ({str(error).splitlines()[0]}).'
         ) from error
+
+
+def _is_of_argument(error: TypeError) -> bool:
+    """Whether a key of the config is no argument of what was to be built from it."""
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    file = Path(frame.tb_frame.f_code.co_filename).name
+    return file == 'build_functions.py' and 'unexpected keyword argument' in str(error)
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
@@ -166,6 +239,8 @@ def run(
     status = None
     try:
         with explained_errors(), trust():
+            if cfg.get('work_dir'):
+                make_folder(cfg.work_dir)
             action(build(cfg))
     except SystemExit as stop:
         # Its traceback would keep the runner, and with it the process group.
@@ -174,6 +249,24 @@ def run(
         leave_process_group()
     if status is not None:
         raise SystemExit(status)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder for results, before the work whose results it is for.
+
+    Raises:
+        ExplainedError: it cannot be made or written to.
+    """
+    reason = 'no permission'
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        writable, reason = False, error.strerror
+    if not writable:
+        raise ExplainedError(
+            f'{path} cannot be written ({reason}): choose another folder.'
+        )
 
 
 def leave_process_group() -> None:

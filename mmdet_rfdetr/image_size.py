@@ -11,7 +11,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .errors import ExplainedError
+
 DIVISOR_KEYS = ('size_divisor', 'pad_size_divisor')
+
+
+class ImageSizeError(ExplainedError, ValueError):
+    """An input size that the patches and windows of the model do not divide."""
 
 
 def set_image_size(cfg: Config | dict, image_size: int) -> None:
@@ -35,16 +41,19 @@ def set_image_size(cfg: Config | dict, image_size: int) -> None:
         image_size: new side of the square input, in pixels.
 
     Raises:
-        ValueError: if the size does not divide by patch size times windows.
+        ImageSizeError: if the size is no whole number, or does not divide by patch
+            size times windows.
     """
     backbone = cfg['model']['backbone']
     patch_size = backbone['patch_size']
     divisor = patch_size * backbone['num_windows']
-    if image_size <= 0 or image_size % divisor:
-        raise ValueError(
+    is_number = isinstance(image_size, int)
+    if not is_number or image_size <= 0 or image_size % divisor:
+        nearest = max(1, round(image_size / divisor)) if is_number else 1
+        raise ImageSizeError(
             f'image_size={image_size} must be a multiple of {divisor} (patch_size '
-            f'{patch_size} x num_windows {backbone["num_windows"]}): try '
-            f'{max(1, image_size // divisor) * divisor}'
+            f'{patch_size} x num_windows {backbone["num_windows"]}), for example '
+            f'{nearest * divisor}.'
         )
     if backbone['pos_embed_size'] * patch_size in image_sizes(cfg):
         backbone['pos_embed_size'] = image_size // patch_size

@@ -4,6 +4,8 @@ One function for each, used when a checkpoint is loaded and when the network
 runs at a size that differs from its table.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +25,8 @@ def resize_position_table(table: Tensor, size: tuple[int, int]) -> Tensor:
         (1, 1 + height*width, C) in the dtype of ``table``; ``table`` itself if
         its grid has that size already.
     """
-    side = round((table.shape[1] - 1) ** 0.5)
+    # Sizes are tensors while torch.jit traces, for example for mmengine's get_flops.
+    side = math.isqrt(int(table.shape[1]) - 1)
     if tuple(size) == (side, side):
         return table
     return _resize_position_table(table, side, tuple(size))

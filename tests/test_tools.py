@@ -1,5 +1,6 @@
 """The command line tools, run as a user runs them on a project of toy size."""
 
+import gc
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmdet_rfdetr import cli, compat
@@ -157,6 +159,16 @@ def test_help_shows_an_example(name, tool, capsys):
             ['test.py', 'mine.py', 'mine.py', '--out', 'x.json'],
             '--out must end in .pkl',
         ),
+        (['train.py', 'mine.py', '--cfg-options', 'resume'], "KEY=VALUE, not 'resume'"),
+        (['benchmark.py', 'mine.py', '--warmup', '-1'], '--warmup must be 0 or more'),
+        (['benchmark.py', 'mine.py', '--images', '0'], '--images must be 1 or more'),
+        (['benchmark.py', *['mine.py'] * 3], 'one or two configs, not 3'),
+        (['benchmark.py', 'mine.py', '--data', 'nowhere'], 'there are no .jpg files'),
+        (['benchmark.py', 'mine.py', '--device', 'cdua'], '--device cdua: name cpu'),
+        (
+            ['benchmark.py', 'mine.py', '--out-dir', 'mine.py/below'],
+            'mine.py/below cannot be written (Not a directory)',
+        ),
     ],
 )
 def test_mistakes_are_answered_in_one_line(arguments, message, tool, capsys):
@@ -181,9 +193,11 @@ def test_work_dir_is_argument_then_config_then_name_of_the_config(tool, built):
 
 
 def test_cfg_options_reach_the_config(tool, built):
-    tool('train.py', 'mine.py', '--cfg-options', 'model.num_queries=7', 'key=[a,b]')
+    tool(
+        'train.py', 'mine.py', '--cfg-options', 'model.num_queries=7', 'env_cfg.a=[a,b]'
+    )
     assert built[0].model.num_queries == 7
-    assert built[0].key == ['a', 'b']
+    assert built[0].env_cfg.a == ['a', 'b']
 
 
 def test_image_size_option_moves_everything_that_depends_on_it(tool, built):
@@ -244,7 +258,7 @@ def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
 def test_tta_merges_with_a_compiled_operator(toy_checkpoint, tool, capsys, tmp_path):
     arguments = ['mine.py', toy_checkpoint, '--tta', '--work-dir', tmp_path]
     if 'stub_compiled_ops' in compat.active():
-        with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite"):
+        with pytest.raises(SystemExit, match="error: .*'nms' is not part of mmcv-lite"):
             tool('test.py', *arguments)
     else:
         tool('test.py', *arguments)
@@ -361,3 +375,58 @@ def test_the_loss_of_another_process_is_named():
     error = RuntimeError('[gloo/transport/tcp/pair.cc:553] /gloo/ Connection closed')
     with pytest.raises(SystemExit, match='another process'), cli.explained_errors():
         raise error
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['optim_wraper.optimizer.lr=1'], 'did you mean optim_wrapper?'),
+        (['max_epoch=3'], "no setting 'max_epoch'"),
+        (['data_root=elsewhere'], 'has used this variable already'),
+        (['image_size=40'], 'image_size=40 must be a multiple of 32 .* example 32'),
+        (['image_size=large'], 'image_size=large must be a multiple of 32'),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(
+    tool, built, toy_project, tmp_path, options, message
+):
+    path = tmp_path / 'more.py'
+    path.write_text(f"_base_ = {str(toy_project / 'mine.py')!r}\ndata_root = 'a'\n")
+    with pytest.raises(SystemExit, match='error: .*' + message):
+        tool('train.py', path, '--cfg-options', *options)
+    assert not built
+
+
+@pytest.mark.parametrize('option', ['model.num_querys=7', 'default_hooks.timer.a=1'])
+def test_a_misspelt_key_of_a_part_ends_in_one_sentence(tool, option, tmp_path):
+    arguments = ['--work-dir', tmp_path, '--cfg-options', option]
+    with pytest.raises(SystemExit, match='error: .*keyword argument .*: correct this'):
+        tool('train.py', 'mine.py', *arguments)
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_the_run(tool, tmp_path):
+    (tmp_path / 'file').touch()
+    folder = tmp_path / 'file' / 'below'
+    with pytest.raises(SystemExit, match='error: .*below cannot be written'):
+        tool('train.py', 'mine.py', '--work-dir', folder)
+
+
+def test_weights_cannot_be_resumed(tool, toy_checkpoint, tmp_path):
+    path = tmp_path / 'weights.pth'
+    weights = torch.load(toy_checkpoint, weights_only=False)['state_dict']
+    torch.save({'state_dict': weights}, path)
+    arguments = ['--work-dir', tmp_path, '--resume', path]
+    with pytest.raises(SystemExit, match='error: .*weights only and no run to resume'):
+        tool('train.py', 'mine.py', *arguments)
+
+
+@pytest.mark.parametrize('content', ['x = (', "_base_ = './nowhere.py'\n"])
+# mmengine leaves its copy of such a file open.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.filterwarnings('ignore::ResourceWarning')
+def test_a_config_that_cannot_be_read_ends_in_one_sentence(tool, tmp_path, content):
+    path = tmp_path / 'broken.py'
+    path.write_text(content)
+    with pytest.raises(SystemExit, match='error: .*nowhere.py|error: .*broken.py'):
+        tool('train.py', path)
+    gc.collect()

@@ -11,12 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmengine.config import DictAction
+import torch
 
 from mmdet_rfdetr.benchmark.clock import CLOCKS
 from mmdet_rfdetr.benchmark.pictures import draw_data_set
 from mmdet_rfdetr.benchmark.report import draw, table, write_json
 from mmdet_rfdetr.benchmark.sides import OFFICIAL_PYTHON, BenchmarkError, Side, measure
+from mmdet_rfdetr.errors import ExplainedError
 
 TASKS = ('latency', 'training', 'loader', 'metric')
 EXAMPLES = f"""\
@@ -86,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('--detections', type=int, default=300, metavar='N', help='of --task metric')
     add('--data', help='folder of JPEGs and annotations.json, instead of drawn ones')
     add('--out-dir', type=Path, metavar='DIR', help='write result.json and result.png')
-    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add('--cfg-options', nargs='+', action=cli.KeyValues, metavar='KEY=VALUE')
     return parser
 
 
@@ -109,9 +110,8 @@ def main() -> None:
         parser.error('--official-compile needs --official')
     if args.official_compile and not (args.task == 'training' and on_gpu):
         parser.error('--official-compile needs --task training and --device cuda')
-    for name in ('batch_size', 'rounds', 'boxes', 'detections'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} must be 1 or more')
+    check_numbers(parser, args)
+    check_places(parser, args)
     samples = args.samples or dict(loader=30, metric=1).get(args.task, 3)
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
@@ -136,9 +136,36 @@ def main() -> None:
         f'{args.clock} time, torch {facts["torch"]}: {protocol["command"]}'
     )
     if args.out_dir is not None:
-        args.out_dir.mkdir(parents=True, exist_ok=True)
         write_json(results, protocol, args.out_dir / 'result.json')
         draw(results, args.task).savefig(args.out_dir / 'result.png', dpi=120)
+
+
+def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with a one-line error if a number is out of its range."""
+    if len(args.configs) > 2:
+        parser.error(f'compares one or two configs, not {len(args.configs)}')
+    least = dict.fromkeys(('batch_size', 'rounds', 'boxes', 'detections'), 1)
+    least.update(samples=1, images=1, warmup=0, pause=0, threads=0)
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            parser.error(f'--{name} must be {bound} or more'.replace('_', '-'))
+
+
+def check_places(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with a one-line error if a folder or a device cannot be used."""
+    if args.data is not None and not any(Path(args.data).glob('*.jpg')):
+        parser.error(f'--data {args.data}: there are no .jpg files')
+    kind = args.device.partition(':')[0]
+    if kind not in ('cpu', 'cuda', 'mps', 'npu', 'xpu'):
+        parser.error(f'--device {args.device}: name cpu, or cuda:0')
+    if kind == 'cuda' and not torch.cuda.is_available():
+        parser.error(f'--device {args.device}: PyTorch finds no GPU')
+    if args.out_dir is not None:
+        try:
+            cli.make_folder(args.out_dir)
+        except ExplainedError as error:
+            parser.error(f'--out-dir {error}')
 
 
 def make_sides(args: argparse.Namespace, data: str) -> list[Side]:

@@ -6,7 +6,6 @@ from mmdet_rfdetr import cli  # first, before anything of MMDetection
 import argparse
 import sys
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.data.check import check_config
@@ -36,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=cli.KeyValues,
         metavar='KEY=VALUE',
         help='change settings of the config',
     )

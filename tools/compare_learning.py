@@ -23,7 +23,11 @@ from tests import learning
 
 def main() -> None:
     """Train, print the table and draw the curves."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0],
+        epilog='example:\n  python tools/compare_learning.py --plot curves.png',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         '--accumulation', type=int, default=1, help='batches of an optimizer step'
     )

@@ -5,6 +5,7 @@ needed. The files change only if the cases in ``tests/golden.py`` or the rule in
 ``tests/golden_rule.py`` do.
 """
 
+import argparse
 import logging
 import sys
 import warnings
@@ -33,6 +34,11 @@ def check_margin(name, stages):
 
 def main():
     """Make all files."""
+    argparse.ArgumentParser(
+        description=__doc__,
+        epilog='example:\n  OFFICIAL_VENV/bin/python tools/make_golden.py',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     official.torch.set_num_threads(1)

@@ -4,6 +4,7 @@ Run it in a checkout, and only where ``docs/reliability.md`` allows it. It print
 far the numbers moved, which belongs into the message of the commit.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests import golden_training as golden
 
 def main():
     """Train in each precision and write the file."""
+    argparse.ArgumentParser(
+        description=__doc__,
+        epilog='example:\n  python tools/make_golden_training.py',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     results = {precision: golden.train(precision) for precision in golden.PRECISIONS}
     if golden.FILE.exists():
         before = golden.load()['results']

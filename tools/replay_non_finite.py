@@ -5,8 +5,6 @@ from mmdet_rfdetr import cli  # first, before anything of MMDetection
 # isort: split
 import argparse
 
-from mmengine.config import DictAction
-
 from mmdet_rfdetr.training.dump import replay
 
 EXAMPLES = """\
@@ -38,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=cli.KeyValues,
         metavar='KEY=VALUE',
         help='change settings of the config, for example model.precision=None',
     )

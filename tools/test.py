@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 EXAMPLES = """\
   python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth
-  python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/last.pth \\
+  python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/epoch_5.pth \\
       --show-dir drawn --out predictions.pkl
 """
 
