@@ -107,6 +107,25 @@ def fits_exactly(state_dict: Mapping[str, Tensor], expected: Shapes) -> bool:
     )
 
 
+def refuse_fewer_layers(state_dict: Mapping[str, Tensor], expected: Shapes) -> None:
+    """Stop if whole weights of this package are those of a smaller variant.
+
+    All that they hold fits, and the layers that they lack would stay random. Parts of
+    a model are left alone: whoever loads them knows.
+
+    Args:
+        state_dict: Names to tensors, all of which fit.
+        expected: Names to shapes of the model.
+
+    Raises:
+        CheckpointError: only decoder layers, or the mask head, are missing.
+    """
+    missing = expected.keys() - state_dict.keys()
+    parts = 'decoder.layers.', 'mask_head.'
+    if missing and all(name.startswith(parts) for name in missing):
+        refuse_another_variant(_shapes(state_dict), expected)
+
+
 def _fit_entries(
     entries: Entries,
     expected: Shapes,

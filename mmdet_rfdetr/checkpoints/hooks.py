@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import lora
-from .fit import fit_backbone, fit_model, fits_exactly
+from .fit import fit_backbone, fit_model, fits_exactly, refuse_fewer_layers
 from .layout import INFO_KEY
 
 
@@ -59,6 +59,7 @@ def _adapt(
     expected = {name: tuple(value.shape) for name, value in own.items()}
     adapted = any(map(lora.has_adapters, (entries, own)))
     if fits_exactly(entries, expected) and not adapted:
+        refuse_fewer_layers(entries, expected)
         return
     fitted = _fit_adapters(own, entries, fit) if adapted else None
     if fitted is None:

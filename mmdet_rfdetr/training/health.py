@@ -41,6 +41,7 @@ class RFDETRHealthHook(Hook):
         self._is_first_epoch = True
         self._is_watching = True
         self._told_of_zero = False
+        self._batches = 0
         self._objects = 0
         self._steps = 0
         self._without_gradient: dict[str, nn.Parameter] = {}
@@ -70,6 +71,7 @@ class RFDETRHealthHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
         """Count the objects that come out of the pipeline."""
         if self._is_first_epoch:
+            self._batches += 1
             self._objects += count_objects(data_batch)
 
     def _see_gradients(self) -> None:
@@ -89,7 +91,8 @@ class RFDETRHealthHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Tell what was seen in the first epoch of this process."""
-        if self._is_first_epoch:
+        # A run may have been resumed at the end of an epoch, without any batch.
+        if self._is_first_epoch and self._batches:
             self._is_first_epoch = False
             self._tell_of_objects(runner)
         if self._is_watching and self._steps >= _LEAST_STEPS:

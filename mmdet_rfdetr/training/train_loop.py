@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from mmdet.registry import LOOPS
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import EarlyStoppingHook
+from mmengine.hooks import EarlyStoppingHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
@@ -155,6 +155,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             for hook in self.runner.hooks:
                 if isinstance(hook, RFDETREMAHook):
                     hook.leave()
+                elif isinstance(hook, EMAHook):
+                    hook._swap_ema_parameters()
             restore_random_state(before)
             self._end()
 

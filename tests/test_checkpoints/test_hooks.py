@@ -157,6 +157,16 @@ def test_another_variant_is_refused(official, strict):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize('strict', (True, False))
+def test_own_weights_of_fewer_layers_are_refused(strict):
+    small, large = build_tiny(), build_tiny(**{'decoder.num_layers': 3})
+    with pytest.raises(CheckpointError, match='decoder layers 2 .model: 3.'):
+        large.load_state_dict(small.state_dict(), strict=strict)
+    # A part is loaded as before.
+    part = {k: v for k, v in small.state_dict().items() if k.startswith('backbone.')}
+    assert large.load_state_dict(part, strict=False).missing_keys
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = tmp_path / 'resnet.pth'
     torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), path)
