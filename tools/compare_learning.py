@@ -18,7 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests import learning
+try:
+    from tests import learning
+except ModuleNotFoundError as error:
+    sys.exit(
+        f'error: {error}: run this tool in a checkout, with rfdetr[train]==1.11.2.'
+    )
 
 
 def main() -> None:

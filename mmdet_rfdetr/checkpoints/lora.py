@@ -98,6 +98,11 @@ def merge(
     for layer, adapter in adapters.items():
         packed, _, part = layer.rpartition('.')
         name = f'{packed}.weight'
+        if part not in PARTS:
+            raise CheckpointError(
+                f'The checkpoint has an adapter on {layer}, and only those on query, '
+                'key and value can be merged: merge it with peft where it was trained.'
+            )
         if name not in merged:  # a block that no feature map needs
             continue
         weights = list(merged[name].chunk(3))

@@ -23,19 +23,59 @@ def mask_problem(segmentation: object, height: int, width: int) -> str | None:
     if not segmentation:
         return 'no mask'
     if isinstance(segmentation, dict):
-        if 'counts' not in segmentation or 'size' not in segmentation:
-            return "a run-length mask without 'counts' or 'size'"
-        if tuple(segmentation['size']) != (height, width):
-            return (
-                f'a run-length mask of height and width {segmentation["size"]} in an '
-                f'image of {[height, width]}'
-            )
-        counts = segmentation['counts']
-        if isinstance(counts, list) and sum(counts) != height * width:
-            return f'run lengths that sum to {sum(counts)}, not {height * width}'
-    elif not drawable_parts(segmentation):
+        return _run_length_problem(segmentation, height, width)
+    if not drawable_parts(segmentation):
         return 'no polygon of three points or more'
     return None
+
+
+def _run_length_problem(mask: dict, height: int, width: int) -> str | None:
+    size, counts = mask.get('size'), mask.get('counts')
+    if size is None or counts is None:
+        return "a run-length mask without 'counts' or 'size'"
+    if not isinstance(size, (list, tuple)) or tuple(size) != (height, width):
+        return (
+            f'a run-length mask of height and width {size} in an image of '
+            f'{[height, width]}'
+        )
+    runs = decode_runs(counts) if isinstance(counts, (str, bytes)) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
+        return 'damaged run lengths'
+    if any(run < 0 for run in runs):
+        return f'a negative run length, {min(runs)}'
+    if sum(runs) != height * width:
+        return f'run lengths that sum to {sum(runs)}, not {height * width}'
+    return None
+
+
+def decode_runs(text: str | bytes) -> list[int] | None:
+    """Read COCO's compressed run lengths; pycocotools reads damaged ones unchecked.
+
+    A number is written in pieces of five bits, the lowest first, as the characters
+    from "0" on; a sixth bit says that more follow, and the highest bit of the last
+    piece is the sign. From the fourth number on it is the difference to the number
+    two places before.
+
+    Args:
+        text: ``counts`` of a compressed mask.
+
+    Returns:
+        The run lengths, or None if the text is damaged.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in text if isinstance(text, bytes) else text.encode():
+        piece = code - ord('0')
+        if not 0 <= piece < 64:
+            return None
+        value |= (piece & 0x1F) << shift
+        shift += 5
+        if not piece & 0x20:
+            if piece & 0x10:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return None if shift else runs
 
 
 def drawable_parts(polygons: list[list[float]]) -> list[list[float]]:

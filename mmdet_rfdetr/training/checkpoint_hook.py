@@ -1,5 +1,6 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
+import inspect
 import os
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
+from mmdet_rfdetr.errors import ExplainedError
 
 from .plain import log_from_plain, log_to_plain, plain_entries
 
@@ -56,6 +58,18 @@ class RFDETRCheckpointHook(CheckpointHook):
     # What the present save adds, gathered from all processes.
     _training_state: dict | None = None
     _last_step: int | None = None
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # mmengine hands over what it does not know when the first one is written.
+        unknown = (
+            self.args.keys() - inspect.signature(Runner.save_checkpoint).parameters
+        )
+        if unknown:
+            raise ExplainedError(
+                f'default_hooks.checkpoint has no option {min(unknown)!r}: correct or '
+                'remove it.'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
@@ -236,8 +250,8 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Save the best weights, and only then remove the former best ones."""
-        if not self.save_best:
-            return
+        if not self.save_best or not hasattr(self, 'file_backend'):
+            return  # the latter is made by training
         if 'auto' in self.key_indicators:
             self._init_rule(self.rules, [next(iter(metrics))])
         step = runner.epoch if self.by_epoch else runner.iter

@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.training.checkpoint_hook import RFDETRCheckpointHook
 from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
@@ -102,6 +103,16 @@ def test_the_best_of_a_run_that_goes_on_elsewhere_stays(tmp_path):
     run.train()
     assert 'best_coco_bbox_mAP_epoch_1.pth' in files(first)
     assert 'best_coco_bbox_mAP_epoch_2.pth' in files(second)
+
+
+def test_a_misspelt_option_is_refused_when_the_run_is_built(tmp_path):
+    with pytest.raises(ExplainedError, match="no option 'max_keep_ckpt'"):
+        build(tmp_path, max_keep_ckpt=3)
+
+
+def test_validation_alone_saves_no_best(tmp_path):
+    build(tmp_path, (0.3,)).val()
+    assert not [name for name in files(tmp_path) if 'best' in name]
 
 
 class LimitFileSize(Hook):

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_rfdetr import config
-from mmdet_rfdetr.data.masks import mask_problem
+from mmdet_rfdetr.data.masks import decode_runs, mask_problem
 from mmdet_rfdetr.models.mask_results import EncodedMasks
 
 HEIGHT, WIDTH = 40, 60
@@ -266,3 +266,25 @@ def test_a_mask_that_is_good_has_no_problem():
     assert mask_problem([SQUARE], HEIGHT, WIDTH) is None
     assert mask_problem(runs(True), HEIGHT, WIDTH) is None
     assert mask_problem(runs(False), HEIGHT, WIDTH) is None
+
+
+@pytest.mark.parametrize(
+    'counts',
+    ('', 'abc', 'damaged!', '0P', [HEIGHT * WIDTH + 9, -9], ['1'], 7, [0.5]),
+    ids=str,
+)
+def test_damaged_run_lengths_are_a_problem(counts):
+    problem = mask_problem(dict(size=[HEIGHT, WIDTH], counts=counts), HEIGHT, WIDTH)
+    assert 'run length' in problem
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_compressed_run_lengths_are_read_as_pycocotools_reads_them(seed):
+    mask = np.random.default_rng(seed).random((50, 70)) < (0.5, 0.01, 0.99, 0, 1)[seed]
+    code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
+    expected = [0, *runs] if flat[0] else runs
+    assert decode_runs(code['counts']) == expected
+    assert decode_runs(code['counts'].decode()) == expected
