@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, load_checkpoint
 
 from mmdet_rfdetr.checkpoints import CheckpointError, convert_checkpoint
+from mmdet_rfdetr.checkpoints import lora as lora_files
 
 from . import golden, golden_rule, parity
 from .interpreter import hide, run, run_code
@@ -101,6 +102,13 @@ def test_a_file_of_the_encoder_alone():
 def test_other_adapters_are_refused(file, message):
     with pytest.raises(CheckpointError, match=message):
         adapted_model().load_state_dict(adapted_model(**file).state_dict())
+
+
+def test_adapters_that_cannot_be_merged_are_not_dropped():
+    layer = 'backbone.blocks.0.mlp.fc1'
+    adapter = dict(lora_A=torch.ones(2, 4), lora_B=torch.ones(4, 2))
+    with pytest.raises(CheckpointError, match=f'adapter on {layer}'):
+        lora_files.merge({f'{layer}.weight': torch.ones(4, 4)}, {layer: adapter}, 1.0)
 
 
 @needs_peft
