@@ -89,3 +89,12 @@ def test_tables_are_resized_as_by_the_official_package(case, side, size):
     )
     total = resized.double().abs().sum().item()
     assert total == pytest.approx(described[case]['abs_sum'], rel=1e-6)
+
+
+@pytest.mark.filterwarnings('ignore:.torch.jit.trace')
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_a_position_table_can_be_traced():
+    """As mmengine does to count FLOPs; sizes are tensors then."""
+    table = torch.randn(1, 1 + 4 * 4, 8)
+    traced = torch.jit.trace(lambda x: resize_position_table(x, (4, 4)) + 0, table)
+    assert torch.equal(traced(table), table)

@@ -332,7 +332,7 @@ class Call:
 
 def pointer_array():
     """An array whose element is whatever lies at an address that the file names."""
-    return Call(np.ndarray, (1,), Call(np.dtype, 'O'), b'A' * 8)
+    return Call(np.ndarray, (1,), Call(np.dtype, 'O8'), b'A' * 8)
 
 
 class Swollen:
@@ -348,7 +348,7 @@ class Swollen:
     [
         pointer_array(),
         Call(np.ndarray, (10**12,)),
-        Call(np.dtype, 'O'),
+        Call(np.dtype, 'O8'),
         Call(np.dtype, 'S8,O'),
         Swollen(),
     ],
