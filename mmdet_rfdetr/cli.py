@@ -72,7 +72,8 @@ def build_parser(description: str, example: str) -> argparse.ArgumentParser:
         action=KeyValues,
         metavar='KEY=VALUE',
         help='change settings of the config, for example '
-        'train_cfg.max_epochs=5 model.num_queries=100 key="[a,b]"',
+        'train_cfg.max_epochs=5 model.num_queries=100 '
+        'default_hooks.checkpoint.save_best="[coco/bbox_mAP,loss]"',
     )
     parser.add_argument(
         '--launcher',
