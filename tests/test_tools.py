@@ -134,6 +134,8 @@ def test_launchers_say_how_they_are_called(name):
     result = subprocess.run(['bash', script], capture_output=True, text=True)
     assert result.returncode == 2
     assert f'tools/{name} CONFIG' in result.stderr
+    asked = subprocess.run(['bash', script, '--help'], capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout) == (0, result.stderr)
 
 
 # Arguments

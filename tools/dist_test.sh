@@ -4,8 +4,10 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_test.sh CONFIG CHECKPOINT DEVICES
 # Without an accelerator DEVICES counts processes on the CPU.
 set -euo pipefail
+usage() { sed -n '2,5s/^# //p' "$0"; }
+case "${1-}" in -h | --help) usage && exit ;; esac
 if [ $# -lt 3 ]; then
-    sed -n '2,5s/^# //p' "$0" >&2
+    usage >&2
     exit 2
 fi
 config=$1 checkpoint=$2 devices=$3

@@ -9,7 +9,7 @@ import argparse
 import logging
 import sys
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,10 @@ def main():
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     official.torch.set_num_threads(1)
-    versions = {name: version(name) for name in ('rfdetr', 'torch')}
+    try:
+        versions = {name: version(name) for name in ('rfdetr', 'torch')}
+    except PackageNotFoundError as error:
+        sys.exit(f'error: {error}: run this where rfdetr==1.11.2 is installed.')
     golden.FOLDER.mkdir(exist_ok=True)
     for name, case in golden.CASES.items():
         evaluated = official.run(golden.evaluation(case))

@@ -110,6 +110,21 @@ def test_a_signal_saves_and_ends_with_a_code(
     assert differences(expected, result(tmp_path)) == []
 
 
+def test_a_signal_in_a_validation_takes_mmengines_average_back(data, tmp_path):
+    cfg = config(data, tmp_path)
+    cfg.default_hooks.ema = dict(type='EMAHook', momentum=0.1)
+    code = train_in_child(cfg, 'validation', signal.SIGTERM)
+    assert code == EXIT_INTERRUPTED
+    # Nothing was trained since the first was written, before the validation.
+    before, after = (
+        load_checkpoint_file(str(tmp_path / name))
+        for name in ('epoch_1.pth', 'interrupted.pth')
+    )
+    for key in ('state_dict', 'ema_state_dict'):
+        assert differences(before[key], after[key]) == []
+    assert differences(before['state_dict'], before['ema_state_dict'])
+
+
 def loop_of(data, folder):
     return Runner.from_cfg(config(data, folder)).train_loop
 
