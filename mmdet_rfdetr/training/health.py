@@ -52,7 +52,8 @@ class RFDETRHealthHook(Hook):
         Raises:
             BadDataError: the categories of the annotation file and
                 ``metainfo.classes`` do not match.
-            ValueError: the model has fewer outputs than there are classes.
+            ExplainedError: the model has another number of outputs than there are
+                classes.
         """
         model = bare(runner.model)
         check_classes(runner.train_dataloader.dataset, model)

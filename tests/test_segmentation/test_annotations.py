@@ -278,6 +278,10 @@ def test_damaged_run_lengths_are_a_problem(counts):
     assert 'run length' in problem
 
 
+def test_compressed_run_lengths_that_are_cut_off():
+    assert decode_runs('1P') is None
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_compressed_run_lengths_are_read_as_pycocotools_reads_them(seed):
     mask = np.random.default_rng(seed).random((50, 70)) < (0.5, 0.01, 0.99, 0, 1)[seed]

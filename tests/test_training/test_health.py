@@ -53,6 +53,21 @@ def test_nothing_to_remark_about_a_sound_run(data, tmp_path):
     assert runner.iter > 10
 
 
+def test_an_epoch_that_was_complete_is_not_one_without_objects(data, tmp_path):
+    """Its last checkpoint knows of all its batches, and the resumed run sees none."""
+    for epochs in (1, 2):
+        cfg = detector(data, tmp_path, **{'train_cfg.max_epochs': epochs})
+        cfg.train_dataloader.dataset.type = 'RFDETRCocoDataset'
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3, save_best=None)
+        cfg.custom_hooks = []
+        cfg.resume = epochs == 2
+        runner = Runner.from_cfg(cfg)
+        lines = told(runner)
+    assert runner.epoch == 2
+    assert not [line for line in lines if 'no batch of the first epoch' in line]
+
+
 def test_more_objects_than_queries(data, tmp_path):
     cfg = detector(data, tmp_path, **{'model.num_queries': 2})
     lines = told(Runner.from_cfg(cfg))
