@@ -148,12 +148,17 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
 
 
+def _with_heads_in_rows(x: Tensor) -> Tensor:
+    """Let the numbers of a head lie side by side: the operator reads them so, unasked."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 class _Attention(torch.autograd.Function):
     """:func:`F.scaled_dot_product_attention` with its gradients in float32 units."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        tensors = [x.bfloat16() for x in (query, key, value)]
+        tensors = [_with_heads_in_rows(x.bfloat16()) for x in (query, key, value)]
         units = torch.float32 if imitates_bfloat16() else torch.bfloat16
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         attended, log_sums = attend(*(x.to(units) for x in tensors))
@@ -215,7 +220,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> T
     """:func:`F.scaled_dot_product_attention` without options, on (B, H, N, D/H)."""
     tensors = query, key, value
     if _is_bfloat16_on_cpu(query) and attends_in_float32():
-        if torch.is_grad_enabled():
+        # The operator itself would divide by the number of tokens.
+        if torch.is_grad_enabled() and query.numel():
             return _Attention.apply(*tensors)
         if imitates_bfloat16():
             return _rounded(F.scaled_dot_product_attention, tensors, {})

@@ -78,6 +78,33 @@ def test_attention_itself_is_as_exact_as_that_of_autocast(attends_in_float32):
     assert (trained - exact).norm() <= 1.05 * (plain - exact).norm()
 
 
+def with_strided_heads(x):
+    """The numbers of a head do not lie side by side."""
+    return x.detach().mT.contiguous().mT
+
+
+def test_attention_of_any_layout(attends_in_float32):
+    tensors = heads()
+    strided = [with_strided_heads(x).requires_grad_() for x in tensors]
+    grad = with_strided_heads(torch.randn_like(tensors[0]))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        packed = products.scaled_dot_product_attention(*tensors)
+        ours = products.scaled_dot_product_attention(*strided)
+    assert torch.equal(ours, packed)
+    for found, expected in zip(
+        torch.autograd.grad(ours, strided, grad),
+        torch.autograd.grad(packed, tensors, grad.contiguous()),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_attention_to_nothing(attends_in_float32):
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        x = torch.zeros(2, 3, 0, 16, requires_grad=True)
+        assert products.scaled_dot_product_attention(x, x, x).shape == x.shape
+
+
 def test_attention_keeps_no_second_copy_of_its_output(attends_in_float32):
     kept = []
 
