@@ -16,6 +16,7 @@ import inspect
 import os
 import socket
 import sys
+import tempfile
 import types
 import urllib.parse
 import warnings
@@ -208,8 +209,9 @@ def load_checkpoints_safely() -> str | None:
     # The schemes that look a link up, such as open-mmlab://, fetch it by this name.
     checkpoint.load_from_http = load_from_http
     CheckpointLoader.register_scheme(
-        (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://'), refuse_storage, force=True
+        (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_storage, force=True
     )
+    CheckpointLoader.register_scheme('pavi://', refuse_storage, force=True)
     return (
         "mmengine's loader refuses its own checkpoints on torch 2.6 and newer, and "
         'unpickles anything on older versions and from links.'
@@ -228,15 +230,33 @@ def load_from_local(filename: str, map_location=None) -> dict:
     return load_checkpoint_file(os.path.expanduser(filename), map_location)
 
 
-def refuse_storage(filename: str, map_location=None, **_) -> dict:
-    """Say how to use a checkpoint in a storage that mmengine unpickles from.
+def load_from_storage(filename: str, map_location=None, backend='petrel') -> dict:
+    """Fetch a checkpoint from a storage and load it as a local file.
+
+    Args:
+        filename: Its address, as ``s3://bucket/epoch_1.pth``.
+        map_location: As in :func:`torch.load`.
+        backend: Name of mmengine's file backend for the storage.
+    """
+    from mmengine.fileio import get_file_backend
+
+    storage = get_file_backend(filename, backend_args={'backend': backend})
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, os.path.basename(filename))
+        with open(path, 'wb') as file:
+            file.write(storage.get(filename))
+        return load_from_local(path, map_location)
+
+
+def refuse_storage(filename: str, map_location=None) -> dict:
+    """Say how to use a checkpoint in a storage that gives objects and no files.
 
     Raises:
         ExplainedError: always.
     """
     raise ExplainedError(
-        f'{filename}: checkpoints are loaded from files and links only, so that no '
-        'code in them runs: copy it to a file first.'
+        f'{filename}: checkpoints are loaded from files, links and file storages, so '
+        'that no code in them runs: copy it to a file first.'
     )
 
 

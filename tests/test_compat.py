@@ -13,6 +13,8 @@ import mmcv
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
+from mmengine.fileio import BaseStorageBackend
+from mmengine.fileio.backends import backends
 from mmengine.runner import CheckpointLoader
 
 from mmdet_rfdetr import compat
@@ -157,6 +159,9 @@ def hostile(tmp_path):
     trace = tmp_path / 'trace'
     checkpoint = tmp_path / 'hostile.pth'
     torch.save({'state_dict': {}, 'meta': Payload(trace)}, checkpoint)
+    torch.load(checkpoint, weights_only=False)
+    assert trace.exists()
+    trace.unlink()
     return checkpoint, trace
 
 
@@ -177,10 +182,6 @@ def test_own_checkpoint_loads(tmp_path):
 
 def test_hostile_file_is_refused(hostile):
     checkpoint, trace = hostile
-    torch.load(checkpoint, weights_only=False)
-    assert trace.exists()
-    trace.unlink()
-
     with pytest.raises(UntrustedCheckpointError, match='pathlib'):
         CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
     assert not trace.exists()
@@ -205,10 +206,42 @@ def test_hostile_link_is_refused(hostile, monkeypatch, tmp_path):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize('name', ('s3://a', 'cluster:petrel://a', 'pavi://a'))
-def test_storages_that_are_unpickled_are_refused(name):
+@pytest.fixture
+def storage(monkeypatch):
+    """Files by their address, behind the backend that mmengine asks for them."""
+    files = {}
+
+    class Storage(BaseStorageBackend):
+        def __init__(self, **options):
+            pass
+
+        get = files.__getitem__
+        get_text = None
+
+    monkeypatch.setitem(backends, 'petrel', Storage)
+    return files
+
+
+@pytest.mark.parametrize('scheme', ('s3', 'cluster:s3', 'petrel', 'cluster:petrel'))
+def test_checkpoint_in_a_storage_loads(storage, tmp_path, scheme):
+    torch.save({'state_dict': {'weight': torch.ones(2)}}, tmp_path / 'a.pth')
+    address = f'{scheme}://bucket/run/a.pth'
+    storage[address] = (tmp_path / 'a.pth').read_bytes()
+    loaded = CheckpointLoader.load_checkpoint(address, 'cpu')
+    assert loaded['state_dict']['weight'].tolist() == [1.0, 1.0]
+
+
+def test_hostile_file_in_a_storage_is_refused(storage, hostile):
+    checkpoint, trace = hostile
+    storage['s3://a.pth'] = checkpoint.read_bytes()
+    with pytest.raises(UntrustedCheckpointError, match='pathlib'):
+        CheckpointLoader.load_checkpoint('s3://a.pth', 'cpu')
+    assert not trace.exists()
+
+
+def test_a_storage_of_unpickled_objects_is_refused():
     with pytest.raises(ExplainedError, match='copy it to a file'):
-        CheckpointLoader.load_checkpoint(name, 'cpu')
+        CheckpointLoader.load_checkpoint('pavi://a', 'cpu')
 
 
 def test_link_is_downloaded_once(monkeypatch, tmp_path):

@@ -149,7 +149,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _with_heads_in_rows(x: Tensor) -> Tensor:
-    """Let the numbers of a head lie side by side: the operator reads them so, unasked."""
+    """Let the numbers of a head lie side by side, as the operator takes for granted."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
