@@ -6,7 +6,9 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
 
-def mask_problem(segmentation: object, height: int, width: int) -> str | None:
+def mask_problem(
+    segmentation: object, height: int | None, width: int | None
+) -> str | None:
     """Say what is wrong with the mask of an object.
 
     Polygons may have several parts and leave the image; run lengths may be
@@ -14,8 +16,8 @@ def mask_problem(segmentation: object, height: int, width: int) -> str | None:
 
     Args:
         segmentation: what COCO's key of this name holds, or None.
-        height: of the image.
-        width: of the image.
+        height: of the image, None if it is not known.
+        width: of the image, None if it is not known.
 
     Returns:
         The problem, or None if the mask can be drawn.
@@ -29,26 +31,49 @@ def mask_problem(segmentation: object, height: int, width: int) -> str | None:
     return None
 
 
-def _run_length_problem(mask: dict, height: int, width: int) -> str | None:
+def _run_length_problem(
+    mask: dict, height: int | None, width: int | None
+) -> str | None:
     size, counts = mask.get('size'), mask.get('counts')
     if size is None or counts is None:
         return "a run-length mask without 'counts' or 'size'"
-    if not isinstance(size, (list, tuple)) or tuple(size) != (height, width):
+    if not _is_size(size):
+        return f'a run-length mask of the size {size}, which is no height and width'
+    if None not in (height, width) and list(size) != [height, width]:
         return (
             f'a run-length mask of height and width {size} in an image of '
             f'{[height, width]}'
         )
-    runs = decode_runs(counts) if isinstance(counts, (str, bytes)) else counts
-    if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
+    runs = decode_runs(counts) if isinstance(counts, (str, bytes)) else _whole(counts)
+    if runs is None:
         return 'damaged run lengths'
-    if any(run < 0 for run in runs):
-        return f'a negative run length, {min(runs)}'
-    if sum(runs) != height * width:
-        return f'run lengths that sum to {sum(runs)}, not {height * width}'
+    if (runs < 0).any():
+        return f'a negative run length, {runs.min():.0f}'
+    # In float64, since numbers that were made up can sum to more than an int64 holds.
+    total = runs.sum(dtype=np.float64)
+    if total != size[0] * size[1]:
+        return f'run lengths that sum to {total:.0f}, not {size[0] * size[1]}'
     return None
 
 
-def decode_runs(text: str | bytes) -> list[int] | None:
+def _is_size(size: object) -> bool:
+    return (
+        isinstance(size, (list, tuple, np.ndarray))
+        and len(size) == 2
+        and all(isinstance(n, (int, np.integer)) and n >= 0 for n in size)
+    )
+
+
+def _whole(counts: object) -> np.ndarray | None:
+    """Run lengths of a list, which may be floats, or None if they are no numbers."""
+    try:
+        runs = np.array(counts if isinstance(counts, list) else None, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return runs if runs.ndim == 1 and (runs == np.floor(runs)).all() else None
+
+
+def decode_runs(text: str | bytes) -> np.ndarray | None:
     """Read COCO's compressed run lengths; pycocotools reads damaged ones unchecked.
 
     A number is written in pieces of five bits, the lowest first, as the characters
@@ -60,22 +85,28 @@ def decode_runs(text: str | bytes) -> list[int] | None:
         text: ``counts`` of a compressed mask.
 
     Returns:
-        The run lengths, or None if the text is damaged.
+        The run lengths, int64, or None if the text is damaged.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for code in text if isinstance(text, bytes) else text.encode():
-        piece = code - ord('0')
-        if not 0 <= piece < 64:
-            return None
-        value |= (piece & 0x1F) << shift
-        shift += 5
-        if not piece & 0x20:
-            if piece & 0x10:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    return None if shift else runs
+    code = text if isinstance(text, bytes) else text.encode(errors='surrogatepass')
+    pieces = np.frombuffer(code, np.uint8).astype(np.int64) - ord('0')
+    if ((pieces < 0) | (pieces > 63)).any():
+        return None
+    is_last = (pieces & 0x20) == 0
+    if not len(pieces) or not is_last[-1]:
+        return None
+    ends = is_last.nonzero()[0]
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7:  # 34 bits: no image has so many pixels
+        return None
+    shifts = 5 * (np.arange(len(pieces)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((pieces & 0x1F) << shifts, starts)
+    is_negative = (pieces[ends] & 0x10) != 0
+    runs[is_negative] -= 1 << (5 * lengths[is_negative])
+    # The second and the third number are the first of their differences.
+    for start in (1, 2):
+        runs[start::2] = runs[start::2].cumsum()
+    return runs
 
 
 def drawable_parts(polygons: list[list[float]]) -> list[list[float]]:

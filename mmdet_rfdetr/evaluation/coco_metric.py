@@ -258,11 +258,8 @@ class RFDETRCocoMetric(CocoMetric):
         for annotation in self._coco_api.anns.values():
             image = self._coco_api.imgs[annotation['image_id']]
             mask = annotation.get('segmentation')
-            size = image.get('height'), image.get('width')
-            if None in size and isinstance(mask, dict):
-                # The image itself will tell; see _check_sizes.
-                size = mask.get('size') or (None, None)
-            problem = mask_problem(mask, *size)
+            # Where no size is stated, the image itself will tell; see _check_sizes.
+            problem = mask_problem(mask, image.get('height'), image.get('width'))
             if problem is not None:
                 found.append((annotation, problem))
             elif isinstance(annotation['segmentation'], list):

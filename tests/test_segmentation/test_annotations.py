@@ -268,14 +268,39 @@ def test_a_mask_that_is_good_has_no_problem():
     assert mask_problem(runs(False), HEIGHT, WIDTH) is None
 
 
+def test_run_lengths_as_other_tools_write_them():
+    plain = runs(compressed=False)
+    floats = dict(plain, counts=[float(run) for run in plain['counts']])
+    assert mask_problem(floats, HEIGHT, WIDTH) is None
+    array = dict(plain, size=np.array(plain['size']))
+    assert mask_problem(array, HEIGHT, WIDTH) is None
+
+
+@pytest.mark.parametrize('size', ([HEIGHT], dict(h=1), HEIGHT, ['a', 'b'], [-1, -2]))
+@pytest.mark.parametrize('known', (True, False))
+def test_a_size_that_is_none_is_a_problem(size, known):
+    image = (HEIGHT, WIDTH) if known else (None, None)
+    problem = mask_problem(dict(runs(False), size=size), *image)
+    assert 'no height and width' in problem
+
+
 @pytest.mark.parametrize(
     'counts',
-    ('', 'abc', 'damaged!', '0P', [HEIGHT * WIDTH + 9, -9], ['1'], 7, [0.5]),
-    ids=str,
+    (
+        *('', 'abc', 'damaged!', '0P', '\ud800', 'o' * 100_000 + '0'),
+        *([HEIGHT * WIDTH + 9, -9], ['1'], ['a'], [[1]], 7, [0.5], [HEIGHT * WIDTH, 1]),
+    ),
+    ids=lambda counts: ascii(counts)[:20],
 )
 def test_damaged_run_lengths_are_a_problem(counts):
     problem = mask_problem(dict(size=[HEIGHT, WIDTH], counts=counts), HEIGHT, WIDTH)
     assert 'run length' in problem
+
+
+def test_run_lengths_that_overflow_are_no_mask():
+    runs = [2.0**62] * 4 + [HEIGHT * WIDTH]  # in int64 they sum to the area
+    problem = mask_problem(dict(size=[HEIGHT, WIDTH], counts=runs), HEIGHT, WIDTH)
+    assert 'sum' in problem
 
 
 def test_compressed_run_lengths_that_are_cut_off():
@@ -290,5 +315,5 @@ def test_compressed_run_lengths_are_read_as_pycocotools_reads_them(seed):
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
     expected = [0, *runs] if flat[0] else runs
-    assert decode_runs(code['counts']) == expected
-    assert decode_runs(code['counts'].decode()) == expected
+    assert decode_runs(code['counts']).tolist() == expected
+    assert decode_runs(code['counts'].decode()).tolist() == expected
