@@ -2,10 +2,13 @@
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
+from torch import Tensor
 
 from .atomic import replacing
 from .errors import CheckpointError
@@ -22,7 +25,8 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str) -> None:
     Args:
         checkpoint: ``state_dict`` and ``meta``, or ``model`` and ``args``.
         filename: Ends in ``.pth`` or ``.pt`` for torch's format, or in
-            ``.safetensors``, which keeps of all but the weights only what JSON can say.
+            ``.safetensors``, which besides the weights keeps what JSON can say; what is
+            left out is told.
 
     Raises:
         CheckpointError: the name has another ending, or the file cannot be written.
@@ -32,38 +36,81 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str) -> None:
         raise CheckpointError(
             f'{path}: a checkpoint ends in {", ".join(SUFFIXES)}; rename it.'
         )
+    left_out = []
     with replacing(path) as file:
         if path.suffix == '.safetensors':
-            file.write(_to_safetensors(checkpoint))
+            content, left_out = _to_safetensors(checkpoint)
+            file.write(content)
         else:
             # Through memory: on a full disk torch's writer hides the system's error.
             buffer = io.BytesIO()
             torch.save(checkpoint, buffer)
             file.write(buffer.getbuffer())
+    if left_out:
+        print_log(
+            f'{path} lacks {", ".join(left_out)}, which JSON cannot say: write a .pth '
+            'file to keep all.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
-def _to_safetensors(checkpoint: Mapping) -> bytes:
+def _to_safetensors(checkpoint: Mapping) -> tuple[bytes, list[str]]:
+    """The bytes of a file, and the names of what it does not hold."""
     from safetensors.torch import save
 
     rest = dict(checkpoint)
     weights = rest.pop('model', None)
+    left_out: list[str] = []
     if weights is None:
         weights = rest.pop('state_dict')
-        stored = {'meta': _sayable(rest.get('meta', {}))}
+        stored = {'meta': _sayable(rest.pop('meta', {}), 'meta.', left_out)}
+        left_out += rest
     else:
-        stored = {'official': _sayable(rest)}
-    tensors = {name: value.contiguous() for name, value in weights.items()}
-    return save(tensors, {'format': 'pt', INFO_KEY: json.dumps(stored)})
+        stored = {'official': _sayable(rest, '', left_out)}
+    metadata = {'format': 'pt', INFO_KEY: json.dumps(stored)}
+    return save(_apart(weights), metadata), left_out
 
 
-def _sayable(entries: Mapping) -> dict:
-    """The entries that JSON can hold."""
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in one piece, no two of which lie in the same memory."""
+    apart, taken = {}, set()
+    for name, value in weights.items():
+        value = value.contiguous()
+        place = value.untyped_storage().data_ptr()
+        apart[name] = value.clone() if place in taken else value
+        taken.add(place)
+    return apart
 
-    def can_be_said(value) -> bool:
-        try:
-            json.dumps(value)
-        except TypeError:
-            return False
-        return True
 
-    return {key: value for key, value in entries.items() if can_be_said(value)}
+def _sayable(
+    entries: Mapping, path: str, left_out: list[str], around: tuple[int, ...] = ()
+) -> dict:
+    """The entries that JSON can hold, at any depth of dicts.
+
+    Args:
+        entries: Anything by name.
+        path: Where they lie, for the names of those that are left out.
+        left_out: Gets these names.
+        around: Ids of the dicts that hold these entries, which would have no end.
+    """
+    said = {}
+    around = (*around, id(entries))
+    for key, value in entries.items():
+        if not isinstance(key, str) or id(value) in around:
+            left_out.append(f'{path}{key}')
+        elif isinstance(value, Mapping):
+            said[key] = _sayable(value, f'{path}{key}.', left_out, around)
+        elif _can_be_said(value):
+            said[key] = value
+        else:
+            left_out.append(f'{path}{key}')
+    return said
+
+
+def _can_be_said(value) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from safetensors import safe_open
 
 from mmdet_rfdetr.checkpoints import (
@@ -11,6 +12,8 @@ from mmdet_rfdetr.checkpoints import (
     save_checkpoint_file,
 )
 from tests.interpreter import run_code
+
+from .official import official_state
 
 CHECKPOINT = {
     'state_dict': {'layer.weight': torch.arange(6.0).view(2, 3).T},
@@ -37,6 +40,43 @@ def test_safetensors_leave_out_what_json_cannot_say(tmp_path):
     with safe_open(path, framework='pt') as file:
         stored = json.loads(file.metadata()['rfdetr'])
     assert stored['meta'] == {'epoch': 3}
+
+
+def test_what_is_left_out_is_told_at_any_depth(tmp_path, caplog):
+    path = tmp_path / 'model.safetensors'
+    settings = {'lr': 0.1, 'device': torch.device('cpu'), 'names': {7: 'a'}}
+    settings['itself'] = settings
+    meta = {'rfdetr': {'args': settings}}
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        save_checkpoint_file({**CHECKPOINT, 'meta': meta, 'optimizer': {}}, path)
+        save_checkpoint_file({**CHECKPOINT, 'meta': {'epoch': 3}}, path)
+    finally:
+        logger.removeHandler(caplog.handler)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == (
+        f'{path} lacks meta.rfdetr.args.device, meta.rfdetr.args.names.7, '
+        'meta.rfdetr.args.itself, optimizer, which JSON cannot say: write a .pth file '
+        'to keep all.'
+    )
+
+
+def test_what_can_be_said_is_kept_beside_what_cannot(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    args = {'num_queries': 5, 'device': torch.device('cpu')}
+    save_checkpoint_file({'model': official_state(), 'args': args}, path)
+    info = load_checkpoint_file(path)['state_dict']._metadata['']['rfdetr']
+    assert info['num_queries'] == 5
+
+
+def test_entries_that_share_their_memory_are_written(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    table = torch.arange(4.0)
+    save_checkpoint_file({'state_dict': {'a': table, 'b': table[:2]}}, path)
+    loaded = load_checkpoint_file(path)['state_dict']
+    assert torch.equal(loaded['a'], table)
+    assert torch.equal(loaded['b'], table[:2])
 
 
 def test_another_ending_is_refused(tmp_path):
