@@ -4,11 +4,13 @@ Sizes that a checkpoint cannot be adapted to are compared here, so that a file o
 another variant is refused with a name rather than with a list of shapes.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from .contents import contradictory, incomplete
 from .errors import CheckpointError
 
 Shapes = Mapping[str, Sequence[int]]
@@ -35,20 +37,16 @@ class Architecture:
             shapes: Names to shapes.
 
         Raises:
-            CheckpointError: an entry is missing that every RF-DETR model has.
+            CheckpointError: an entry is missing that every RF-DETR model has, or has
+                another number of axes.
         """
-        try:
-            kernel = shapes['backbone.patch_embed.weight']
-            positions = shapes['backbone.pos_embed'][1]
-            width = shapes['decoder.norm.weight'][0]
-        except KeyError as error:
-            raise CheckpointError(
-                f'The checkpoint is incomplete: it lacks {error}; get the file again.'
-            ) from None
+        kernel = _shape_of('backbone.patch_embed.weight', 4, shapes)
+        positions = _shape_of('backbone.pos_embed', 3, shapes)[1]
+        width = _shape_of('decoder.norm.weight', 1, shapes)[0]
         return cls(
             vit_width=kernel[0],
             patch_size=kernel[-1],
-            position_grid=round((positions - 1) ** 0.5),
+            position_grid=math.isqrt(max(positions - 1, 0)),
             decoder_layers=_count(shapes, 'decoder.layers.'),
             decoder_width=width,
             levels=tuple(
@@ -146,6 +144,14 @@ def refuse_another_variant(file: Shapes, model: Shapes) -> None:
         f'The checkpoint belongs to another variant of RF-DETR, it looks like {looks}: '
         f'{", ".join(differences)}; {advice}.'
     )
+
+
+def _shape_of(name: str, num_axes: int, shapes: Shapes) -> Sequence[int]:
+    if name not in shapes:
+        raise incomplete(name)
+    if len(shapes[name]) != num_axes:
+        raise contradictory(name, shapes[name])
+    return shapes[name]
 
 
 def _count(shapes: Shapes, prefix: str) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import coco, lora
+from .contents import check_complete
 from .errors import CheckpointError
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
@@ -37,8 +38,8 @@ def convert_checkpoint(
         One line on what was done.
 
     Raises:
-        CheckpointError: the source is no RF-DETR checkpoint, or the target exists or
-            cannot be written.
+        CheckpointError: the source is no RF-DETR checkpoint, or not a whole one, or
+            the target exists or cannot be written.
         FileNotFoundError: there is no source.
     """
     if to not in (*FORMATS, None):
@@ -48,23 +49,22 @@ def convert_checkpoint(
             f'{target} exists: choose another name, or replace it with --overwrite.'
         )
     checkpoint = load_checkpoint_file(source)
-    state_dict, adapters, scale = lora.separate(checkpoint.get('state_dict', {}))
-    meta = checkpoint.get('meta', {})
-    official = is_official(state_dict)
-    if not official and not is_own(state_dict):
+    weights = checkpoint.get('state_dict', {})
+    official = is_official(weights)
+    if not official and not is_own(weights):
         raise CheckpointError(
             f'{source} is no RF-DETR checkpoint: give an official file or one that '
             'this package wrote.'
         )
     if to is None:
         to = 'mmdet' if official else 'official'
+    state_dict, adapters, scale = lora.separate(weights)
+    meta = checkpoint.get('meta', {})
     own = from_official(state_dict) if official else state_dict
-    unnamed = [name for name in own if official and name in state_dict]
-    if unnamed:
-        raise CheckpointError(
-            f'{source} holds {len(unnamed)} entries that no model of this package has '
-            f'({unnamed[0]}, ...); keypoint models are not supported.'
-        )
+    if official:
+        _refuse_unnamed(source, state_dict, own, 'this package')
+    if official or to == 'official':
+        check_complete({name: tuple(value.shape) for name, value in own.items()})
     note = ''
     if adapters:
         own = lora.merge(own, adapters, scale)
@@ -75,9 +75,23 @@ def convert_checkpoint(
         if not official:
             own, rows = add_unused_class_rows(own, class_names(meta))
             note += rows
-        converted = to_official_layout(to_official(own), meta)
+        renamed = to_official(own)
+        _refuse_unnamed(source, own, renamed, 'the official package')
+        converted = to_official_layout(renamed, meta)
     save_checkpoint_file(converted, target)
     return f'{target}: {to} checkpoint made from {source}{note}.'
+
+
+def _refuse_unnamed(
+    source: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor], whose: str
+) -> None:
+    """Stop at entries that kept their names, since the other format has none."""
+    unnamed = [name for name in after if name in before]
+    if unnamed:
+        raise CheckpointError(
+            f'{source} holds {len(unnamed)} entries that no model of {whose} has '
+            f'({unnamed[0]}, ...); keypoint models are not supported.'
+        )
 
 
 def add_unused_class_rows(

@@ -137,7 +137,9 @@ def _fit_entries(
         before, after = _shape(value), expected.get(name)
         if after is None or before == after:
             continue
-        value, how = fit(name, value, after) or (value, '')
+        how = ''
+        if len(before) == len(after) and 0 not in before:
+            value, how = fit(name, value, after) or (value, '')
         if _shape(value) != after:
             raise CheckpointError(
                 f'The checkpoint does not fit the model: {name} has the shape '

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from . import coco
+from .contents import check_tensors
+from .errors import CheckpointError
 from .names import VIT, is_official, is_own
 
 INFO_KEY = 'rfdetr'
@@ -34,6 +36,9 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         ``state_dict``, an OrderedDict with the file's information in its metadata,
         and ``meta``, besides what an own checkpoint holds more. A checkpoint of
         another model comes back unchanged.
+
+    Raises:
+        CheckpointError: the weights are not all tensors, or ``meta`` is no dict.
     """
     weights = _official_weights(checkpoint)
     if weights is not None:
@@ -43,7 +48,10 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         return checkpoint
     if state_dict is checkpoint:
         checkpoint = {'meta': {}}
-    info = {'class_names': class_names(checkpoint.get('meta', {}))}
+    check_tensors(state_dict)
+    meta = checkpoint.get('meta', {})
+    _check_meta(meta)
+    info = {'class_names': class_names(meta)}
     return {**checkpoint, 'state_dict': _with_info(state_dict, info)}
 
 
@@ -58,8 +66,8 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
     Returns:
         ``model`` and ``args``, and what else an official file brought.
     """
-    kept = dict(meta.get(INFO_KEY, {}))
-    args = kept.pop('args', None)
+    kept = meta.get(INFO_KEY, {})
+    args = kept.get('args')
     if not args:
         groups = len({name for name in state_dict if _ENCODER_HEAD.fullmatch(name)})
         kernel = state_dict[VIT + 'embeddings.patch_embeddings.projection.weight']
@@ -71,7 +79,8 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
         }
         if names := class_names(meta):
             args['class_names'] = names
-    return {'model': dict(state_dict), 'args': args, **kept}
+    extras = {key: kept[key] for key in _EXTRAS if key in kept}
+    return {'model': dict(state_dict), 'args': args, **extras}
 
 
 def class_names(meta: Mapping) -> list[str] | None:
@@ -81,6 +90,19 @@ def class_names(meta: Mapping) -> list[str] | None:
         meta: As in mmengine's layout.
     """
     return _as_names(meta.get('dataset_meta', {}).get('classes'))
+
+
+def _check_meta(meta) -> None:
+    """Refuse what mmengine, MMDetection and this package could not read."""
+    parts = {'meta': meta}
+    if isinstance(meta, dict):
+        parts |= {key: meta[key] for key in ('dataset_meta', INFO_KEY) if key in meta}
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            raise CheckpointError(
+                f'The checkpoint is damaged: its {key!r} is a {type(part).__name__} '
+                'and no dict; get the file again.'
+            )
 
 
 def _with_info(
@@ -115,6 +137,7 @@ def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
 
 
 def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> dict:
+    check_tensors(weights)
     args = _as_dict(checkpoint.get('args', checkpoint.get('hyper_parameters')))
     config = _as_dict(checkpoint.get('model_config'))
     names = _as_names(args.get('class_names'))
@@ -124,7 +147,7 @@ def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> di
         info[key] = _as_int(args.get(key, config.get(key)))
     extras = {key: checkpoint[key] for key in _EXTRAS if key in checkpoint}
     meta = {INFO_KEY: {'args': args, **extras}}
-    if not names and len(weights['class_embed.bias']) == coco.NUM_ID_ROWS:
+    if not names and weights['class_embed.weight'].shape[:1] == (coco.NUM_ID_ROWS,):
         names = coco.label_names()
     if names:
         meta['dataset_meta'] = {'classes': tuple(names)}

@@ -53,9 +53,43 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
         FileNotFoundError: there is no such file.
         UntrustedCheckpointError: it names classes that weights do not need; none of
             its code has run.
-        CheckpointError: it is damaged, or no checkpoint.
+        CheckpointError: it is damaged, cannot be read, or holds no weights.
     """
     path = Path(filename)
+    try:
+        checkpoint = _load(path, map_location)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f'{path} cannot be read ({error.strerror}): give a file that you may read.'
+        ) from error
+    if isinstance(checkpoint, dict):
+        checkpoint = to_mmengine_layout(checkpoint)
+    _refuse_without_weights(path, checkpoint)
+    return checkpoint
+
+
+def _refuse_without_weights(path: Path, checkpoint) -> None:
+    """Refuse what has no names and values where mmengine looks for them."""
+    weights = checkpoint
+    if isinstance(checkpoint, dict):
+        weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, dict):
+        found = f'holds a {type(weights).__name__} in the place of weights'
+    elif not weights:
+        found = 'holds no weights at all'
+    elif not all(isinstance(name, str) for name in weights):
+        found = 'holds weights without names'
+    else:
+        return
+    raise CheckpointError(
+        f'{path} {found}, it is the wrong checkpoint: give a file with a state dict.'
+    )
+
+
+def _load(path: Path, map_location):
+    """The content of a file, whatever it is."""
     if not path.is_file():
         kind = 'is a folder' if path.is_dir() else 'does not exist'
         raise FileNotFoundError(
@@ -63,15 +97,8 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
             f'{Path.cwd()}).'
         )
     if path.suffix == '.safetensors':
-        checkpoint = _load_safetensors(path, map_location)
-    else:
-        checkpoint = _load_pickle(path, map_location)
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f'{path} holds a {type(checkpoint).__name__} and no checkpoint: give a '
-            'file with a state dict.'
-        )
-    return to_mmengine_layout(checkpoint)
+        return _load_safetensors(path, map_location)
+    return _load_pickle(path, map_location)
 
 
 def _load_pickle(path: Path, map_location):
@@ -130,12 +157,14 @@ def _load_safetensors(path: Path, map_location) -> dict:
                 for name in file.keys()  # noqa: SIM118
             )
         stored = json.loads(metadata.get(INFO_KEY, '{}'))
-        if not isinstance(stored, dict):
+        if not isinstance(stored, dict) or not isinstance(
+            stored.get('official', {}), dict
+        ):
             raise ValueError(f'its {INFO_KEY} metadata is no object')
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     if 'official' in stored:
-        return {'model': state_dict, **stored['official']}
+        return {**stored['official'], 'model': state_dict}
     return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .contents import contradictory, in_order, incomplete
 from .errors import CheckpointError
 
 PARTS = ('query', 'key', 'value')
@@ -60,6 +61,9 @@ def separate(
     Returns:
         The entries of the plain model, the adapters under names of this package, and
         the factor on their product (1 in an official file).
+
+    Raises:
+        CheckpointError: one of three layers is missing, or their sizes differ.
     """
     plain, adapters, scale = OrderedDict(), {}, 1.0
     split: dict[str, dict[str, Any]] = {}
@@ -75,8 +79,12 @@ def separate(
         else:
             plain[name] = value
     for name, parts in split.items():
-        plain[name] = join([parts[part] for part in PARTS])
-    return plain, adapters, float(scale) if isinstance(scale, Tensor) else 1.0
+        plain[name] = join(in_order(name, parts, PARTS))
+    if not isinstance(scale, Tensor):
+        return plain, adapters, 1.0
+    if scale.numel() != 1:
+        raise contradictory(SCALE, scale.shape)
+    return plain, adapters, float(scale)
 
 
 def plain_shapes(expected: Mapping[str, tuple]) -> dict[str, tuple]:
@@ -93,6 +101,10 @@ def merge(
         entries: Names of this package, of a plain model, to tensors.
         adapters: From :func:`separate`.
         scale: From :func:`separate`.
+
+    Raises:
+        CheckpointError: there is an adapter on another layer, or one that is
+            incomplete or of other sizes than its layer.
     """
     merged = OrderedDict(entries)
     for layer, adapter in adapters.items():
@@ -107,6 +119,7 @@ def merge(
             continue
         weights = list(merged[name].chunk(3))
         index = PARTS.index(part)
+        _check_adapter(layer, adapter, weights[index])
         weights[index] = merged_weight(weights[index], adapter, scale)
         merged[name] = torch.cat(weights)
     return merged
@@ -120,6 +133,19 @@ def merged_weight(weight: Tensor, adapter: dict[str, Tensor], scale: float) -> T
         return total
     # DoRA learns the length of each row apart from its direction.
     return total * (magnitude / total.norm(dim=1))[:, None]
+
+
+def _check_adapter(layer: str, adapter: dict[str, Tensor], weight: Tensor) -> None:
+    """Refuse an adapter that is incomplete or of other sizes than its layer."""
+    for kind in _KINDS[:2]:
+        if kind not in adapter:
+            raise incomplete(f'{layer}.{kind}')
+    rows, columns = weight.shape
+    rank = adapter['lora_A'].shape[:1]
+    wanted = (*rank, columns), (rows, *rank), (rows,)
+    for kind, shape in zip(_KINDS, wanted, strict=True):
+        if kind in adapter and adapter[kind].shape != shape:
+            raise contradictory(f'{layer}.{kind}', adapter[kind].shape)
 
 
 def put_beside(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from .contents import contradictory, in_order
 from .errors import CheckpointError
 from .lora import unwrap
 
@@ -112,7 +113,8 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         Own names to tensors; renamed ones share their storage with the input.
 
     Raises:
-        CheckpointError: a group of entries that belong together is incomplete.
+        CheckpointError: a group of entries that belong together is incomplete, or
+            their sizes differ.
     """
     own = OrderedDict()
     groups = defaultdict(dict)
@@ -129,9 +131,9 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         else:
             own[_rename(name, _FROM_OFFICIAL)] = value
     for target, parts in packed.items():
-        own[target] = torch.cat(_complete(target, parts, _QKV))
+        own[target] = torch.cat(in_order(target, parts, _QKV))
     for target, members in groups.items():
-        own[target] = torch.stack(_complete(target, members, range(len(members))))
+        own[target] = torch.stack(in_order(target, members, range(len(members))))
     num_groups = max(map(len, groups.values()), default=1)
     for official, target in _QUERY_TABLES.items():
         if official in own:
@@ -251,18 +253,10 @@ def _group_to_official(name: str) -> tuple[str, tuple[str, ...]] | None:
     return None
 
 
-def _complete(target: str, members: dict, wanted: Iterable) -> list[Tensor]:
-    missing = [str(member) for member in wanted if member not in members]
-    if missing:
-        raise CheckpointError(
-            f'The checkpoint is incomplete: of the entries that make up {target!r} it '
-            f'lacks {", ".join(missing)}; get the file again.'
-        )
-    return [members[member] for member in wanted]
-
-
 def _split_groups(name: str, table: Tensor, num_groups: int) -> Tensor:
     """(G * Q, D) to (G, Q, D)."""
+    if table.ndim != 2:
+        raise contradictory(name, table.shape)
     if len(table) % num_groups:
         raise CheckpointError(
             f'The checkpoint contradicts itself: {name!r} has {len(table)} rows, which '
@@ -275,11 +269,8 @@ def _with_all_blocks(
     state_dict: Mapping[str, Tensor], num_blocks: int
 ) -> dict[str, Tensor]:
     first = 'backbone.blocks.0.'
-    built = {
-        int(name.split('.')[2])
-        for name in state_dict
-        if name.startswith('backbone.blocks.')
-    }
+    block = re.compile(r'backbone\.blocks\.(\d+)\.')
+    built = {match[1] for name in state_dict if (match := block.match(name))}
     state_dict = dict(state_dict)
     for name in [name for name in state_dict if name.startswith(first)]:
         like = state_dict[name]

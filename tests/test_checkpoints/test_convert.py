@@ -163,10 +163,67 @@ def test_an_existing_file_is_kept_unless_told(tmp_path):
 
 
 def test_what_is_no_rfdetr_checkpoint_is_refused(tmp_path):
-    for content in ({'a.weight': torch.zeros(1)}, {'state_dict': {}}, {'meta': {}}):
+    for content in ({'a.weight': torch.zeros(1)}, {'model': None}, {'meta': {}}):
         source = write(tmp_path / 'other.pth', content)
         with pytest.raises(CheckpointError, match='other.pth is no RF-DETR checkpoint'):
             convert_checkpoint(source, tmp_path / 'own.pth')
+
+
+def without(state, ending):
+    return {k: v for k, v in state.items() if not k.endswith(ending)}
+
+
+POSITIONS = 'backbone.0.encoder.encoder.embeddings.position_embeddings'
+QUERY = 'backbone.blocks.0.attn.qkv.query.'
+ODD_OFFICIAL = {
+    'no bias': lambda s: without(s, 'class_embed.bias'),
+    'no layer': lambda s: without(s, 'layers.0.linear1.weight'),
+    'no encoder heads': lambda s: {k: v for k, v in s.items() if '.enc_' not in k},
+    'no classes': lambda s: official_state(num_rows=0),
+    'no class entry': lambda s: {**s, POSITIONS: s[POSITIONS][:, 1:]},
+    'rank': lambda s: {**s, 'class_embed.weight': torch.tensor(1.0)},
+    'table rank': lambda s: {**s, 'refpoint_embed.weight': torch.zeros(15)},
+    'other head': lambda s: {**s, 'transformer.enc_output.1.weight': torch.zeros(2)},
+    'no tensor': lambda s: {**s, 'bbox_embed.layers.0.weight': None},
+    'text': lambda s: {**s, '_kp_active_mask': 'text'},
+}
+ODD_OWN = {
+    'no kernel': lambda s: without(s, 'backbone.patch_embed.weight'),
+    'rows': lambda s: {**s, 'backbone.blocks.0.attn.qkv.weight': torch.zeros(23, 8)},
+    'rank': lambda s: {**s, 'reference_embedding': torch.zeros(4)},
+    'stray': lambda s: {**s, 'backbone.blocks.x.norm': torch.zeros(1)},
+    'half adapter': lambda s: {**s, f'{QUERY}lora_A.default.weight': torch.zeros(2, 8)},
+    'other adapter': lambda s: {
+        **s,
+        f'{QUERY}lora_A.default.weight': torch.zeros(2, 8),
+        f'{QUERY}lora_B.default.weight': torch.zeros(8, 3),
+    },
+    'one of three': lambda s: {
+        **without(s, 'blocks.0.attn.qkv.bias'),
+        f'{QUERY}bias': torch.zeros(8),
+    },
+    'two scales': lambda s: {**s, 'backbone.lora_scale': torch.zeros(2)},
+}
+
+
+@pytest.mark.parametrize('odd', ODD_OFFICIAL)
+def test_odd_official_files_end_in_one_sentence(tmp_path, odd):
+    check_refused(tmp_path, {'model': ODD_OFFICIAL[odd](official_state())})
+
+
+@pytest.mark.parametrize('odd', ODD_OWN)
+def test_odd_files_of_this_package_end_in_one_sentence(tmp_path, odd):
+    state = dict(from_official(official_state()))
+    check_refused(tmp_path, {'state_dict': ODD_OWN[odd](state), 'meta': {}})
+
+
+def check_refused(tmp_path, content):
+    source = write(tmp_path / 'odd.pth', content)
+    target = tmp_path / 'target.pth'
+    with pytest.raises(CheckpointError) as caught:
+        convert_checkpoint(source, target)
+    assert '\n' not in str(caught.value)
+    assert not target.exists()
 
 
 def test_a_keypoint_model_is_refused(tmp_path):
@@ -215,6 +272,31 @@ def test_the_tool_ends_with_one_sentence(tmp_path, tool):
     assert left.value.code.startswith('convert_checkpoint.py: error: ')
     assert 'nowhere.pth does not exist' in left.value.code
     assert '\n' not in left.value.code
+
+
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [
+        ({'state_dict': None}, 'holds a NoneType in the place of weights'),
+        ({'model': None}, 'is no RF-DETR checkpoint'),
+        ({}, 'holds no weights at all'),
+        ({'model': official_state(num_rows=0)}, 'contradicts itself'),
+    ],
+    ids=['state_dict', 'model', 'empty', 'no classes'],
+)
+def test_the_tool_refuses_odd_files(tmp_path, tool, content, text):
+    source = write(tmp_path / 'odd.pth', content)
+    with pytest.raises(SystemExit, match=f'error: .*{text}') as left:
+        tool(source, tmp_path / 'own.pth')
+    assert '\n' not in left.value.code
+
+
+def test_a_file_can_be_replaced_by_what_is_made_of_it(tmp_path):
+    content = official_file()
+    path = write(tmp_path / 'model.pth', content)
+    convert_checkpoint(path, path, overwrite=True)
+    convert_checkpoint(path, path, overwrite=True)
+    assert_same_entries(load_checkpoint_file(path)['state_dict'], content['model'])
 
 
 def test_the_tool_can_trust_a_file(tmp_path, tool, capsys):

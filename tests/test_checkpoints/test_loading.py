@@ -19,6 +19,7 @@ from mmdet_rfdetr.checkpoints import (
     CheckpointError,
     UntrustedCheckpointError,
     convert_checkpoint,
+    from_official,
     load_checkpoint_file,
     safe_pickle,
     trust_checkpoint,
@@ -270,8 +271,63 @@ def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
 
 def test_a_file_without_a_state_dict_is_told(tmp_path):
     path = save(tmp_path, [1, 2])
-    with pytest.raises(CheckpointError, match='holds a list and no checkpoint'):
+    with pytest.raises(CheckpointError, match='holds a list in the place of weights'):
         load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize('content', [{}, {'state_dict': {}, 'meta': {}}])
+def test_a_file_without_weights_is_refused(tmp_path, content):
+    path = save(tmp_path, content)
+    text = 'holds no weights at all, it is the wrong checkpoint'
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint_file(path)
+    with pytest.raises(CheckpointError, match=text):
+        CheckpointLoader.load_checkpoint(str(path))
+    path = tmp_path / 'empty.safetensors'
+    save_file({}, path)
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize(
+    ('state_dict', 'text'),
+    [(None, 'a NoneType in the place'), ({1: torch.zeros(1)}, 'weights without names')],
+)
+def test_a_state_dict_that_is_none_is_refused(tmp_path, state_dict, text):
+    path = save(tmp_path, {'state_dict': state_dict})
+    with pytest.raises(CheckpointError, match=f'holds {text}.*wrong checkpoint'):
+        load_checkpoint_file(path)
+
+
+def test_a_path_that_the_system_refuses_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r'cannot be read \(File name too long\)'):
+        load_checkpoint_file(tmp_path / ('a' * 300))
+
+
+@pytest.mark.parametrize(
+    'meta', [None, 'text', {'dataset_meta': None}, {'rfdetr': 'text'}]
+)
+def test_a_meta_that_is_no_dict_is_told(tmp_path, meta):
+    own = from_official(official_state())
+    path = save(tmp_path, {'state_dict': own, 'meta': meta})
+    with pytest.raises(CheckpointError, match='is a .* and no dict; get the file'):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize(
+    'text', ['[', '[' * 10**5, '7', '{"official": 7}'], ids=lambda text: text[:20]
+)
+def test_odd_metadata_of_safetensors_are_told(tmp_path, text):
+    path = tmp_path / 'model.safetensors'
+    save_file(WEIGHTS, path, {'rfdetr': text})
+    with pytest.raises(CheckpointError, match='cannot be read .* get the file again'):
+        load_checkpoint_file(path)
+
+
+def test_metadata_of_safetensors_do_not_replace_weights(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    save_file(official_state(), path, {'rfdetr': '{"official": {"model": {"a": 1}}}'})
+    assert 'class_embed.weight' in load_checkpoint_file(path)['state_dict']
 
 
 def python_files():
