@@ -116,6 +116,8 @@ def _load_pickle(path: Path, map_location):
             f'{path} is no checkpoint, it starts with {head!r}: give a file that '
             'torch.save wrote, or a .safetensors file.'
         )
+    if head.startswith(_ZIP):
+        _refuse_unpacking(path)
     trusted = _trusted.get()
     if trusted:
         print_log(
@@ -140,6 +142,26 @@ def _load_pickle(path: Path, map_location):
     except Exception as error:
         # Damaged bytes can say anything, and end in any of Python's errors.
         raise _unreadable(path, error) from error
+
+
+def _refuse_unpacking(path: Path) -> None:
+    """Refuse an archive that grows in memory.
+
+    ``torch.save`` stores everything as it is, so what an archive holds is never larger
+    than the file. Packed entries, or entries that share their bytes, let a small file
+    fill the memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception as error:  # of a damaged directory, any
+        raise _unreadable(path, error) from error
+    size = path.stat().st_size
+    if unpacked > size:
+        raise CheckpointError(
+            f'{path} has {size} bytes and would take {unpacked} in memory: torch.save '
+            'packs nothing, so get the file from its maker, unpacked.'
+        )
 
 
 def _load_safetensors(path: Path, map_location) -> dict:

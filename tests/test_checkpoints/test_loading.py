@@ -1,9 +1,11 @@
 import argparse
 import ast
 import contextlib
+import copy
 import pickle
 import shutil
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -296,6 +298,43 @@ def test_a_file_without_weights_is_refused(tmp_path, content):
 def test_a_state_dict_that_is_none_is_refused(tmp_path, state_dict, text):
     path = save(tmp_path, {'state_dict': state_dict})
     with pytest.raises(CheckpointError, match=f'holds {text}.*wrong checkpoint'):
+        load_checkpoint_file(path)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path):
+    path = save(tmp_path, {'state_dict': {'a': torch.zeros(10**6)}})
+    packed = tmp_path / 'packed.pth'
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert len(torch.load(packed, weights_only=True)['state_dict']['a']) == 10**6
+    with pytest.raises(CheckpointError, match=r'bytes and would take 400\d{4}'):
+        load_checkpoint_file(packed)
+    with trust_checkpoint(), pytest.raises(CheckpointError, match='packs nothing'):
+        load_checkpoint_file(packed)
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path):
+    path = save(tmp_path, {'state_dict': {'a': torch.zeros(1000)}})
+    with zipfile.ZipFile(path, 'a') as archive:
+        entry = next(e for e in archive.infolist() if e.file_size == 4000)
+        for index in range(9):
+            twin = copy.copy(entry)
+            twin.filename = f'{entry.filename}{index}'
+            archive.filelist.append(twin)
+        archive.writestr('end', '')  # makes it write its directory again
+    with pytest.raises(CheckpointError, match='would take 4'):
+        load_checkpoint_file(path)
+
+
+def test_a_damaged_directory_of_an_archive_is_told(tmp_path):
+    path = save(tmp_path, WEIGHTS)
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b'PK\x01\x02', b'PK\x01\x07'))
+    with pytest.raises(CheckpointError, match='cannot be read .* get the file again'):
         load_checkpoint_file(path)
 
 
