@@ -4,9 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
+from mmdet_rfdetr.checkpoints import to_official
 from tests.project import CLASSES
 
 
@@ -79,6 +84,34 @@ def test_inferencer_takes_any_input(inferencer, picture, toy_project, kind):
         np.allclose(each['bboxes'], expected['bboxes'], atol=1e-3)
         for each in (predictions if kind == 'folder' else predictions[:1])
     )
+
+
+@pytest.fixture
+def official_coco(toy_project, tmp_path):
+    """A config with the 91 outputs of an official COCO file, and such a file."""
+    cfg = Config.fromfile(toy_project / 'mine.py')
+    cfg.model.bbox_head.num_classes = 91
+    del cfg.test_dataloader.dataset.metainfo  # the data set is COCO
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        model.bbox_head.fc_cls.bias.fill_(-20)[85] = 20
+    path = tmp_path / 'official.pth'
+    torch.save({'model': dict(to_official(model.state_dict()))}, path)
+    return cfg, str(path)
+
+
+def test_category_ids_as_labels_have_their_names(
+    official_coco, toy_project, picture, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(toy_project)
+    cfg, path = official_coco
+    model = init_detector(cfg.copy(), path, device='cpu')
+    labels = inference_detector(model, picture).pred_instances.labels
+    assert {model.dataset_meta['classes'][label] for label in labels} == {'clock'}
+    inferencer = DetInferencer(cfg.copy(), path, device='cpu', show_progress=False)
+    inferencer(picture, out_dir=str(tmp_path), pred_score_thr=0.0)
+    assert (tmp_path / 'vis' / '1.png').exists()
 
 
 def test_inferencer_draws_and_writes(inferencer, picture, tmp_path):

@@ -39,10 +39,9 @@ def choose_class_rows(
     Returns:
         The row for each class of the model, and a few words on the choice.
     """
-    if (
-        (num_rows, num_classes) == (coco.NUM_ID_ROWS, len(coco.CATEGORY_IDS))
-        and (not class_names or coco.are_label_names(class_names))
-    ):  # fmt: skip
+    if num_classes == len(coco.CATEGORY_IDS) and coco.are_rows_of_ids(
+        num_rows, class_names
+    ):
         return list(coco.CATEGORY_IDS), 'rows picked by COCO category id'
     if num_rows > num_classes:
         return list(range(num_classes)), f'first {num_classes} class rows'

@@ -22,6 +22,24 @@ def label_names() -> tuple[str, ...]:
     return CocoDataset.METAINFO['classes']
 
 
+def row_names() -> tuple[str, ...]:
+    """Return a name for each of the 91 class rows, also of those without a class."""
+    names = [f'class {index}' for index in range(NUM_ID_ROWS)]
+    for index, name in zip(CATEGORY_IDS, label_names(), strict=True):
+        names[index] = name
+    return tuple(names)
+
+
+def are_rows_of_ids(num_rows: int, names: Sequence[str] | None) -> bool:
+    """Tell whether the class rows of a checkpoint are numbered by category id.
+
+    Args:
+        num_rows: Rows of its class layers.
+        names: Its class names; one without any is taken for COCO's.
+    """
+    return num_rows == NUM_ID_ROWS and (not names or are_label_names(names))
+
+
 def are_label_names(names: Sequence[str]) -> bool:
     """Tell whether names are those of COCO's 80 classes, in the order of the labels.
 

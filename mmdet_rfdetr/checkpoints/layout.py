@@ -21,6 +21,13 @@ from .names import VIT, is_official, is_own
 INFO_KEY = 'rfdetr'
 """Where metadata of a state dict, and ``meta``, hold what is RF-DETR's."""
 
+ROW_NAMES = 'row_names'
+"""Where ``meta['dataset_meta']`` names each row of a file's class layers.
+
+Only where these are not the classes, that is for models whose labels are COCO's
+category ids.
+"""
+
 _EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
 _LIGHTNING_PREFIXES = ('model.', '_orig_mod.')
 _ENCODER_HEAD = re.compile(r'transformer\.enc_output\.\d+\.weight')
@@ -147,10 +154,14 @@ def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> di
         info[key] = _as_int(args.get(key, config.get(key)))
     extras = {key: checkpoint[key] for key in _EXTRAS if key in checkpoint}
     meta = {INFO_KEY: {'args': args, **extras}}
-    if not names and weights['class_embed.weight'].shape[:1] == (coco.NUM_ID_ROWS,):
+    class_layer = weights['class_embed.weight']
+    of_coco = class_layer.ndim == 2 and coco.are_rows_of_ids(len(class_layer), names)
+    if of_coco and not names:
         names = coco.label_names()
     if names:
         meta['dataset_meta'] = {'classes': tuple(names)}
+    if of_coco:
+        meta['dataset_meta'][ROW_NAMES] = coco.row_names()
     return {'state_dict': _with_info(weights, info), 'meta': meta}
 
 

@@ -16,6 +16,7 @@ from ..masks import MaskFeatures
 from ..matching import Targets
 from ..precision import PrecisionPolicy
 from ..transfer import upload
+from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
@@ -118,6 +119,17 @@ class RFDETR(Switches, DetectionTransformer):
             )
         register_state_dict_adapter(self)
         self._set_switches(compile, cuda_graphs)
+
+    @property
+    def dataset_meta(self) -> dict:
+        """Names and colours of the classes; set by mmdet's inference functions."""
+        # mmdet adds the palette to what it has set, so this is the place for both.
+        complete_names(self._dataset_meta, self.bbox_head.num_classes)
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
 
     def _init_layers(self) -> None:
         """Build the decoder; backbone, neck and head are mmdet's to build."""

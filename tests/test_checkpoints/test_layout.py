@@ -59,6 +59,28 @@ def test_weights_without_names_for_91_rows_are_cocos():
     )
 
 
+@pytest.mark.parametrize('names', [None, 'labels'])
+def test_rows_of_coco_are_named_by_category_id(names):
+    args = {'class_names': list(coco.label_names())} if names else {}
+    meta = to_mmengine_layout({'model': official_state(num_rows=91), 'args': args})[
+        'meta'
+    ]
+    rows = meta['dataset_meta']['row_names']
+    assert (len(rows), rows[1], rows[85], rows[90]) == (
+        91,
+        'person',
+        'clock',
+        'toothbrush',
+    )
+    assert (rows[0], rows[12]) == ('class 0', 'class 12')
+
+
+def test_rows_of_own_classes_have_no_other_names():
+    args = {'class_names': [f'name {i}' for i in range(90)]}
+    loaded = to_mmengine_layout({'model': official_state(num_rows=91), 'args': args})
+    assert loaded['meta']['dataset_meta'].keys() == {'classes'}
+
+
 @pytest.mark.parametrize(
     'wrap',
     [
