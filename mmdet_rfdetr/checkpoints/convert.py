@@ -1,8 +1,8 @@
 """Converting a checkpoint file between the official format and mmengine's."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def convert_checkpoint(
     """
     if to not in (*FORMATS, None):
         raise ValueError(f'to={to!r}: choose one of {", ".join(FORMATS)}.')
-    if Path(target).exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise CheckpointError(
             f'{target} exists: choose another name, or replace it with --overwrite.'
         )

@@ -162,6 +162,14 @@ def test_an_existing_file_is_kept_unless_told(tmp_path):
     assert load_checkpoint_file(target)['state_dict']
 
 
+def test_a_target_that_the_system_refuses_is_told(tmp_path):
+    source = write(tmp_path / 'official.pth', official_file())
+    (tmp_path / 'folder.pth').mkdir()
+    for name in ('a' * 300 + '.pth', 'folder.pth'):
+        with pytest.raises(CheckpointError, match='cannot be written .*another place'):
+            convert_checkpoint(source, tmp_path / name, overwrite=True)
+
+
 def test_what_is_no_rfdetr_checkpoint_is_refused(tmp_path):
     for content in ({'a.weight': torch.zeros(1)}, {'model': None}, {'meta': {}}):
         source = write(tmp_path / 'other.pth', content)
