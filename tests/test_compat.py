@@ -171,7 +171,8 @@ def test_own_checkpoint_loads(tmp_path):
     path = tmp_path / 'epoch_1.pth'
     hub = MessageHub('test_own_checkpoint_loads')
     hub.update_scalar('train/loss', 1.5)
-    torch.save({'state_dict': {}, 'message_hub': hub.state_dict()}, path)
+    weights = {'weight': torch.ones(2)}
+    torch.save({'state_dict': weights, 'message_hub': hub.state_dict()}, path)
     if compat.version_of('torch') >= (2, 6):  # before, torch.load trusted every file
         with pytest.raises(pickle.UnpicklingError):
             mmengine_checkpoint.load_from_local(str(path), 'cpu')
@@ -265,7 +266,8 @@ def test_link_is_downloaded_once(monkeypatch, tmp_path):
 
 def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
     def download(url, path, progress):
-        torch.save({'state_dict': {}, 'meta': {'link': url}}, path)
+        weights = {'weight': torch.ones(2)}
+        torch.save({'state_dict': weights, 'meta': {'link': url}}, path)
 
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
