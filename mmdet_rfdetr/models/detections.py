@@ -10,13 +10,17 @@ from ..boxes import cxcywh_to_xyxy
 from ..precision import float32_island
 from ..transfer import upload
 
+_SHIFT = 2**33
+
 
 def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Largest scores first; among equal scores the lower index wins.
+    """Largest scores first, NaN before all; among equal scores the lower index wins.
 
     Equal to a stable descending sort that is cut after ``count`` entries, without
     sorting everything: the negative bits of a non-negative float and, below them, the
-    index make one integer, which has no ties.
+    index make one integer, which has no ties. The bits are shifted by one more than
+    their number, so the sign is lost: that of NaN, which any operation may set, says
+    nothing.
 
     Args:
         scores: (B, entries) float32, none negative.
@@ -27,16 +31,17 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     entries = scores.shape[-1]
     bits = scores.contiguous().view(torch.int32)
-    keys = torch.sub(_positions(entries, scores.device), bits, alpha=2**32)
+    keys = torch.sub(_last_keys(entries, scores.device), bits, alpha=_SHIFT)
     keys = keys.topk(min(count, entries), dim=-1, largest=False).values
-    indices = keys & 0xFFFFFFFF
+    indices = keys & (_SHIFT - 1)
     return scores.gather(-1, indices), indices
 
 
 @functools.cache
 @torch.inference_mode(False)
-def _positions(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device)
+def _last_keys(count: int, device: torch.device) -> Tensor:
+    """The keys of scores of zero, so large that no smaller key overflows."""
+    return torch.arange(count, device=device) + (2**63 - _SHIFT)
 
 
 class Detections(NamedTuple):

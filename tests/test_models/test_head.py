@@ -39,6 +39,19 @@ def test_top_scores_equal_a_stable_sort(count):
     assert found.equal(scores.gather(1, expected))
 
 
+def test_every_nan_comes_first_whatever_its_sign():
+    """As in torch's own topk; x86 makes NaN with a sign."""
+    scores = torch.rand(1, 50)
+    scores[0, [3, 7, 20]] = torch.nan
+    scores.view(torch.int32)[0, 7] |= -(2**31)
+    found, indices = top_scores(scores, 10)
+    expected = scores.topk(10)
+    assert indices[0, :3].tolist() == [3, 7, 20]
+    assert set(expected.indices[0, :3].tolist()) == {3, 7, 20}
+    assert indices[0, 3:].equal(expected.indices[0, 3:])
+    torch.testing.assert_close(found, expected.values, equal_nan=True)
+
+
 def test_outputs_of_all_layers_are_relative_to_the_same_boxes():
     head = make_head()
     for parameter in head.parameters():
