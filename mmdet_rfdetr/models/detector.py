@@ -145,7 +145,8 @@ class RFDETR(Switches, DetectionTransformer):
 
         Args:
             inputs: (B, 3, H, W), normalised.
-            data_samples: one for each image; needed but for ``'tensor'``.
+            data_samples: one for each image; needed but for ``'tensor'``. Where they
+                lack ``batch_input_shape``, the images fill the batch.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
 
         Returns:
@@ -158,7 +159,13 @@ class RFDETR(Switches, DetectionTransformer):
             training these are never computed, and in their place stands a dict
             of ``spatial_features`` (B, D, h, w), ``query_features`` (B, N, D)
             and ``bias`` (1,).
+
+        Raises:
+            PrecisionError: if the weights were cast to a dtype that is not the
+                policy's, by ``half()`` for example, or an autocast around the model
+                differs from the policy.
         """
+        self.precision.check_weights(self.query_embedding)
         with self.precision.autocast(inputs.device):
             if self.compilation is None:
                 return super().forward(inputs, data_samples, mode)
@@ -348,7 +355,7 @@ class RFDETR(Switches, DetectionTransformer):
         Args:
             img_feats: L levels (B, D, h_l, w_l).
             batch_data_samples: samples whose ``img_shape`` and
-                ``batch_input_shape`` tell the padding; None means no padding.
+                ``batch_input_shape`` tell the padding; without, there is none.
 
         Returns:
             Inputs of :meth:`forward_encoder`: ``memory`` (B, S, D),
@@ -474,9 +481,11 @@ class RFDETR(Switches, DetectionTransformer):
 
 
 def _has_padding(batch_data_samples: SampleList) -> bool:
-    """Whether an image is smaller than the batch."""
-    size = tuple(batch_data_samples[0].batch_input_shape)
-    return any(tuple(sample.img_shape[:2]) != size for sample in batch_data_samples)
+    """Whether an image is smaller than the batch; who pads states the batch's size."""
+    size = batch_data_samples[0].get('batch_input_shape')
+    return size is not None and any(
+        tuple(sample.img_shape[:2]) != tuple(size) for sample in batch_data_samples
+    )
 
 
 def _padding_mask(

@@ -156,6 +156,23 @@ class PrecisionPolicy:
             )
         return self.dtype
 
+    def check_weights(self, weights: torch.Tensor) -> None:
+        """Stop if weights were cast, by ``half()`` for example, to another dtype.
+
+        Args:
+            weights: any of the model's.
+
+        Raises:
+            PrecisionError: if they are neither float32 nor what autocast takes.
+        """
+        dtype = weights.dtype
+        if dtype not in (torch.float32, self.resolve(weights.device)):
+            raise PrecisionError(
+                f'model.precision is {self}, and the weights were cast to '
+                f'{dtype_name(dtype)}: call model.float(), and let model.precision say '
+                'what to compute in.'
+            )
+
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Enter the policy; the detector's forward does so in every mode.

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,6 +44,15 @@ def test_outputs(training):
         assert all(
             stage[f'pred_{name}'].dtype == torch.float32 for name in ('logits', 'boxes')
         )
+
+
+@pytest.mark.parametrize('sizes', ({}, dict(img_shape=SQUARE[0])))
+def test_samples_that_state_no_size_of_the_batch_have_no_padding(sizes):
+    model = build().eval()
+    images, _ = inputs(*SQUARE)
+    samples = [DetDataSample(metainfo=sizes) for _ in images]
+    expected = model(images)
+    assert model(images, samples)['pred_boxes'].equal(expected['pred_boxes'])
 
 
 def test_numbers_of_queries_and_groups():
