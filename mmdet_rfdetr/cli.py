@@ -282,21 +282,41 @@ def leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
-def enable_auto_scale_lr(parser: argparse.ArgumentParser, cfg: Config) -> None:
-    """Let mmengine scale the learning rate to the images of an optimizer step.
+def prepare_auto_scale_lr(
+    parser: argparse.ArgumentParser, cfg: Config, *, enable: bool
+) -> None:
+    """Switch the scaling of the learning rate on, and see that it knows its base.
+
+    Args:
+        parser: reports that the config has no ``base_batch_size``.
+        cfg: the config, modified.
+        enable: scale also where ``auto_scale_lr.enable`` of the config does not say so.
+    """
+    scale = cfg.get('auto_scale_lr') or {}
+    if not (enable or scale.get('enable')):
+        return
+    if 'base_batch_size' not in scale:
+        parser.error(
+            'auto_scale_lr needs the batch size that the learning rate was '
+            'chosen for: --cfg-options auto_scale_lr.base_batch_size=16'
+        )
+    scale.enable = True
+
+
+def train(runner: Runner) -> None:
+    """Train; a learning rate that is scaled follows the images of an optimizer step.
 
     mmengine compares the images of an iteration with ``base_batch_size``; those of a
     step are ``accumulative_counts`` times as many.
 
     Args:
-        parser: reports that the config has no ``base_batch_size``.
-        cfg: the config, modified.
+        runner: with its optimizer wrapper still to be built.
     """
-    scale = cfg.get('auto_scale_lr') or {}
-    if 'base_batch_size' not in scale:
-        parser.error(
-            '--auto-scale-lr needs the batch size that the learning rate was '
-            'chosen for: --cfg-options auto_scale_lr.base_batch_size=16'
+    scale = runner.auto_scale_lr
+    if scale and scale.get('enable'):
+        accumulation = runner.optim_wrapper.get('accumulative_counts', 1)
+        # Not in the config, which is written to the work folder and may be used again.
+        runner.auto_scale_lr = dict(
+            scale, base_batch_size=scale['base_batch_size'] / accumulation
         )
-    scale.enable = True
-    scale.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    runner.train()

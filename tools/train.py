@@ -2,9 +2,6 @@
 
 from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
-# isort: split
-from mmengine.runner import Runner
-
 EXAMPLES = """\
   python tools/train.py configs/rfdetr_demo.py
   python tools/train.py configs/rfdetr_coco.py --work-dir work_dirs/first --amp
@@ -43,13 +40,12 @@ def main() -> None:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
-    if args.auto_scale_lr:
-        cli.enable_auto_scale_lr(parser, cfg)
+    cli.prepare_auto_scale_lr(parser, cfg, enable=args.auto_scale_lr)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
-    cli.run(cfg, Runner.train, trust_checkpoint=args.trust_checkpoint)
+    cli.run(cfg, cli.train, trust_checkpoint=args.trust_checkpoint)
 
 
 if __name__ == '__main__':

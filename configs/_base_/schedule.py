@@ -20,6 +20,6 @@ param_scheduler = dict(
     type='RFDETRLR', preset='step', lr_drop=100, convert_to_iter_based=True
 )
 
-# Used by --auto-scale-lr only. The rates were chosen for 16 images a step: what the
-# official automatic batch size aims at, and the official default until it became 4.
+# Used by --auto-scale-lr, or if enabled. The rates were chosen for 16 images a step:
+# what the official automatic batch size aims at, and the default until it became 4.
 auto_scale_lr = dict(base_batch_size=16, enable=False)

@@ -165,19 +165,24 @@ def test_a_frozen_encoder_and_images_that_are_not_square(settings):
         assert any(name.startswith(part) for name in moved), part
 
 
-@pytest.mark.parametrize(('accumulation', 'base'), [(None, 16), (4, 4)])
-def test_auto_scale_lr_counts_the_images_of_a_step(accumulation, base):
-    parser = argparse.ArgumentParser()
-    made = Config(dict(auto_scale_lr=dict(base_batch_size=16), optim_wrapper={}))
-    if accumulation:
-        made.optim_wrapper.accumulative_counts = accumulation
-    cli.enable_auto_scale_lr(parser, made)
-    assert made.auto_scale_lr == dict(enable=True, base_batch_size=base)
+def test_auto_scale_lr_counts_the_images_of_a_step(settings):
+    settings.optim_wrapper.accumulative_counts = 4  # of one image each
+    settings.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    settings.val_dataloader = settings.val_cfg = settings.val_evaluator = None
+    settings.default_hooks.checkpoint.interval = -1
+    runner = Runner.from_cfg(settings)
+    cli.train(runner)
+    group = runner.optim_wrapper.param_groups[0]
+    assert group['initial_lr'] == pytest.approx(1e-4 * 4 / 16)
+    # A copy of the config in the work folder trains the same.
+    assert runner.cfg.auto_scale_lr.base_batch_size == 16
 
 
-def test_auto_scale_lr_needs_a_base(capsys):
+@pytest.mark.parametrize('by_flag', [True, False])
+def test_auto_scale_lr_needs_a_base(by_flag, capsys):
+    made = Config(dict(model={}, auto_scale_lr=dict(enable=not by_flag)))
     with pytest.raises(SystemExit):
-        cli.enable_auto_scale_lr(argparse.ArgumentParser(), Config(dict(model={})))
+        cli.prepare_auto_scale_lr(argparse.ArgumentParser(), made, enable=by_flag)
     assert 'auto_scale_lr.base_batch_size=16' in capsys.readouterr().err
 
 
