@@ -1,6 +1,7 @@
 """A training loop that can be left at any step and entered again there."""
 
 import bisect
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from mmdet.registry import LOOPS
@@ -52,8 +53,9 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     validated, the early stopping's count, and the gradients of an unfinished optimizer
     step; a resumed run goes on from there with the same numbers.
 
-    SIGTERM and SIGINT end the run after the optimizer step (a validation is given up),
-    with a checkpoint ``interrupted.pth`` and the exit code 75.
+    With that hook SIGTERM and SIGINT end the run after the optimizer step (a validation
+    is given up), with a checkpoint ``interrupted.pth`` and the exit code 75. Without it
+    they end it at once, as in any other program.
 
     Args:
         runner: the runner.
@@ -96,7 +98,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
-        with self._interruption:
+        with self._interruption if self._savers() else nullcontext():
             self.runner.call_hook('before_train')
             if self.runner.val_loop is not None:
                 tie_workers(self.runner.val_loop.dataloader)
@@ -170,13 +172,16 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             raise InterruptedRunError
 
     def _end(self) -> None:
-        for hook in self.runner.hooks:
-            if isinstance(hook, RFDETRCheckpointHook):
-                path = hook.save_interrupted(self.runner)
-                self.runner.logger.info(
-                    f'Interrupted: continue with --resume ({path}).'
-                )
+        for hook in self._savers():
+            path = hook.save_interrupted(self.runner)
+            self.runner.logger.info(f'Interrupted: continue with --resume ({path}).')
         raise SystemExit(EXIT_INTERRUPTED)
+
+    def _savers(self) -> list[RFDETRCheckpointHook]:
+        """The hooks that can save this loop anywhere; mmengine's own cannot."""
+        return [
+            hook for hook in self.runner.hooks if isinstance(hook, RFDETRCheckpointHook)
+        ]
 
     def _restore_random_state(self) -> None:
         if self._random_state is not None:

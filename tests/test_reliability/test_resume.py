@@ -63,6 +63,13 @@ def stop_and_resume(data, folder, mode, seed, event, number=signal.SIGKILL):
     return exitcode
 
 
+def test_a_signal_ends_a_run_at_once_that_has_mmengines_checkpoints(data, tmp_path):
+    """Those know no place in an epoch: nothing is promised that --resume cannot do."""
+    cfg = config(data, tmp_path, **{'default_hooks.checkpoint.type': 'CheckpointHook'})
+    assert train_in_child(cfg, 9, signal.SIGTERM) == -signal.SIGTERM
+    assert not list(tmp_path.glob('*.pth'))
+
+
 def check(uninterrupted, data, folder, mode, share):
     seed, expected, events = uninterrupted(mode)
     if share == 'write':  # of a file, half way through the run
