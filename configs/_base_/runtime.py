@@ -1,7 +1,7 @@
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
+    param_scheduler=dict(type='RFDETRParamSchedulerHook'),
     checkpoint=dict(
         type='RFDETRCheckpointHook',
         interval=1,

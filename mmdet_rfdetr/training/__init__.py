@@ -5,7 +5,7 @@ from .checkpoint_hook import RFDETRCheckpointHook
 from .drop_schedule import RFDETRDropScheduleHook
 from .ema import RFDETREMA, RFDETREMAHook
 from .health import RFDETRHealthHook
-from .lr_schedule import RFDETRLR
+from .lr_schedule import RFDETRLR, RFDETRParamSchedulerHook
 from .non_finite import RFDETRNonFiniteHook
 from .optim_constructor import RFDETROptimWrapperConstructor
 from .train_loop import RFDETRTrainLoop
@@ -21,6 +21,7 @@ __all__ = [
     'RFDETRLR',
     'RFDETRNonFiniteHook',
     'RFDETROptimWrapperConstructor',
+    'RFDETRParamSchedulerHook',
     'RFDETRTrainLoop',
     'RFDETRValLossHook',
 ]

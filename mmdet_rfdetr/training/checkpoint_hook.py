@@ -9,7 +9,7 @@ from mmengine.dist import all_gather_object, all_reduce, is_main_process, master
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
@@ -74,6 +74,12 @@ class RFDETRCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
         super().before_train(runner)
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            runner.logger.warning(
+                'IterBasedTrainLoop has one epoch, the whole run, and a checkpoint at '
+                'its end: for more, set default_hooks.checkpoint.by_epoch=False and '
+                'its interval in iterations.'
+            )
         if self.backend_args is None and isinstance(self.file_backend, LocalBackend):
             self.backend_args = dict(backend=BACKEND)
             self.file_backend = CompleteFiles()

@@ -76,7 +76,9 @@ class RFDETRDropScheduleHook(Hook):
         self._depth = self.depth or len(blocks)
         self._accumulation = runner.optim_wrapper._accumulative_counts
         total = math.ceil(runner.max_iters / self._accumulation)
-        self._cutoff_step = self.cutoff_epoch * max(1, total // runner.max_epochs)
+        # Not runner.max_epochs: for IterBasedTrainLoop that is 1.
+        epoch = total * len(runner.train_dataloader) // runner.max_iters
+        self._cutoff_step = self.cutoff_epoch * max(1, epoch)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Set the rates of this iteration."""

@@ -1,10 +1,15 @@
 """The learning-rate schedule, counted in optimizer steps."""
 
 import math
+from collections.abc import Iterator
 
-from mmdet.registry import PARAM_SCHEDULERS
+from mmdet.registry import HOOKS, PARAM_SCHEDULERS
+from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.optim import Optimizer
+
+from ..errors import ExplainedError
 
 PRESETS = ('step', 'cosine')
 STATE = ('base_values', 'last_step', '_global_step', '_iterations', '_last_value')
@@ -31,7 +36,8 @@ class RFDETRLR(_ParamScheduler):
         param_scheduler = dict(
             type='RFDETRLR', preset='cosine', warmup=1, convert_to_iter_based=True)
 
-    With an iteration-based loop use ``by_epoch=False``, lengths in iterations.
+    With ``IterBasedTrainLoop`` an epoch is one pass over the data, and the run ends
+    at its ``max_iters``. ``by_epoch=False`` is for lengths in iterations.
 
     Args:
         optimizer: the optimizer, or the wrapper around it.
@@ -43,6 +49,9 @@ class RFDETRLR(_ParamScheduler):
         last_step: optimizer step to start from, minus one.
         by_epoch: must be False; ``convert_to_iter_based=True`` converts.
         verbose: log every rate.
+
+    Attributes:
+        epochs: length in epochs, None if the lengths are in iterations.
 
     Raises:
         ValueError: if the preset is unknown or ``by_epoch`` is True.
@@ -69,6 +78,7 @@ class RFDETRLR(_ParamScheduler):
             )
         if preset not in PRESETS:
             raise ValueError(f'preset={preset!r} must be one of {PRESETS}')
+        self.epochs: int | None = None
         self.preset = preset
         self.min_factor = min_factor
         self.accumulation = accumulation(optimizer)
@@ -114,7 +124,7 @@ class RFDETRLR(_ParamScheduler):
         count = accumulation(optimizer)
         total = math.ceil(end * epoch_length / count)
         steps = max(1, total // end)
-        return cls(
+        schedule = cls(
             optimizer,
             end=end * epoch_length,
             warmup=int(steps * warmup) * count,
@@ -122,6 +132,12 @@ class RFDETRLR(_ParamScheduler):
             by_epoch=False,
             **kwargs,
         )
+        schedule.epochs = end
+        return schedule
+
+    def last_until(self, iterations: int) -> None:
+        """Make ``iterations`` the length of the schedule."""
+        self.total_steps = self.end = math.ceil(iterations / self.accumulation)
 
     def factor(self, step: int) -> float:
         """The factor on the learning rates at optimizer step ``step``."""
@@ -152,3 +168,44 @@ class RFDETRLR(_ParamScheduler):
 def accumulation(optimizer: OptimWrapper | Optimizer) -> int:
     """Iterations in one optimizer step."""
     return getattr(optimizer, '_accumulative_counts', 1)
+
+
+@HOOKS.register_module()
+class RFDETRParamSchedulerHook(ParamSchedulerHook):
+    """mmengine's ``ParamSchedulerHook``, in any loop and with any optimizer wrapper.
+
+    - It tells the batch augments, which draw one size for an optimizer step, how many
+      iterations a step has.
+    - mmengine says of ``IterBasedTrainLoop`` that it has one epoch, and that is how
+      long a schedule of epochs would last. :class:`RFDETRLR` lasts as long as the run;
+      schedulers that would never step are refused.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Let everything that counts steps know what this run is.
+
+        Raises:
+            ExplainedError: a scheduler counts the epochs of a loop that has none.
+        """
+        runner.message_hub.update_info(
+            'accumulative_counts', accumulation(runner.optim_wrapper), resumed=False
+        )
+        for scheduler in _schedulers(runner):
+            if isinstance(scheduler, RFDETRLR):
+                if scheduler.epochs == runner.max_epochs:
+                    scheduler.last_until(runner.max_iters)
+            elif scheduler.by_epoch and isinstance(
+                runner.train_loop, IterBasedTrainLoop
+            ):
+                raise ExplainedError(
+                    f'{type(scheduler).__name__} counts epochs, and IterBasedTrainLoop '
+                    'has none: set by_epoch=False in param_scheduler, and its lengths '
+                    'in iterations.'
+                )
+
+
+def _schedulers(runner: Runner) -> Iterator[_ParamScheduler]:
+    """All schedulers; mmengine keeps a dict of lists for more optimizers than one."""
+    found = runner.param_schedulers or []
+    for group in found.values() if isinstance(found, dict) else [found]:
+        yield from group

@@ -29,7 +29,7 @@ def runner(drop_path=0.0, dropout=0.0, epochs=3, epoch_length=4, accumulation=1)
     return SimpleNamespace(
         model=model,
         optim_wrapper=SimpleNamespace(_accumulative_counts=accumulation),
-        max_epochs=epochs,
+        train_dataloader=range(epoch_length),
         max_iters=epochs * epoch_length,
         iter=0,
     )

@@ -3,10 +3,15 @@ import pickle
 import pytest
 import torch
 from mmdet.registry import PARAM_SCHEDULERS
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmdet_rfdetr.data.multi_scale import optimizer_step
+from mmdet_rfdetr.errors import ExplainedError
+
 from ..fixtures import load_json, needs_fixtures
+from . import toy
 
 EPOCH_LENGTH = 10
 
@@ -160,3 +165,67 @@ def test_mistakes_in_the_config(cfg, message):
 def test_unknown_keys_raise():
     with pytest.raises(TypeError, match='warmup_iters'):
         build(wrapper(), warmup_iters=3)
+
+
+HOOK = dict(param_scheduler=dict(type='RFDETRParamSchedulerHook'))
+ITERATIONS = dict(type='IterBasedTrainLoop', max_iters=25, val_interval=100)
+
+
+class Steps(Hook):
+    """Rate and optimizer step of each iteration, as the model and augments see them."""
+
+    def __init__(self):
+        self.rates, self.steps = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+        self.steps.append(optimizer_step())
+
+
+def test_a_schedule_of_epochs_lasts_as_long_as_a_run_of_iterations(tmp_path):
+    steps = Steps()
+    run = toy.runner(
+        tmp_path,
+        [steps],
+        train_cfg=ITERATIONS,
+        scheduler=dict(
+            type='RFDETRLR', preset='cosine', warmup=1, convert_to_iter_based=True
+        ),
+        default_hooks=HOOK,
+    )
+    run.train()
+    (scheduler,) = run.param_schedulers
+    assert (scheduler.warmup_steps, scheduler.total_steps) == (10, 25)
+    wanted = [0.01 * scheduler.factor(step) for step in range(25)]
+    assert steps.rates == pytest.approx(wanted)
+    assert 0 < steps.rates[-1] < 0.01 / 50
+
+
+def test_a_schedule_that_ends_before_the_run_is_left_alone(tmp_path):
+    run = toy.runner(
+        tmp_path,
+        epochs=3,
+        scheduler=dict(type='RFDETRLR', end=2, convert_to_iter_based=True),
+        default_hooks=HOOK,
+    )
+    run.train()
+    assert run.param_schedulers[0].total_steps == 20
+
+
+def test_a_scheduler_that_would_never_step_is_refused(tmp_path):
+    run = toy.runner(
+        tmp_path,
+        train_cfg=ITERATIONS,
+        scheduler=dict(type='MultiStepLR', milestones=[1]),
+        default_hooks=HOOK,
+    )
+    with pytest.raises(ExplainedError, match='MultiStepLR counts epochs.*by_epoch=F'):
+        run.train()
+
+
+def test_any_optimizer_wrapper_tells_what_a_step_is(tmp_path):
+    steps = Steps()
+    run = toy.runner(tmp_path, [steps], accumulation=4, epochs=1, default_hooks=HOOK)
+    run.train()
+    assert type(run.optim_wrapper) is OptimWrapper
+    assert steps.steps == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]

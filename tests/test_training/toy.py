@@ -72,6 +72,8 @@ def runner(
     epochs=2,
     metric=None,
     loop='EpochBasedTrainLoop',
+    train_cfg=None,
+    scheduler=None,
     **cfg,
 ):
     evaluator = Evaluator(metric or Weight())
@@ -81,7 +83,7 @@ def runner(
         train_dataloader=loader(),
         val_dataloader=loader(),
         test_dataloader=loader(),
-        train_cfg=dict(type=loop, max_epochs=epochs),
+        train_cfg=train_cfg or dict(type=loop, max_epochs=epochs),
         val_cfg={},
         test_cfg={},
         val_evaluator=evaluator,
@@ -89,7 +91,7 @@ def runner(
         optim_wrapper=dict(
             optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulation
         ),
-        param_scheduler=dict(type='RFDETRLR', convert_to_iter_based=True),
+        param_scheduler=scheduler or dict(type='RFDETRLR', convert_to_iter_based=True),
         custom_hooks=hooks or [dict(type='RFDETREMAHook')],
         default_scope='mmdet',
         experiment_name=f'ema_{work_dir.name}_{id(cfg)}',
