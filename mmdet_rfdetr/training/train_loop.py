@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from mmdet.registry import LOOPS
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import EarlyStoppingHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -83,6 +83,12 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 f'{len(self.dataloader.dataset)} images make no whole batch: '
                 'make train_dataloader.batch_size smaller, or set '
                 'train_dataloader.drop_last=False.'
+            )
+        if isinstance(self.dataloader.sampler, InfiniteSampler):
+            raise ExplainedError(
+                'An epoch of InfiniteSampler never ends: set train_dataloader.sampler.'
+                'type=DefaultSampler, or train_cfg.type=IterBasedTrainLoop with '
+                'max_iters.'
             )
         if val_interval < 1:
             raise ExplainedError(

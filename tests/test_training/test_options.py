@@ -190,6 +190,7 @@ def test_auto_scale_lr_needs_a_base(by_flag, capsys):
     ('changed', 'message'),
     (
         ({'train_dataloader.batch_size': 7}, '6 images make no whole batch'),
+        ({'train_dataloader.sampler.type': 'InfiniteSampler'}, 'InfiniteSampler never'),
         ({'train_cfg.val_interval': 0}, 'val_interval=0 must be 1 or more'),
         ({'optim_wrapper.clip_grad.max_norm': 0}, 'write clip_grad=None'),
     ),
