@@ -27,6 +27,7 @@ class RFDETRHealthHook(Hook):
 
     - a key of ``paramwise_cfg.custom_keys``, or a group of the optimizer, that matched
       no parameter; and of trainable parameters in no group;
+    - more outputs of the model than there are classes;
     - images with more objects than queries;
     - no object left, in the annotations or behind the pipeline;
     - parameters whose gradient was zero or missing in every step;
@@ -52,11 +53,10 @@ class RFDETRHealthHook(Hook):
         Raises:
             BadDataError: the categories of the annotation file and
                 ``metainfo.classes`` do not match.
-            ExplainedError: the model has another number of outputs than there are
-                classes.
+            ExplainedError: the model has fewer outputs than there are classes.
         """
         model = bare(runner.model)
-        check_classes(runner.train_dataloader.dataset, model)
+        check_classes(runner, model)
         check_objects(runner, model)
         check_groups(runner, model)
         self._without_gradient = {
@@ -161,33 +161,42 @@ class RFDETRHealthHook(Hook):
             )
 
 
-def check_classes(dataset, model: nn.Module) -> None:
-    """Compare the classes of a data set with its annotation file and the model.
+def check_classes(runner: Runner, model: nn.Module) -> None:
+    """Compare the classes of the data with its annotation files and the model.
 
     ``RFDETRCocoDataset`` has compared its file already; mmdet's ``CocoDataset`` takes
     a class that the file lacks for one without objects.
 
     Args:
-        dataset: the training data set, maybe in wrappers.
+        runner: with the training data, maybe in wrappers.
         model: the detector.
 
     Raises:
-        BadDataError: if the file lacks a class.
-        ExplainedError: if the model has another number of outputs than there are
-            classes. One more, and the first validation could find a class that has no
-            name.
+        BadDataError: if a file lacks a class.
+        ExplainedError: if the model has fewer outputs than there are classes. Of more
+            it warns: labels may be category ids, but they need not have names.
     """
-    for part in innermost(dataset):
+    most = 0
+    for part in innermost(runner.train_dataloader.dataset):
         classes = part.metainfo.get('classes', ()) if hasattr(part, 'metainfo') else ()
+        if isinstance(classes, str):
+            classes = (classes,)
         if len(getattr(part, 'cat_ids', classes)) != len(classes):
             document = read_annotations(part.ann_file, part.backend_args)
             match_categories(document['categories'], classes, part.ann_file)
-        outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
-        if outputs is not None and classes and outputs != len(classes):
-            raise ExplainedError(
-                f'The data has {len(classes)} classes, and model.bbox_head.num_classes '
-                f'is {outputs}: make them equal.'
-            )
+        most = max(most, len(classes))
+    outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+    if outputs is None or most in (0, outputs):
+        return
+    counts = (
+        f'The data has {most} classes, and model.bbox_head.num_classes is {outputs}'
+    )
+    if outputs < most:
+        raise ExplainedError(f'{counts}: make them equal.')
+    runner.logger.warning(
+        f'{counts}: make them equal, unless labels are meant to be that many; a '
+        'validation stops at one that is no class of its data.'
+    )
 
 
 def check_objects(runner: Runner, model: nn.Module) -> None:
