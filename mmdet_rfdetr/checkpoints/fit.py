@@ -111,18 +111,19 @@ def refuse_fewer_layers(state_dict: Mapping[str, Tensor], expected: Shapes) -> N
     """Stop if whole weights of this package are those of a smaller variant.
 
     All that they hold fits, and the layers that they lack would stay random. Parts of
-    a model are left alone: whoever loads them knows.
+    a model are left alone: whoever loads them knows. So is a model without masks that
+    gets a mask head, since that is how masks are added to what was trained.
 
     Args:
         state_dict: Names to tensors, all of which fit.
         expected: Names to shapes of the model.
 
     Raises:
-        CheckpointError: only decoder layers, or the mask head, are missing.
+        CheckpointError: only decoder layers are missing.
     """
-    missing = expected.keys() - state_dict.keys()
-    parts = 'decoder.layers.', 'mask_head.'
-    if missing and all(name.startswith(parts) for name in missing):
+    missing = {name for name in expected if not name.startswith('mask_head.')}
+    missing -= state_dict.keys()
+    if missing and all(name.startswith('decoder.layers.') for name in missing):
         refuse_another_variant(_shapes(state_dict), expected)
 
 

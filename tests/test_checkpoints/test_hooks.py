@@ -167,6 +167,22 @@ def test_own_weights_of_fewer_layers_are_refused(strict):
     assert large.load_state_dict(part, strict=False).missing_keys
 
 
+def test_own_weights_without_masks_begin_a_model_with_masks():
+    masks = {
+        'mask_head': dict(type='RFDETRMaskHead', downsample_ratio=4),
+        'bbox_head.loss_mask': dict(
+            type='RFDETRPointMaskLoss', mask_weight=5.0, dice_weight=5.0
+        ),
+    }
+    boxes, with_masks = build_tiny(), build_tiny(**masks)
+    missing = with_masks.load_state_dict(boxes.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(name.startswith('mask_head.') for name in missing)
+    larger = build_tiny(**masks, **{'decoder.num_layers': 3})
+    with pytest.raises(CheckpointError, match='decoder layers 2 .model: 3.'):
+        larger.load_state_dict(boxes.state_dict(), strict=False)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = tmp_path / 'resnet.pth'
     torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), path)
