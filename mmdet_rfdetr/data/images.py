@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from .findings import Finding
 
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap the sides
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_OPPOSITE = {6: 8, 8: 6}  # quarter turns; every other orientation undoes itself
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -53,11 +55,18 @@ def read_size(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
     if Path(path).stat().st_size == 0:
         raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
     with _decoder_errors(), Image.open(path) as image:
-        stored = image.size[::-1]
+        stored = _stored_shape(image)
         # Asking a PNG without EXIF data for them would decode it.
         known = image.format != 'PNG' or 'exif' in image.info
         turned = known and _orientation(image) >= 5
         return stored, stored[::-1] if turned else stored
+
+
+def _stored_shape(image: Image.Image) -> tuple[int, int]:
+    """Height and width as stored. Of a TIFF, Pillow tells those that are shown."""
+    if image.format == 'TIFF':
+        return image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]
+    return image.size[::-1]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -90,13 +99,18 @@ class ImageSource:
             raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
         with _decoder_errors():
             self._image = Image.open(io.BytesIO(data))
-            if self._image.format != 'JPEG':
-                self._image.load()  # other formats may be turned while they load
             orientation = _orientation(self._image)
-        stored = self._image.size[::-1]
+            if self._image.format != 'JPEG':
+                self._image.load()  # some have another size than their header says
+            stored = _stored_shape(self._image)
         as_stored = orientation >= 5 and stated == stored != stored[::-1]
-        self._turn = orientation != 1 and not as_stored
-        self.shape = stored[::-1] if self._turn and orientation >= 5 else stored
+        swapped = orientation >= 5 and not as_stored
+        self.shape = stored[::-1] if swapped else stored
+        if self._image.format == 'TIFF':  # which Pillow turns while it loads
+            undone = _OPPOSITE.get(orientation, orientation)
+            self._to_turn = undone if as_stored else 1
+        else:
+            self._to_turn = 1 if as_stored else orientation
 
     def decode(self, reduction: int = 1) -> Image.Image:
         """Decode the pixels. Grey and CMYK become colour; of 16 bits the upper 8 count.
@@ -116,7 +130,10 @@ class ImageSource:
                 width, height = self._image.size
                 self._image.draft('RGB', (width // reduction, height // reduction))
             self._image.load()
-            image = ImageOps.exif_transpose(self._image) if self._turn else self._image
+            image = self._image
+            if self._to_turn != 1:
+                image.getexif()[_ORIENTATION] = self._to_turn
+                image = ImageOps.exif_transpose(image)
             return _to_rgb(image)
 
 

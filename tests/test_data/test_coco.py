@@ -454,19 +454,20 @@ def test_a_run_reports_broken_files_at_the_end_of_an_epoch(tmp_path, monkeypatch
     assert str(tmp_path / 'b.jpg') in line
 
 
-def test_turned_photographs_follow_the_stated_size(tmp_path):
+@pytest.mark.parametrize('name', ['turned.jpg', 'turned.tif'])
+def test_turned_photographs_follow_the_stated_size(tmp_path, name):
     """Boxes were drawn on the picture as stored or as shown; its size tells."""
     data = document()
     data['images'] = [
-        dict(id=70, file_name='turned.jpg', height=40, width=60),
-        dict(id=3, file_name='turned.jpg', height=60, width=40),
+        dict(id=70, file_name=name, height=40, width=60),
+        dict(id=3, file_name=name, height=60, width=40),
     ]
     write(tmp_path, data)
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :30] = 255  # white on the left as stored, on top as shown
-    Image.fromarray(pixels).save(tmp_path / 'turned.jpg', exif=exif)
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif)
     load = [dict(type='LoadImageFromFile')]
     as_stored, as_shown = (build(tmp_path, pipeline=load)[i]['img'] for i in range(2))
     assert as_stored.shape == (40, 60, 3)

@@ -95,9 +95,10 @@ def test_floating_point_on_request(tmp_path):
     assert image.max() > 200
 
 
+@pytest.mark.parametrize('kind', ['png', 'tiff'])  # Pillow turns the latter itself
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_orientations_are_those_of_a_viewer(orientation):
-    data = encoded(ramp(24, 40), 'png', exif=turned(orientation))
+def test_orientations_are_those_of_a_viewer(orientation, kind):
+    data = encoded(ramp(24, 40), kind, exif=turned(orientation))
     pixels = np.asarray(ramp(24, 40))[:, :, ::-1]
     turn = {
         1: lambda p: p,
@@ -122,11 +123,12 @@ def test_sizes_are_read_from_the_header(tmp_path, kind):
     assert read_size(str(path)) == ((24, 40), (24, 40))
 
 
-def test_sizes_of_turned_photographs(tmp_path):
-    path = tmp_path / 'image.jpg'
-    path.write_bytes(encoded(ramp(24, 40), exif=turned(8)))
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'tiff'])
+def test_sizes_of_turned_photographs(tmp_path, kind):
+    path = tmp_path / 'image'
+    path.write_bytes(encoded(ramp(24, 40), kind, exif=turned(8)))
     assert read_size(str(path)) == ((24, 40), (40, 24))
-    path.write_bytes(encoded(ramp(24, 40), exif=turned(3)))
+    path.write_bytes(encoded(ramp(24, 40), kind, exif=turned(3)))
     assert read_size(str(path)) == ((24, 40), (24, 40))
 
 
