@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
@@ -15,7 +14,7 @@ from mmengine.logging import print_log
 from .annotations import clean_annotations, match_categories, read_annotations
 from .findings import BadDataError, Finding, Findings
 from .images import BadImageError, read_size
-from .loading import RFDETRLoadImage
+from .loading import GuardedLoader, guard_loader
 
 POLICIES = ('skip', 'error')
 _TOLERANCE = 1.0  # pixels; annotation tools round
@@ -32,8 +31,8 @@ class RFDETRCocoDataset(CocoDataset):
 
     Differences to ``CocoDataset``: boxes below one pixel are kept, as the official
     package does; boxes are clipped to their image; ``LoadImageFromFile`` in the
-    pipeline is replaced by :class:`RFDETRLoadImage`; classes that do not match the
-    categories of the file are an error.
+    pipeline is replaced, see :func:`~mmdet_rfdetr.data.loading.guard_loader`; classes
+    that do not match the categories of the file are an error.
 
     Attributes:
         object_counts: objects to learn of each usable image, before ``filter_cfg``
@@ -60,13 +59,9 @@ class RFDETRCocoDataset(CocoDataset):
         self.bad_data = bad_data
         self.check_images = check_images
         super().__init__(*args, **kwargs)
-        transforms = self.pipeline.transforms
-        for index, transform in enumerate(transforms):
-            if type(transform) is LoadImageFromFile and transform.color_type == 'color':
-                transforms[index] = RFDETRLoadImage(
-                    to_float32=transform.to_float32,
-                    backend_args=transform.backend_args,
-                )
+        self.pipeline.transforms = [
+            guard_loader(transform) for transform in self.pipeline.transforms
+        ]
 
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
@@ -245,6 +240,19 @@ class RFDETRCocoDataset(CocoDataset):
                 self.unreadable[file_index] = True
         if not self.test_mode:
             return None  # mmengine takes another one
+        return self._run_black(idx)
+
+    def _run_black(self, idx: int) -> Any:
+        """Run the pipeline on a black image in the place of one."""
+        infos = map(self.get_data_info, range(len(self)))
+        readable = (
+            info['img_path']
+            for info in infos
+            if not self.unreadable[info['file_index']]
+        )
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, GuardedLoader):
+                transform.learn_channels(readable)
         return self.pipeline(dict(self.get_data_info(idx), unreadable=True))
 
 

@@ -9,7 +9,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 
 from .images import ImageSource, as_bgr, largest_reduction
-from .loading import RFDETRLoadImage
+from .loading import RFDETRLoadImage, read_file
 from .sizes import multi_scale_sizes
 from .transforms import size_by_short_side
 
@@ -86,7 +86,8 @@ class RFDETRLoadJittered(RFDETRLoadImage):
         """
         _require_boxes(results)
         stated = (results.get('height'), results.get('width'))
-        source = ImageSource(self._read(results['img_path']), stated)
+        data = read_file(results['img_path'], self.backend_args)
+        source = ImageSource(data, stated)
         size = self.sizes[np.random.randint(len(self.sizes))]
         region = self.draw_region(source.shape)
         flip = np.random.random() < self.flip_prob

@@ -4,6 +4,7 @@ import json
 import logging
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -538,10 +539,64 @@ def test_files_are_not_looked_at_on_request(tmp_path, told):
     assert dataset.prepare_data(0) is None
 
 
+UNCHANGED = dict(type='LoadImageFromFile', color_type='unchanged')
+
+
+def four_channels(folder):
+    """The sound document with images that only ``unchanged`` reads as they are."""
+    write(folder)
+    for image in DOCUMENT['images']:
+        size = image['height'], image['width']
+        pixels = np.random.RandomState(0).randint(256, size=(*size, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / image['file_name'], 'png')
+    return folder
+
+
 def test_a_loader_of_the_user_stays(tmp_path):
-    load = dict(type='LoadImageFromFile', color_type='unchanged')
-    transforms = build(write(tmp_path), pipeline=[load]).pipeline.transforms
-    assert type(transforms[0]).__name__ == 'LoadImageFromFile'
+    item = build(four_channels(tmp_path), pipeline=[UNCHANGED])[0]
+    with Image.open(tmp_path / 'a.jpg') as image:
+        expected = np.asarray(image)[:, :, [2, 1, 0, 3]]
+    np.testing.assert_array_equal(item['img'], expected)
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize(
+    'damage',
+    [cut, Path.unlink, lambda path: path.write_bytes(b'')],
+    ids=['cut', 'missing', 'empty'],
+)
+def test_a_broken_file_is_skipped_by_a_loader_of_the_user(tmp_path, damage, backend):
+    load = dict(UNCHANGED, imdecode_backend=backend)
+    dataset = build(four_channels(tmp_path), pipeline=[load])
+    damage(tmp_path / 'b.jpg')
+    assert dataset.prepare_data(1) is None
+    assert dataset.unreadable.tolist() == [False, True, False]
+
+
+def test_a_broken_file_is_black_like_the_others(tmp_path):
+    pipeline = [dict(UNCHANGED, to_float32=True)]
+    dataset = build(four_channels(tmp_path), pipeline=pipeline, test_mode=True)
+    cut(tmp_path / 'a.jpg')
+    cut(tmp_path / 'b.jpg')
+    black = dataset[1]['img']
+    assert black.shape == (60, 40, 4)
+    assert black.dtype == np.float32
+    assert black.max() == 0
+
+
+def test_a_loader_that_reads_nothing_is_named(tmp_path):
+    dataset = build(four_channels(tmp_path), pipeline=[UNCHANGED], test_mode=True)
+    for image in DOCUMENT['images']:
+        cut(tmp_path / image['file_name'])
+    with pytest.raises(BadDataError, match='nor any other image .*unchanged'):
+        dataset[1]
+
+
+def test_a_wrong_argument_of_a_loader_is_not_taken_for_bad_data(tmp_path):
+    load = dict(UNCHANGED, imdecode_backend='tiff')
+    dataset = build(four_channels(tmp_path), pipeline=[load])
+    with pytest.raises(ValueError, match='backend: tiff is not supported'):
+        dataset[1]
 
 
 def test_unknown_arguments_are_an_error(tmp_path):
