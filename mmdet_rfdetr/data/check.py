@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmdet.registry import DATASETS
-from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
@@ -15,6 +15,7 @@ from .bad_data_hook import coco_parts
 from .coco import RFDETRCocoDataset
 from .findings import BadDataError, Findings
 from .images import BadImageError, decode_image
+from .loading import read_file
 
 SPLITS = ('train', 'val', 'test')
 
@@ -43,7 +44,9 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
             shared.append((dataset_cfg, [split]))
     for dataset_cfg, names in shared:
         # Faults are told, not raised.
-        dataset = DATASETS.build(_with_policy(dataset_cfg, 'skip'))
+        dataset = DATASETS.build(
+            _with_settings(dataset_cfg, bad_data='skip', check_images=True)
+        )
         parts = list(coco_parts(dataset))
         if not parts:
             raise BadDataError(
@@ -55,14 +58,19 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
             yield ', '.join(names), part.findings
 
 
-def _with_policy(value: Any, policy: str) -> Any:
-    """The config of a data set, or of wrappers around some, with this policy."""
+def _with_settings(value: Any, **settings) -> Any:
+    """The config of a data set, or of wrappers around some, with settings changed.
+
+    Only those that are there: wrappers, and data sets of other types, know them not.
+    """
     if isinstance(value, (list, tuple)):
-        return [_with_policy(item, policy) for item in value]
+        return [_with_settings(item, **settings) for item in value]
     if not isinstance(value, dict):
         return value
-    changed = {key: _with_policy(item, policy) for key, item in value.items()}
-    return {**changed, 'bad_data': policy} if 'bad_data' in changed else changed
+    return {
+        key: settings.get(key, _with_settings(item, **settings))
+        for key, item in value.items()
+    }
 
 
 def decode_all(dataset: RFDETRCocoDataset) -> None:
@@ -73,18 +81,20 @@ def decode_all(dataset: RFDETRCocoDataset) -> None:
     """
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     progress = ProgressBar(len(infos))
+    decode = partial(_decode, backend_args=dataset.backend_args)
     # Decoding lets other threads run.
     with ThreadPoolExecutor() as pool:
-        for info, error in zip(infos, pool.map(_decode, infos), strict=True):
+        for info, error in zip(infos, pool.map(decode, infos), strict=True):
             if error is not None:
                 dataset.findings.add(error.finding, Path(info['img_path']).name)
             progress.update()
 
 
-def _decode(info: dict) -> BadImageError | None:
+def _decode(info: dict, backend_args: dict | None) -> BadImageError | None:
     """Decode an image for its errors alone."""
     try:
-        decode_image(fileio.get(info['img_path']), (info['height'], info['width']))
+        data = read_file(info['img_path'], backend_args)
+        decode_image(data, (info['height'], info['width']))
     except BadImageError as error:
         return error
     return None

@@ -6,11 +6,11 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from mmdet_rfdetr.data.check import check_config
+from mmdet_rfdetr.data.check import check_config, decode_all
 from mmdet_rfdetr.data.findings import BadDataError, Finding
 from tests.fixtures import REPOSITORY
 
-from .coco_files import CLASSES, PIPELINE, document, write
+from .coco_files import CLASSES, PIPELINE, build, document, write
 
 TOOL = REPOSITORY / 'tools' / 'check_dataset.py'
 
@@ -89,6 +89,20 @@ def test_the_tool_prints_tables_and_fails_on_faults(tmp_path, tool, capsys):
     assert '[val, test] Found in' in printed
     assert printed.count('1      box of zero area') == 2
     assert printed.count('1      image file that cannot be decoded') == 2
+
+
+def test_the_tool_looks_at_files_that_training_does_not(tmp_path, tool, capsys):
+    cfg = config(write(tmp_path / 'data'), check_images=False)
+    (tmp_path / 'data' / 'b.jpg').unlink()
+    assert tool(cfg) == 1
+    assert capsys.readouterr().out.count('1      image file that does not exist') == 2
+
+
+def test_a_file_that_goes_missing_is_found(tmp_path):
+    dataset = build(write(tmp_path))
+    (tmp_path / 'b.jpg').unlink()
+    decode_all(dataset)
+    assert dataset.findings.examples[Finding.FILE_MISSING] == ['b.jpg']
 
 
 def test_the_tool_is_content_with_sound_data(tmp_path, tool, capsys):
