@@ -171,12 +171,7 @@ def decode_image(
     """
     source = ImageSource(data, size)
     reduction = 1 if min_side is None else largest_reduction(source.shape, min_side)
-    return as_bgr(source.decode(reduction))
-
-
-def as_bgr(image: Image.Image) -> np.ndarray:
-    """Convert an RGB image to (H, W, 3) uint8 in BGR order, mmdet's."""
-    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(np.asarray(source.decode(reduction)), cv2.COLOR_RGB2BGR)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

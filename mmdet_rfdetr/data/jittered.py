@@ -1,14 +1,17 @@
 """Loading a training image with scale jitter, crop, flip and resize in one step."""
 
+import io
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
+from PIL import Image
 
-from .images import ImageSource, as_bgr, largest_reduction
+from .images import ImageSource, largest_reduction
 from .loading import RFDETRLoadImage, read_file
 from .sizes import multi_scale_sizes
 from .transforms import size_by_short_side
@@ -176,25 +179,30 @@ def read_region(
     if box != [0, 0, image.width, image.height]:
         image = image.crop(box)
     taken = tuple(edge / factor for edge, factor in zip(box, scale, strict=True))
-    return resize_antialiased(as_bgr(image), size, flip), taken
+    return resize_antialiased(image, size, flip), taken
 
 
-def resize_antialiased(image: np.ndarray, size: int, flip: bool) -> np.ndarray:
+def resize_antialiased(image: Image.Image, size: int, flip: bool) -> np.ndarray:
     """Resize as Pillow's bilinear filter does, to within a grey level, but faster.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: in RGB.
         size: new height and width.
         flip: whether to exchange left and right.
 
     Returns:
-        (size, size, 3) uint8, in memory plane by plane as the network takes it.
+        (size, size, 3) uint8 in BGR order, contiguous, as OpenCV needs it to work in
+        place.
     """
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    # A buffer that torch may write to, as it wants to, without another copy.
+    buffer = io.BytesIO(image.tobytes()).getbuffer()
+    pixels = torch.frombuffer(buffer, dtype=torch.uint8)
+    planes = pixels.view(image.height, image.width, 3).permute(2, 0, 1)[None]
     planes = F.interpolate(planes, size=(size, size), mode='bilinear', antialias=True)
     if flip:
         planes = planes.flip(-1)
-    return planes[0].permute(1, 2, 0).numpy()
+    red, green, blue = planes[0].numpy()
+    return cv2.merge([blue, green, red])
 
 
 def _place_boxes(results: dict, region: Region) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from PIL import Image
 
@@ -64,6 +65,15 @@ def test_noise_is_filtered_as_by_pillow(tmp_path):
     found = load()(results(tmp_path, data))['img']
     difference = np.abs(found.astype(int) - np.asarray(expected)[:, :, ::-1])
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize('flip', [0, 1])
+def test_transforms_that_work_in_place_may_follow(tmp_path, flip):
+    found = load(flip_prob=flip)(results(tmp_path))
+    before = found['img'].copy()
+    np.random.seed(0)
+    after = TRANSFORMS.build(dict(type='YOLOXHSVRandomAug'))(found)['img']
+    assert 1 < np.abs(after.astype(int) - before).mean() < 60  # colours, no other image
 
 
 def test_a_crop_is_that_of_resizing_twice(tmp_path):
