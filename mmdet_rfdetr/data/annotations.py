@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import Counter
+import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -23,7 +23,8 @@ def read_annotations(
             have none.
 
     Returns:
-        The document, with lists ``images``, ``annotations`` and ``categories``.
+        The document, with lists ``images``, ``annotations`` and ``categories``, of
+        which the categories have one ``id`` and one ``name`` each.
 
     Raises:
         FileNotFoundError: if there is no file.
@@ -55,7 +56,28 @@ def read_annotations(
                 'or for a test set without objects set format_only=True in the '
                 'evaluator.'
             )
+    _check_categories(document['categories'], path)
     return document
+
+
+def _check_categories(categories: Sequence[Any], path: str) -> None:
+    """Refuse categories that cannot be told apart.
+
+    Raises:
+        BadDataError: names the file and the first entry.
+    """
+    known: set[Hashable] = set()
+    for position, category in enumerate(categories):
+        given = category if isinstance(category, dict) else {}
+        key, name = as_id(given.get('id')), given.get('name')
+        marks = {('id', key), ('name', name if isinstance(name, str | int) else None)}
+        if known & marks or None in [value for _, value in marks]:
+            raise BadDataError(
+                f'The categories of {path} need one id and one name each, and entry '
+                f'{position} has none, or one used before: {reprlib.repr(category)}. '
+                'Correct the file.'
+            )
+        known |= marks
 
 
 def match_categories(
@@ -75,25 +97,14 @@ def match_categories(
         Category id to label.
 
     Raises:
-        BadDataError: if a class is missing or ambiguous in the file, or the order
-            is another one.
+        BadDataError: if a class is missing in the file, or the order is another one.
     """
-    known = [
-        (as_id(category.get('id')), category.get('name'))
+    names = [category['name'] for category in categories]
+    chosen = [
+        (as_id(category['id']), category['name'])
         for category in categories
-        if isinstance(category, dict)
+        if category['name'] in classes
     ]
-    names = [name for _, name in known]
-    chosen = [(key, name) for key, name in known if name in classes]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    repeated += [
-        key for key, count in Counter(k for k, _ in known).items() if count > 1
-    ]
-    if repeated or None in [key for key, _ in known]:
-        raise BadDataError(
-            f'The categories of {path} need one id and one name each; these are '
-            f'repeated or missing: {repeated or known}.'
-        )
     if [name for _, name in chosen] != list(classes):
         missing = [name for name in classes if name not in names]
         what = f'lack {_shorten(missing)}' if missing else 'come in another order'
@@ -131,11 +142,10 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     """
     images = _clean_images(document['images'], findings)
     known_images = {image['id'] for image in images}
-    known_categories = {
-        as_id(category.get('id'))
-        for category in document['categories']
-        if isinstance(category, dict)
-    }
+    categories = [
+        dict(category, id=as_id(category['id'])) for category in document['categories']
+    ]
+    known_categories = {category['id'] for category in categories}
     annotations = []
     used: set[Hashable] = {None}
     for position, raw in enumerate(document['annotations']):
@@ -175,9 +185,6 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
                 segmentation=_clean_mask(raw, findings),
             )
         )
-    categories = [
-        dict(category, id=as_id(category['id'])) for category in document['categories']
-    ]
     return dict(images=images, annotations=annotations, categories=categories)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRCocoDataset, coco
 from mmdet_rfdetr.data.findings import BadDataError, Finding
+from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from tests.fixtures import DATA, needs_data
 
 from .coco_files import CLASSES, DOCUMENT, PIPELINE, build, document, picture, write
@@ -296,16 +297,36 @@ def test_the_classes_of_coco_on_other_data_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'categories',
+    'odd',
     [
-        [dict(id=1, name='cat'), dict(id=1, name='dog')],
-        [dict(id=1, name='cat'), dict(id=2, name='dog'), dict(id=3, name='dog')],
-        [dict(name='cat'), dict(id=2, name='dog')],
+        dict(id=17, name='bird'),
+        dict(id='17', name='bird'),
+        dict(id=5, name='dog'),
+        dict(id=5),
+        dict(id=5, name=None),
+        dict(id=5, name=['bird']),
+        dict(name='bird'),
+        dict(id=[5], name='bird'),
+        'bird',
+        None,
     ],
 )
-def test_ambiguous_categories_are_an_error(tmp_path, categories):
-    with pytest.raises(BadDataError, match='one id and one name each'):
-        build(write(tmp_path, dict(document(), categories=categories)))
+@pytest.mark.parametrize('reader', ['dataset', 'metric'])
+def test_ambiguous_categories_are_an_error(tmp_path, odd, reader):
+    data = document()
+    data['categories'].append(odd)
+    write(tmp_path, data)
+    with pytest.raises(BadDataError, match=r'annotations\.json .* entry 2 ') as error:
+        if reader == 'dataset':
+            build(tmp_path)
+        else:
+            RFDETRCocoMetric(ann_file=str(tmp_path / 'annotations.json'))
+    assert repr(odd) in str(error.value)
+
+
+def test_names_may_be_numbers(tmp_path):
+    data = dict(document(), categories=[dict(id=17, name=0), dict(id=90, name=1)])
+    assert len(build(write(tmp_path, data), metainfo=dict(classes=(0, 1)))) == 3
 
 
 @pytest.mark.parametrize(
