@@ -9,7 +9,7 @@ _EXAMPLES = 2
 
 
 class BadDataError(ExplainedError, ValueError):
-    """The data has faults, and the config says ``bad_data='error'``."""
+    """The data cannot be used, or has faults and ``bad_data='error'`` forbids them."""
 
 
 class Finding(Enum):

@@ -50,10 +50,11 @@ def read_size(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
     Raises:
         BadImageError: if there is no image.
     """
-    if not Path(path).is_file():
-        raise BadImageError(Finding.FILE_MISSING, 'does not exist')
-    if Path(path).stat().st_size == 0:
-        raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
+    with _decoder_errors():  # a name can be too long, a folder closed
+        if not Path(path).is_file():
+            raise BadImageError(Finding.FILE_MISSING, 'does not exist')
+        if Path(path).stat().st_size == 0:
+            raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
     with _decoder_errors(), Image.open(path) as image:
         stored = _stored_shape(image)
         # Asking a PNG without EXIF data for them would decode it.

@@ -14,7 +14,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from ..data.annotations import clean_annotations, read_annotations
-from ..data.findings import Findings
+from ..data.findings import BadDataError, Findings
 from ..data.masks import drawable_parts, mask_problem
 from ..errors import ExplainedError
 from .detections import Detections, sort_ids
@@ -54,9 +54,9 @@ class RFDETRCocoMetric(CocoMetric):
 
     Raises:
         KeyError: if ``metric_items`` names what there is not.
-        ValueError: if there is no such engine, or if masks are to be evaluated and an
-            object has none that can be drawn. pycocotools would find out after the
-            first epoch.
+        ValueError: if there is no such engine.
+        BadDataError: if masks are to be evaluated and an object has none that can be
+            drawn. pycocotools would find out after the first epoch.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class RFDETRCocoMetric(CocoMetric):
         """Stop if an image was evaluated that the annotations do not list."""
         unknown = [key for key in self.img_ids if key not in self._coco_api.imgs]
         if unknown:
-            raise ValueError(
+            raise BadDataError(
                 f'{len(unknown)} images were evaluated that the annotations do not '
                 f'list, for example {unknown[0]!r}: give the evaluator the ann_file '
                 'of its data loader'
@@ -266,7 +266,7 @@ class RFDETRCocoMetric(CocoMetric):
                 annotation['segmentation'] = drawable_parts(annotation['segmentation'])
         if found:
             annotation, problem = found[0]
-            raise ValueError(
+            raise BadDataError(
                 f"metric 'segm' needs a mask for every object, and {len(found)} have "
                 f'none that can be drawn; the first is annotation {annotation["id"]} '
                 f'of image {annotation["image_id"]}, which has {problem}: remove these '

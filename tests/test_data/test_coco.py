@@ -214,6 +214,13 @@ def test_every_fault_of_images_is_counted(tmp_path, told):
     assert [(info['height'], info['width']) for info in infos] == [(60, 40)] * 2
 
 
+def test_a_file_name_can_be_too_long(tmp_path, told):
+    data = document()
+    data['images'][0]['file_name'] = 'a' * 300 + '.jpg'
+    assert names(build(write(tmp_path, data))) == ['b.jpg', 'c.jpg']
+    assert row(told, Finding.FILE_UNREADABLE)[0] == 1
+
+
 def bomb(width, height):
     """A PNG of a few bytes that says it has so many pixels."""
 

@@ -10,6 +10,7 @@ from mmdet.registry import METRICS
 from mmengine.config import Config
 from torch import distributed
 
+from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.evaluation.recall import proposal_recalls
 from mmdet_rfdetr.evaluation.tables import class_precisions
 from tests.fixtures import DATA, needs_data
@@ -285,7 +286,7 @@ def test_ground_truth_of_the_samples(tmp_path, monkeypatch):
 
 
 def test_images_of_another_file_are_named(tmp_path):
-    with pytest.raises(ValueError, match='1 images .* for example 99.* ann_file'):
+    with pytest.raises(BadDataError, match='1 images .* for example 99.* ann_file'):
         evaluate(write(tmp_path), {99: ([[1, 2, 3, 4]], [0], [0.5])})
 
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_rfdetr import config
+from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.data.masks import decode_runs, mask_problem
 from mmdet_rfdetr.models.mask_results import EncodedMasks
 
@@ -193,7 +194,7 @@ def test_objects_without_a_usable_mask_are_left_out_with_a_word(
 def test_evaluation_refuses_them_before_the_first_step(tmp_path, name):
     segmentation, problem = BROKEN[name]
     path = write(tmp_path, [SQUARE], segmentation, segmentation)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(BadDataError) as error:
         METRICS.build(
             dict(type='RFDETRCocoMetric', ann_file=path, metric=['bbox', 'segm'])
         )
