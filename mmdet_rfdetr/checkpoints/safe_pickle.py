@@ -58,6 +58,12 @@ def _bytes_of_text(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
+@_in_place_of('builtins.bytes')
+def _no_bytes() -> bytes:
+    """How the same protocol says bytes of which there are none, of an empty array."""
+    return b''
+
+
 @_in_place_of('numpy.dtype')
 class _NumberType:
     """What a file says of a NumPy type: numbers or text, never objects.
@@ -146,6 +152,7 @@ _ALLOWED = (
     _history_statistic,
     _plain_dict,
     _bytes_of_text,
+    _no_bytes,
 )
 
 

@@ -462,6 +462,7 @@ def test_numpy_reads_no_memory_that_a_file_names(tmp_path, payload):
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         np.array(['a', 'bc']),
         np.array([True, False]),
+        np.zeros((0, 3)),
         np.float32(0.5),
         np.bool_(True),
     ],

@@ -39,7 +39,8 @@ def cuda(monkeypatch):
 
 
 def through_a_file(state, folder):
-    save_checkpoint_file(dict(state_dict={}, state=state), folder / 'state.pth')
+    weights = {'weight': torch.ones(1)}
+    save_checkpoint_file(dict(state_dict=weights, state=state), folder / 'state.pth')
     return load_checkpoint_file(folder / 'state.pth')['state']
 
 
