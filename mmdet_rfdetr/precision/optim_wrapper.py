@@ -76,10 +76,11 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         accumulative_counts: int = 1,
         clip_grad: dict | None = None,
     ) -> None:
-        if clip_grad is not None and clip_grad.get('max_norm') == 0:
+        max_norm = (clip_grad or {}).get('max_norm')
+        if max_norm is not None and max_norm <= 0:
             raise ExplainedError(
-                'optim_wrapper.clip_grad.max_norm=0 would make every gradient zero: '
-                'write clip_grad=None to clip nothing.'
+                f'optim_wrapper.clip_grad.max_norm={max_norm} must be above 0: write '
+                'clip_grad=None to clip nothing.'
             )
         super().__init__(optimizer, accumulative_counts, clip_grad)
         # Batch augments count optimizer steps and cannot see the wrapper.

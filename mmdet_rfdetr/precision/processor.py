@@ -16,7 +16,6 @@ def _features() -> dict:
     return features if features.get('architecture') == 'x86_64' else {}
 
 
-@functools.cache
 def imitates_bfloat16() -> bool:
     """Whether there are no units for bfloat16 products: oneDNN imitates them."""
     features = _features()
@@ -25,7 +24,6 @@ def imitates_bfloat16() -> bool:
     )
 
 
-@functools.cache
 def attends_in_float32() -> bool:
     """Whether gradients of attention take longer in bfloat16 than in float32.
 
@@ -35,7 +33,6 @@ def attends_in_float32() -> bool:
     return bool(features) and not features.get('amx_bf16')
 
 
-@functools.cache
 def multiplies_by_onednn() -> bool:
     """Whether oneDNN multiplies float32 matrices faster than MKL, PyTorch's choice.
 

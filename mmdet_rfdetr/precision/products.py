@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from .processor import attends_in_float32, imitates_bfloat16, multiplies_by_onednn
 
 
-def _is_bfloat16_on_cpu(x: Tensor) -> bool:
+def _autocasts_to_bfloat16(x: Tensor) -> bool:
     return (
         x.is_cpu
         # Before the others, because torch.compile does not trace a cached function
@@ -32,7 +32,7 @@ def _is_bfloat16_on_cpu(x: Tensor) -> bool:
 
 
 def _in_float32_units(x: Tensor) -> bool:
-    return _is_bfloat16_on_cpu(x) and imitates_bfloat16()
+    return _autocasts_to_bfloat16(x) and imitates_bfloat16()
 
 
 def _is_trained_by_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -219,7 +219,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """:func:`F.scaled_dot_product_attention` without options, on (B, H, N, D/H)."""
     tensors = query, key, value
-    if _is_bfloat16_on_cpu(query) and attends_in_float32():
+    if _autocasts_to_bfloat16(query) and attends_in_float32():
         # The operator itself would divide by the number of tokens.
         if torch.is_grad_enabled() and query.numel():
             return _Attention.apply(*tensors)

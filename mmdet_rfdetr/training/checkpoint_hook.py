@@ -1,6 +1,5 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
-import inspect
 import os
 from collections.abc import Callable
 
@@ -61,14 +60,11 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        # mmengine hands over what it does not know when the first one is written.
-        unknown = (
-            self.args.keys() - inspect.signature(Runner.save_checkpoint).parameters
-        )
-        if unknown:
+        # What mmengine does not know would end the run at the first checkpoint.
+        if self.args:
             raise ExplainedError(
-                f'default_hooks.checkpoint has no option {min(unknown)!r}: correct or '
-                'remove it.'
+                f'default_hooks.checkpoint has no option {min(self.args)!r}: correct '
+                'or remove it.'
             )
 
     def before_train(self, runner: Runner) -> None:
@@ -133,7 +129,7 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give mmengine the objects that it expects in a run that is resumed."""
-        if not runner._resume:
+        if not runner._resume or runner._has_loaded:  # later ones are only loaded
             return
         if 'message_hub' not in checkpoint or 'epoch' not in checkpoint.get('meta', {}):
             raise CheckpointError(
@@ -244,7 +240,6 @@ class RFDETRCheckpointHook(CheckpointHook):
                 meta=meta,
                 by_epoch=self.by_epoch,
                 backend_args=self.backend_args,
-                **self.args,
             )
             if is_main_process():
                 pointer = os.path.join(runner.work_dir, 'last_checkpoint')

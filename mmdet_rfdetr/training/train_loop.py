@@ -80,20 +80,15 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         )
         if not len(self.dataloader):
             raise ExplainedError(
-                f'{len(self.dataloader.dataset)} images make no whole batch: '
-                'make train_dataloader.batch_size smaller, or set '
-                'train_dataloader.drop_last=False.'
+                f'{len(self.dataloader.dataset)} images make no whole batch in each of '
+                f'{get_world_size()} processes: make train_dataloader.batch_size '
+                'smaller, or set train_dataloader.drop_last=False.'
             )
         if isinstance(self.dataloader.sampler, InfiniteSampler):
             raise ExplainedError(
                 'An epoch of InfiniteSampler never ends: set train_dataloader.sampler.'
                 'type=DefaultSampler, or train_cfg.type=IterBasedTrainLoop with '
                 'max_iters.'
-            )
-        if val_interval < 1:
-            raise ExplainedError(
-                f'train_cfg.val_interval={val_interval} must be 1 or more; without '
-                'val_dataloader, val_cfg and val_evaluator nothing is validated.'
             )
         self._batches = make_resumable(self.dataloader, runner.seed)
         tie_workers(self.dataloader)
@@ -104,6 +99,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
+        self._check_intervals()
         with self._interruption if self._savers() else nullcontext():
             self.runner.call_hook('before_train')
             if self.runner.val_loop is not None:
@@ -117,6 +113,14 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                     self._validate()
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    def _check_intervals(self) -> None:
+        shortest = min(self.dynamic_intervals)
+        if shortest < 1 and self.runner.val_loop is not None:
+            raise ExplainedError(
+                f'train_cfg.val_interval={shortest} must be 1 or more; without '
+                'val_dataloader, val_cfg and val_evaluator nothing is validated.'
+            )
 
     def run_epoch(self) -> None:
         """Train the rest of the epoch."""

@@ -241,4 +241,4 @@ def test_what_was_not_measured_is_left_to_pytorch(monkeypatch, kind):
         )
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: True)
     monkeypatch.setattr(processor, '_features', processor._features.__wrapped__)
-    assert tuple(question.__wrapped__() for question in questions) == expected
+    assert tuple(question() for question in questions) == expected

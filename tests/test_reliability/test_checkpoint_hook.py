@@ -94,6 +94,17 @@ def test_a_resumed_run_knows_its_log_and_its_best(tmp_path):
     ]
 
 
+def test_weights_are_loaded_after_a_resumed_run(tmp_path):
+    build(tmp_path, (0.3,)).train()
+    run = build(tmp_path, (0.1, 0.2), save_best=None)
+    run._resume = True
+    run.train()
+    weights = {name: x + 1 for name, x in run.model.state_dict().items()}
+    torch.save({'state_dict': weights, 'meta': {}}, tmp_path / 'weights.pth')
+    run.load_checkpoint(str(tmp_path / 'weights.pth'))
+    assert torch.equal(run.model.weight, weights['weight'])
+
+
 def test_the_best_of_a_run_that_goes_on_elsewhere_stays(tmp_path):
     first, second = tmp_path / 'first', tmp_path / 'second'
     build(first, (0.3,)).train()

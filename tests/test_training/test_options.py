@@ -192,7 +192,9 @@ def test_auto_scale_lr_needs_a_base(by_flag, capsys):
         ({'train_dataloader.batch_size': 7}, '6 images make no whole batch'),
         ({'train_dataloader.sampler.type': 'InfiniteSampler'}, 'InfiniteSampler never'),
         ({'train_cfg.val_interval': 0}, 'val_interval=0 must be 1 or more'),
+        ({'train_cfg.dynamic_intervals': [(2, 0)]}, 'val_interval=0 must be 1 or more'),
         ({'optim_wrapper.clip_grad.max_norm': 0}, 'write clip_grad=None'),
+        ({'optim_wrapper.clip_grad.max_norm': -1}, 'max_norm=-1 must be above 0'),
     ),
 )
 def test_settings_that_train_nothing_are_refused_at_once(settings, changed, message):
