@@ -45,7 +45,7 @@ def training_curve(
         metric_axes.plot(*zip(*points, strict=True), marker='o', label=name)
     metric_axes.set_ylabel('validation')
     if metrics:
-        metric_axes.set_ylim(0, 1)
+        metric_axes.set_ylim(-0.03, 1.03)  # so that 0 and 1 are seen
         metric_axes.legend(loc='lower right')
 
     rate_axes.plot(np.arange(1, len(rates) + 1), rates, color='tab:green')

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 _MARGIN = 8
 _HEADING = 22
@@ -55,8 +55,13 @@ def draw_boxes(
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).resize(size)
     for mask, label in zip(boxes.masks, boxes.labels, strict=False):
-        stencil = Image.fromarray(np.uint8(255 * _OPACITY) * mask.astype(np.uint8))
-        picture.paste(tuple(palette[label]), mask=stencil.resize(size))
+        stencil = Image.fromarray(np.uint8(255) * mask.astype(np.uint8)).resize(size)
+        tint = stencil.point(lambda value: round(_OPACITY * value))
+        picture.paste(tuple(palette[label]), mask=tint)
+        # The outline tells objects of one class apart that touch.
+        picture.paste(
+            tuple(palette[label]), mask=stencil.filter(ImageFilter.FIND_EDGES)
+        )
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
     for index, (box, label) in enumerate(zip(boxes.xyxy, boxes.labels, strict=True)):
@@ -64,6 +69,9 @@ def draw_boxes(
         # Boxes may be clipped to nothing; Pillow insists on the order of corners.
         x1, y1 = np.minimum(box[:2], box[2:]) * scale
         x2, y2 = np.maximum(box[:2], box[2:]) * scale
+        # A thin contrast around it, since an image can have the same colour.
+        around = x1 - 1, y1 - 1, x2 + 1, y2 + 1
+        draw.rectangle(around, outline=_readable_on(colour))
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
         text = classes[label]
         if boxes.scores is not None:
