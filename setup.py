@@ -50,7 +50,12 @@ setup(
         # One of the first two: they are one module, compiled or not.
         'lite': ['mmcv-lite>=2.1.0,<2.2.0'],
         'full': ['mmcv>=2.1.0,<2.2.0'],
-        'tests': ['pytest>=8', 'packaging', 'ultrafast-pycocotools>=0.1.14,<0.2'],
+        'tests': [
+            'pytest>=8',
+            'pytest-xdist>=3.6,<4',
+            'packaging',
+            'ultrafast-pycocotools>=0.1.14,<0.2',
+        ],
         # Evaluates with the same numbers in a fraction of the time.
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],
         # Adapters on the encoder, see docs/training.md.

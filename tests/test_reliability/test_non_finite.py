@@ -217,7 +217,9 @@ def test_a_dump_holds_masks():
     ],
 )
 def test_what_is_no_dump_is_refused(changes, message, data, tmp_path):
-    dump = dict(state_dict={}, batches=[], meta=dict(rates={}, accumulative_counts=1))
+    weights = {'weight': torch.ones(1)}
+    meta = dict(rates={}, accumulative_counts=1)
+    dump = dict(state_dict=weights, batches=[], meta=meta)
     dump = {key: changes.get(key, value) for key, value in dump.items()}
     torch.save({k: v for k, v in dump.items() if v is not None}, tmp_path / 'dump.pth')
     with pytest.raises(CheckpointError, match=message):
