@@ -1,5 +1,5 @@
 # A small RF-DETR, trained from nothing on pictures that the package draws itself.
-_base_ = './_base_/rfdetr_tiny.py'
+_base_ = __import__('mmdet_rfdetr').config('_base_/rfdetr_tiny.py')
 
 model = dict(bbox_head=dict(num_classes=4))
 

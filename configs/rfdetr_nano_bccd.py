@@ -1,6 +1,6 @@
 # Fine-tune on your own data in COCO format: copy this file and change what is
 # between the lines. Here: blood cells, three classes.
-_base_ = './rfdetr_nano_coco.py'
+_base_ = __import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')
 
 # ---------------------------------------------------------------------------
 data_root = 'data/bccd/'

@@ -1,6 +1,6 @@
 # Blood cells with a small model from nothing: what a laptop can do in minutes.
 # With an official checkpoint at hand, use rfdetr_nano_bccd.py.
-_base_ = './_base_/rfdetr_tiny.py'
+_base_ = __import__('mmdet_rfdetr').config('_base_/rfdetr_tiny.py')
 __import__('mmdet_rfdetr').set_image_size(_base_, 320)
 
 data_root = 'data/bccd/'

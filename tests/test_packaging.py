@@ -99,6 +99,13 @@ def test_unknown_config_is_answered_with_the_known_ones():
         mmdet_rfdetr.config('rfdetr_nan.py')
 
 
+@pytest.mark.parametrize('name', ['nano_bccd', 'tiny_bccd', 'demo'])
+def test_a_config_that_is_meant_to_be_copied_works_anywhere(name, tmp_path):
+    shipped = mmdet_rfdetr.config(f'rfdetr_{name}.py')
+    copied = shutil.copy(shipped, tmp_path / 'mine.py')
+    assert Config.fromfile(copied).to_dict() == Config.fromfile(shipped).to_dict()
+
+
 def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
     code = """
         import mmdet_rfdetr, mmdet_rfdetr.__main__ as command
