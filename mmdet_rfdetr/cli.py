@@ -303,6 +303,21 @@ def prepare_auto_scale_lr(
     scale.enable = True
 
 
+def resume_latest(cfg: Config) -> None:
+    """Have a run go on from the last checkpoint of its work folder, if there is one.
+
+    Without one the run begins as the config says, with ``load_from``. So a job that
+    may be killed at any time can always be started with the same command.
+
+    Args:
+        cfg: the config, modified.
+    """
+    # mmengine writes this file beside its checkpoints and looks for nothing else.
+    cfg.resume = Path(cfg.work_dir, 'last_checkpoint').is_file()
+    if cfg.resume:
+        cfg.load_from = None
+
+
 def train(runner: Runner) -> None:
     """Train; a learning rate that is scaled follows the images of an optimizer step.
 

@@ -230,15 +230,31 @@ def test_auto_scale_lr_needs_a_batch_size(tool, capsys):
     assert 'auto_scale_lr.base_batch_size=16' in capsys.readouterr().err
 
 
-def test_resume_takes_a_checkpoint_or_looks_for_one(tool, built):
-    tool('train.py', 'mine.py')
-    tool('train.py', 'mine.py', '--resume')
-    tool('train.py', 'mine.py', '--resume', 'mine.py')
+def test_resume_takes_a_checkpoint_or_looks_for_one(tool, built, tmp_path):
+    arguments = ['mine.py', '--work-dir', tmp_path]
+    loaded = ['--cfg-options', 'load_from=start.pth']
+    tool('train.py', *arguments)
+    tool('train.py', *arguments, '--resume', 'mine.py', *loaded)
+    (tmp_path / 'last_checkpoint').touch()
+    tool('train.py', *arguments, '--resume', *loaded)
     assert [(cfg.resume, cfg.load_from) for cfg in built] == [
         (False, None),
-        (True, None),
         (True, 'mine.py'),
+        (True, None),
     ]
+
+
+def test_resume_without_a_checkpoint_begins_as_without_the_option(
+    tool, toy_checkpoint, capsys, tmp_path
+):
+    options = [f'load_from={toy_checkpoint}', 'val_cfg=None', 'val_dataloader=None']
+    options += ['val_evaluator=None', 'default_hooks.checkpoint.save_best=None']
+    arguments = ['mine.py', '--work-dir', tmp_path, '--resume', '--cfg-options']
+    tool('train.py', *arguments, *options)
+    printed = capsys.readouterr().out
+    assert f'resume in {tmp_path}: training begins with {toy_checkpoint}.' in printed
+    assert f'Load checkpoint from {toy_checkpoint}' in printed
+    assert 'Epoch(train) [1]' in printed
 
 
 def test_show_turns_the_drawing_on(tool, built):

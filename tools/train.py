@@ -2,6 +2,9 @@
 
 from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
+# isort: split
+from mmengine.runner import Runner
+
 EXAMPLES = """\
   python tools/train.py configs/rfdetr_demo.py
   python tools/train.py configs/rfdetr_coco.py --work-dir work_dirs/first --amp
@@ -29,7 +32,7 @@ def main() -> None:
         const='auto',
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or without a value from the last one '
-        'in the work folder',
+        'in the work folder, if there is one',
     )
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
@@ -41,11 +44,20 @@ def main() -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     cli.prepare_auto_scale_lr(parser, cfg, enable=args.auto_scale_lr)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        cli.resume_latest(cfg)
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
 
-    cli.run(cfg, cli.train, trust_checkpoint=args.trust_checkpoint)
+    def train(runner: Runner) -> None:
+        if args.resume == 'auto' and not cfg.resume:
+            runner.logger.info(
+                f'There is nothing to resume in {cfg.work_dir}: training begins with '
+                f'{cfg.load_from or "new weights"}.'
+            )
+        cli.train(runner)
+
+    cli.run(cfg, train, trust_checkpoint=args.trust_checkpoint)
 
 
 if __name__ == '__main__':
