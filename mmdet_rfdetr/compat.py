@@ -21,7 +21,7 @@ import types
 import urllib.parse
 import warnings
 
-from .errors import ExplainedError
+from .errors import ExplainedError, MissingPackageError
 
 _MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
 _FULL_MMCV = (
@@ -451,7 +451,7 @@ def solve_assignments_on_gpu(costs):
     try:
         from torch_linear_assignment import _triton
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "matching with solver='device' needs torch-linear-assignment and Triton on "
             'a GPU: run pip install "torch-linear-assignment>=0.1.0,<0.2", or match on '
             'the host with --cfg-options model.train_cfg.assigner.solver=scipy'

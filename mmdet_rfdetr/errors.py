@@ -6,3 +6,11 @@ class ExplainedError(Exception):
 
     The command line tools print the message alone and leave with the exit code 1.
     """
+
+
+class SettingError(ExplainedError, ValueError):
+    """A setting, of a config or of a call, that is wrong or does not fit another."""
+
+
+class MissingPackageError(ExplainedError, ImportError):
+    """A setting needs a package that is not installed."""

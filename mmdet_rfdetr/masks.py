@@ -16,6 +16,7 @@ from mmdet.structures.mask import BaseInstanceMasks
 from mmdet.utils import InstanceList
 from torch import Tensor
 
+from .errors import SettingError
 from .precision import products
 from .transfer import upload
 
@@ -160,12 +161,12 @@ class TargetMasks:
             device: where the masks are needed.
 
         Raises:
-            ValueError: if an image comes without masks.
+            SettingError: if an image comes without masks.
         """
         stacks, spans = [], []
         for instances, meta in zip(batch_gt_instances, batch_img_metas, strict=True):
             if 'masks' not in instances:
-                raise ValueError(
+                raise SettingError(
                     f'image {meta.get("img_path", "without img_path")} has no masks '
                     'to learn from: load them with '
                     "dict(type='LoadAnnotations', with_bbox=True, with_mask=True)"

@@ -12,6 +12,7 @@ from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .errors import SettingError
 from .masks import (
     MaskFeatures,
     PointSource,
@@ -158,7 +159,7 @@ class RFDETRHungarianAssigner:
             left to SciPy.
 
     Raises:
-        ValueError: if the solver is unknown.
+        SettingError: if the solver is unknown.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class RFDETRHungarianAssigner:
         solver: str = 'scipy',
     ) -> None:
         if solver not in SOLVERS:
-            raise ValueError(
+            raise SettingError(
                 f'model.train_cfg.assigner.solver={solver!r}: choose one of {SOLVERS}'
             )
         self.cls_weight = cls_weight

@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .compat import solve_assignments_on_gpu
+from .errors import SettingError
 
 SMALLEST_CAPACITY = 32
 """Fewest objects that an image is padded to."""
@@ -47,11 +48,11 @@ def match_stages(costs: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         finite, a bool tensor without axes. Such a pair is avoided.
 
     Raises:
-        ValueError: if there are more objects than queries.
+        SettingError: if there are more objects than queries.
     """
     count, queries = costs.shape[1], costs.shape[-1]
     if count > queries:
-        raise ValueError(
+        raise SettingError(
             f'images are padded to {count} objects, and a group has {queries} queries '
             'at this size of the input: match on the host with --cfg-options '
             'model.train_cfg.assigner.solver=scipy'

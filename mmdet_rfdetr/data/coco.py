@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..errors import SettingError
 from .annotations import clean_annotations, match_categories, read_annotations
 from .findings import BadDataError, Finding, Findings
 from .images import BadImageError, read_size
@@ -55,7 +56,7 @@ class RFDETRCocoDataset(CocoDataset):
         self, *args, bad_data: str = 'skip', check_images: bool = True, **kwargs
     ) -> None:
         if bad_data not in POLICIES:
-            raise ValueError(f'bad_data={bad_data!r} must be one of {POLICIES}')
+            raise SettingError(f'bad_data={bad_data!r} must be one of {POLICIES}')
         self.bad_data = bad_data
         self.check_images = check_images
         super().__init__(*args, **kwargs)

@@ -11,6 +11,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from PIL import Image
 
+from ..errors import SettingError
 from .images import ImageSource, largest_reduction
 from .loading import RFDETRLoadImage, read_file
 from .sizes import multi_scale_sizes
@@ -49,7 +50,7 @@ class RFDETRLoadJittered(RFDETRLoadImage):
         backend_args: where files come from, see ``mmengine.fileio``.
 
     Raises:
-        ValueError: if ``offsets`` has no ``size_divisor``, or ``crop_sides`` are no
+        SettingError: if ``offsets`` has no ``size_divisor``, or ``crop_sides`` are no
             range.
     """
 
@@ -66,9 +67,9 @@ class RFDETRLoadJittered(RFDETRLoadImage):
     ) -> None:
         super().__init__(backend_args=backend_args)
         if offsets is not None and size_divisor is None:
-            raise ValueError(f'RFDETRLoadJittered: {offsets=} needs size_divisor')
+            raise SettingError(f'RFDETRLoadJittered: {offsets=} needs size_divisor')
         if not 0 < crop_sides[0] <= crop_sides[1]:
-            raise ValueError(
+            raise SettingError(
                 f'RFDETRLoadJittered: {crop_sides=} must be the least and the greatest'
             )
         self.sizes = [image_size]
@@ -85,7 +86,7 @@ class RFDETRLoadJittered(RFDETRLoadImage):
 
         Raises:
             BadImageError: if the file cannot be read.
-            ValueError: if there are masks, or boxes that are not loaded yet.
+            SettingError: if there are masks, or boxes that are not loaded yet.
         """
         _require_boxes(results)
         stated = (results.get('height'), results.get('width'))
@@ -143,12 +144,12 @@ class RFDETRLoadJittered(RFDETRLoadImage):
 def _require_boxes(results: dict) -> None:
     """Stop if there are annotations that would not follow the crop."""
     if results.get('gt_masks') is not None:
-        raise ValueError(
+        raise SettingError(
             'RFDETRLoadJittered does not move masks: put LoadImageFromFile, '
             'RFDETRResize and RandomFlip in its place, as the rfdetr-seg configs do'
         )
     if results.get('instances') and 'gt_bboxes' not in results:
-        raise ValueError(
+        raise SettingError(
             'RFDETRLoadJittered has to come after LoadAnnotations(with_bbox=True): '
             'boxes that are loaded later do not follow its crop'
         )

@@ -5,6 +5,8 @@ from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
+from ..errors import SettingError
+
 
 def mask_problem(
     segmentation: object, height: int | None, width: int | None
@@ -134,10 +136,10 @@ class RFDETRLoadAnnotations(LoadAnnotations):
         """Load the masks as mmdet does.
 
         Raises:
-            ValueError: if the image was not loaded before.
+            SettingError: if the image was not loaded before.
         """
         if 'ori_shape' not in results:
-            raise ValueError(
+            raise SettingError(
                 'masks are loaded after their image: begin the pipeline with '
                 'LoadImageFromFile (RFDETRLoadJittered is for training without masks)'
             )
@@ -147,12 +149,12 @@ class RFDETRLoadAnnotations(LoadAnnotations):
         """Masks of all objects; those left out get ``ignore_flag`` and a dot.
 
         Raises:
-            ValueError: if the image was loaded at another size than its masks have.
+            SettingError: if the image was loaded at another size than its masks have.
         """
         height, width = results['ori_shape']
         stated = (results.get('height', height), results.get('width', width))
         if stated != (height, width):
-            raise ValueError(
+            raise SettingError(
                 f'{results.get("img_path")} was loaded as {height} x {width} and its '
                 f'masks are of {stated[0]} x {stated[1]}: load images at their full '
                 'size to train on masks, that is RFDETRLoadImage without image_size'

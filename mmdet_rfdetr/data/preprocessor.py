@@ -7,6 +7,8 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ..errors import SettingError
+
 
 @MODELS.register_module()
 class RFDETRDataPreprocessor(DetDataPreprocessor):
@@ -23,7 +25,7 @@ class RFDETRDataPreprocessor(DetDataPreprocessor):
         **kwargs: see mmdet.
 
     Raises:
-        ValueError: if ``mean`` and ``std`` differ in length.
+        SettingError: if ``mean`` and ``std`` differ in length.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class RFDETRDataPreprocessor(DetDataPreprocessor):
         **kwargs,
     ) -> None:
         if len(mean) != len(std):
-            raise ValueError(f'mean has {len(mean)} numbers and std {len(std)}')
+            raise SettingError(f'mean has {len(mean)} numbers and std {len(std)}')
         super().__init__(**kwargs)
         self.channels = channels
         for name, values in (('mean', mean), ('std', std)):
@@ -50,7 +52,7 @@ class RFDETRDataPreprocessor(DetDataPreprocessor):
         """Normalise, pad and stack; see mmdet.
 
         Raises:
-            ValueError: if the images have another number of channels.
+            SettingError: if the images have another number of channels.
         """
         inputs = data['inputs']
         ordered = [self._ordered(image) for image in inputs]
@@ -60,7 +62,7 @@ class RFDETRDataPreprocessor(DetDataPreprocessor):
 
     def _ordered(self, image: Tensor) -> Tensor:
         if len(image) != self.channels:
-            raise ValueError(
+            raise SettingError(
                 f'an image has {len(image)} channels, and model.data_preprocessor.'
                 f'channels={self.channels}: load the images with all their channels '
                 "(LoadImageFromFile with color_type='unchanged'), or set channels and "

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..errors import SettingError
+
 
 def multi_scale_sizes(
     image_size: int, size_divisor: int, offsets: Sequence[int]
@@ -18,13 +20,13 @@ def multi_scale_sizes(
         One size for each offset, without those below two divisors.
 
     Raises:
-        ValueError: if no size is left.
+        SettingError: if no size is left.
     """
     base = image_size // size_divisor
     sizes = [(base + offset) * size_divisor for offset in offsets]
     sizes = [size for size in sizes if size >= 2 * size_divisor]
     if not sizes:
-        raise ValueError(
+        raise SettingError(
             f'image_size={image_size} with size_divisor={size_divisor} leaves no size '
             f'for offsets={tuple(offsets)}: raise image_size to {2 * size_divisor} '
             'or more'

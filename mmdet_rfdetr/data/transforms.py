@@ -14,6 +14,7 @@ from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 
+from ..errors import SettingError
 from .sizes import multi_scale_sizes
 
 
@@ -42,7 +43,7 @@ class RFDETRResize(Resize):
             ``predict`` does.
 
     Raises:
-        ValueError: if the size is given in two ways or in none, or an argument
+        SettingError: if the size is given in two ways or in none, or an argument
             needs another one.
     """
 
@@ -57,24 +58,24 @@ class RFDETRResize(Resize):
         antialias: bool = True,
     ) -> None:
         if (image_size is None) == (sizes is None):
-            raise ValueError(
+            raise SettingError(
                 'RFDETRResize takes either image_size or sizes, and got '
                 f'image_size={image_size}, sizes={sizes}'
             )
         if offsets is not None and (image_size is None or size_divisor is None):
-            raise ValueError(
+            raise SettingError(
                 f'RFDETRResize needs image_size and size_divisor for offsets={offsets},'
                 f' and got image_size={image_size}, size_divisor={size_divisor}'
             )
         if max_long_side is not None and not keep_ratio:
-            raise ValueError(
+            raise SettingError(
                 f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True'
             )
         if offsets is not None:
             sizes = multi_scale_sizes(image_size, size_divisor, offsets)
         self.sizes = tuple(sizes or [image_size])
         if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
-            raise ValueError(
+            raise SettingError(
                 f'RFDETRResize: keep_ratio=True takes the shorter side alone, and got '
                 f'sizes={self.sizes}'
             )
@@ -141,7 +142,7 @@ class RFDETRRandomSquareCrop(BaseTransform):
 
     def __init__(self, min_side: int = 384, max_side: int = 600) -> None:
         if not 0 < min_side <= max_side:
-            raise ValueError(
+            raise SettingError(
                 'RFDETRRandomSquareCrop needs 0 < min_side <= max_side, and got '
                 f'min_side={min_side}, max_side={max_side}'
             )
@@ -212,10 +213,10 @@ def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         (h, w, channels) or (h, w), uint8.
 
     Raises:
-        TypeError: if the image is not uint8.
+        SettingError: if the image is not uint8.
     """
     if image.dtype != np.uint8:
-        raise TypeError(
+        raise SettingError(
             f'RFDETRResize(antialias=True) takes uint8 images and got {image.dtype}: '
             'load with to_float32=False or set antialias=False'
         )

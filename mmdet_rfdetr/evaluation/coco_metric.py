@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from ..data.annotations import clean_annotations, read_annotations
 from ..data.findings import BadDataError, Findings
 from ..data.masks import drawable_parts, mask_problem
-from ..errors import ExplainedError
+from ..errors import ExplainedError, SettingError
 from .detections import Detections, sort_ids
 from .engines import choose_engine, processes_engine
 from .ground_truth import build_index, select
@@ -53,8 +53,8 @@ class RFDETRCocoMetric(CocoMetric):
             follow the order of the file. ``use_mp_eval`` goes with pycocotools only.
 
     Raises:
-        KeyError: if ``metric_items`` names what there is not.
-        ValueError: if there is no such engine.
+        SettingError: if ``metric_items`` names what there is not, or there is no such
+            engine.
         BadDataError: if masks are to be evaluated and an object has none that can be
             drawn. pycocotools would find out after the first epoch.
     """
@@ -68,7 +68,7 @@ class RFDETRCocoMetric(CocoMetric):
         **kwargs,
     ) -> None:
         if 'sort_categories' in kwargs:
-            raise TypeError(
+            raise SettingError(
                 'RFDETRCocoMetric takes labels in the order of the file: leave out '
                 'sort_categories.'
             )
@@ -76,9 +76,9 @@ class RFDETRCocoMetric(CocoMetric):
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
         for item in self.metric_items or ():
             if item not in STATS:
-                raise KeyError(f'metric_items: {item!r} is none of {STATS}')
+                raise SettingError(f'metric_items: {item!r} is none of {STATS}')
         if self.use_mp_eval and engine not in ('auto', 'pycocotools'):
-            raise ValueError(
+            raise SettingError(
                 f'use_mp_eval=True is for pycocotools: leave it out with {engine=}'
             )
         self._engine = processes_engine if self.use_mp_eval else choose_engine(engine)
@@ -171,7 +171,10 @@ class RFDETRCocoMetric(CocoMetric):
                 found.update(self._recalls(predictions, logger))
                 continue
             if metric == 'segm' and detections.masks is None:
-                raise KeyError('segm is not in results')
+                raise SettingError(
+                    "metric 'segm' needs masks, and the model gives none: evaluate "
+                    "with metric='bbox' alone, or train one of the rfdetr-seg configs"
+                )
             if not len(detections):
                 logger.error('The testing results of the whole dataset is empty.')
                 break

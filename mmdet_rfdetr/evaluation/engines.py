@@ -14,6 +14,7 @@ from collections.abc import Callable
 from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
 from mmengine.logging import print_log
 
+from ..errors import MissingPackageError, SettingError
 from .detections import Detections
 
 
@@ -110,18 +111,18 @@ def choose_engine(name: str) -> Callable:
             pycocotools, said once in the log.
 
     Raises:
-        ValueError: if there is no such engine.
+        SettingError: if there is no such engine.
         ImportError: if an engine is asked for whose package is not installed.
     """
     if name not in ('auto', *ENGINES):
-        raise ValueError(f"engine={name!r} must be 'auto' or one of {tuple(ENGINES)}")
+        raise SettingError(f"engine={name!r} must be 'auto' or one of {tuple(ENGINES)}")
     if name == 'pycocotools':
         return ENGINES[name]
     try:
         import ultrafast_pycocotools  # noqa: F401
     except ImportError as error:
         if name == 'ultrafast':
-            raise ImportError(
+            raise MissingPackageError(
                 f"engine='ultrafast' needs a package that cannot be imported ({error}):"
                 ' pip install ultrafast-pycocotools, or leave out engine'
             ) from error

@@ -11,6 +11,7 @@ from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import register_backbone_adapter
+from ..errors import SettingError
 from ..precision import products
 from ..resampling import resize_position_table
 from .lora import add_adapters
@@ -143,7 +144,7 @@ class RFDETRBackbone(BaseModule):
             'Pretrained', checkpoint=...)`` with a DINOv2 or RF-DETR file.
 
     Raises:
-        ValueError: if two arguments do not fit each other.
+        SettingError: if two arguments do not fit each other.
     """
 
     def __init__(
@@ -166,16 +167,16 @@ class RFDETRBackbone(BaseModule):
         super().__init__(init_cfg=init_cfg)
         out_indices = tuple(out_indices)
         if embed_dims % num_heads:
-            raise ValueError(
+            raise SettingError(
                 f'embed_dims={embed_dims} does not divide by num_heads={num_heads}'
             )
         if list(out_indices) != sorted(set(out_indices)) or min(out_indices) < 1:
-            raise ValueError(
+            raise SettingError(
                 f'out_indices={out_indices} must be ascending numbers of blocks, '
                 'the first at least 1'
             )
         if not -1 <= frozen_stages <= out_indices[-1]:
-            raise ValueError(
+            raise SettingError(
                 f'frozen_stages={frozen_stages} must lie between -1 and '
                 f'out_indices[-1]={out_indices[-1]}'
             )
@@ -252,7 +253,7 @@ class RFDETRBackbone(BaseModule):
             ``out_indices``.
 
         Raises:
-            ValueError: if a side does not divide by ``size_divisor``.
+            SettingError: if a side does not divide by ``size_divisor``.
         """
         grid = self._grid(images)
         x = self._embed(images, grid)
@@ -269,7 +270,7 @@ class RFDETRBackbone(BaseModule):
     def _grid(self, images: Tensor) -> tuple[int, int]:
         height, width = images.shape[-2:]
         if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(
+            raise SettingError(
                 f'input of {height} x {width} pixels: both sides must be multiples of '
                 f'{self.size_divisor} (patch_size {self.patch_size} x num_windows '
                 f'{self.num_windows}); resize the images or set '

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from ..errors import ExplainedError
+from ..errors import ExplainedError, SettingError
 from .cuda_graphs import own_gradients
 
 PARTS = ('backbone', 'neck', 'query_selection', 'decoder', 'bbox_head')
@@ -35,7 +35,7 @@ class Compilation:
             for the first size and, when a second one comes, for all.
 
     Raises:
-        ValueError: if a value is not one of these.
+        SettingError: if a value is not one of these.
     """
 
     parts: Sequence[str] = PARTS
@@ -45,16 +45,16 @@ class Compilation:
     def __post_init__(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts or isinstance(self.parts, str):
-            raise ValueError(
+            raise SettingError(
                 f'model.compile.parts={self.parts!r}: give a list of some of {PARTS}'
             )
         modes = tuple(_options_of_modes())
         if self.mode is not None and self.mode not in modes:
-            raise ValueError(
+            raise SettingError(
                 f'model.compile.mode={self.mode!r}: choose None or one of {modes}'
             )
         if self.dynamic not in (None, True, False):
-            raise ValueError(
+            raise SettingError(
                 f'model.compile.dynamic={self.dynamic!r}: choose None, True or False'
             )
 
@@ -63,7 +63,7 @@ class Compilation:
         """Read ``model.compile``; an unknown key is an error."""
         known = [field.name for field in fields(cls)]
         if not isinstance(config, dict) or set(config) - set(known):
-            raise ValueError(
+            raise SettingError(
                 f'model.compile={config!r}: write None, or a dict of some of {known}'
             )
         return cls(**config)

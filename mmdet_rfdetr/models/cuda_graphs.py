@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..compat import silence_streams_of_graphs
-from ..errors import ExplainedError
+from ..errors import ExplainedError, SettingError
 from ..matching import Targets
 
 WARM_UP = 3
@@ -117,7 +117,7 @@ def check_recordable(model: nn.Module) -> None:
     """Refuse an ``RFDETR`` whose training step cannot be recorded.
 
     Raises:
-        ValueError: naming the switch that does not go with it.
+        SettingError: naming the switch that does not go with it.
     """
     assigner = getattr(model.bbox_head, 'assigner', None)
     compilation = model.compilation
@@ -133,7 +133,7 @@ def check_recordable(model: nn.Module) -> None:
         ),
     ):
         if unfit:
-            raise ValueError(
+            raise SettingError(
                 f'model.cuda_graphs=True goes with model.{key} only: set it so, or '
                 'leave cuda_graphs out'
             )

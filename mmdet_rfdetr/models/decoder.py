@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..precision import float32_island, products
 from .deformable_attention import MultiScaleDeformableAttention
 from .relu_mlp import ReLUMLP
@@ -55,7 +56,7 @@ class GroupSelfAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(
+            raise SettingError(
                 f'embed_dims={embed_dims} does not divide by '
                 f'self_attn_heads={num_heads}'
             )

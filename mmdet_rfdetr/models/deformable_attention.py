@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..precision import float32_island, products
 
 
@@ -61,7 +62,7 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(
+            raise SettingError(
                 f'embed_dims={embed_dims} does not divide by '
                 f'cross_attn_heads={num_heads}'
             )

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
+from ..errors import SettingError
 from ..masks import MaskFeatures
 from ..matching import Targets
 from ..precision import PrecisionPolicy
@@ -56,7 +57,7 @@ class RFDETR(Switches, DetectionTransformer):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: if sizes do not fit each other.
+        SettingError: if sizes do not fit each other.
     """
 
     def __init__(
@@ -107,13 +108,13 @@ class RFDETR(Switches, DetectionTransformer):
                 dict(mask_head, embed_dims=width, num_blocks=len(self.decoder.layers))
             )
         if (self.mask_head is None) != (self.bbox_head.loss_mask is None):
-            raise ValueError(
+            raise SettingError(
                 f'mask_head={mask_head} and bbox_head.loss_mask='
                 f'{self.bbox_head.loss_mask} do not go together: give both for '
                 'instance segmentation, neither for detection'
             )
         if mask_head is not None and getattr(self.data_preprocessor, 'pad_mask', False):
-            raise ValueError(
+            raise SettingError(
                 'data_preprocessor.pad_mask=True with mask_head: set it to False, '
                 'masks are compared with the part of the batch that is their image'
             )

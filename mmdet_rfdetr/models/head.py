@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
+from ..errors import SettingError
 from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island, products
@@ -53,7 +54,7 @@ class RFDETRHead(BaseModule):
             apart from the terms, whose sum is the loss.
 
     Raises:
-        ValueError: if ``train_cfg`` or ``test_cfg`` has an unknown key.
+        SettingError: if ``train_cfg`` or ``test_cfg`` has an unknown key.
     """
 
     def __init__(
@@ -424,7 +425,7 @@ def _checked(name: str, cfg: dict | None, known: Sequence[str]) -> dict:
     cfg = cfg or {}
     unknown = set(cfg) - set(known)
     if unknown:
-        raise ValueError(
+        raise SettingError(
             f'unknown key {sorted(unknown)} in {name}; known are {list(known)}'
         )
     return cfg

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.lora import PARTS, SCALE
+from ..errors import MissingPackageError, SettingError
 from ..precision import products
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
@@ -42,19 +43,19 @@ def add_adapters(backbone: nn.Module, lora: dict) -> None:
             scaled by alpha / r) and ``use_dora`` (True).
 
     Raises:
-        ValueError: if a key of ``lora`` is unknown.
+        SettingError: if a key of ``lora`` is unknown.
         ImportError: if ``peft`` is not installed.
     """
     unknown = sorted(set(lora) - set(DEFAULTS))
     if unknown:
-        raise ValueError(
+        raise SettingError(
             f'model.backbone.lora has unknown keys {unknown}; it knows '
             f'{sorted(DEFAULTS)}'
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             'model.backbone.lora needs peft: install it with pip install '
             "'mmdet_rfdetr[lora]', or set model.backbone.lora=None."
         ) from error

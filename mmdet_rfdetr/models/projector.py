@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..precision import products
 
 
@@ -142,7 +143,7 @@ class RFDETRProjector(BaseModule):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: if ``scales`` is empty, unknown or not ascending.
+        SettingError: if ``scales`` is empty, unknown or not ascending.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class RFDETRProjector(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if not scales or list(scales) != sorted(set(scales) & set(SCALES)):
-            raise ValueError(
+            raise SettingError(
                 f'scales={tuple(scales)} must be some of {tuple(SCALES)} in ascending '
                 'order'
             )

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from ..errors import SettingError
 from .compiled import Compilation
 from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable
 from .deployed import DeployedModelError, deploy
@@ -43,7 +44,7 @@ class Switches(nn.Module):
             **settings: ``parts``, ``mode`` and ``dynamic`` of :class:`Compilation`.
 
         Raises:
-            ValueError: if a setting is unknown.
+            SettingError: if a setting is unknown.
         """
         self._compile(settings)
 
@@ -77,10 +78,10 @@ class Switches(nn.Module):
             The model itself, in evaluation mode.
 
         Raises:
-            ValueError: if parts of the model record CUDA graphs of their own.
+            SettingError: if parts of the model record CUDA graphs of their own.
         """
         if cuda_graphs and self.compilation and self.compilation.records_graphs:
-            raise ValueError(
+            raise SettingError(
                 f'switch_to_deploy(cuda_graphs=True) records what model.compile='
                 f'{self.compilation} records already: set model.compile.mode to None'
             )

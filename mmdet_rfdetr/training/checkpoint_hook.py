@@ -13,7 +13,7 @@ from torch import nn
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
-from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .plain import log_from_plain, log_to_plain, plain_entries
 
@@ -272,7 +272,7 @@ class RFDETRCheckpointHook(CheckpointHook):
     ) -> bool:
         """Save the weights if they are the best by one metric."""
         if key not in metrics:
-            raise KeyError(
+            raise SettingError(
                 f'save_best={key!r} is no metric of this validation: choose one of '
                 f'{", ".join(metrics)}.'
             )

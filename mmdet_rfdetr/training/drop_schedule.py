@@ -8,6 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from ..errors import SettingError
+
 MODES = ('standard', 'early', 'late')
 SHAPES = ('constant', 'linear')
 
@@ -32,7 +34,7 @@ class RFDETRDropScheduleHook(Hook):
             11 here.
 
     Raises:
-        ValueError: if an argument is unknown, or ``'linear'`` is combined with
+        SettingError: if an argument is unknown, or ``'linear'`` is combined with
             another mode than ``'early'``.
     """
 
@@ -44,11 +46,11 @@ class RFDETRDropScheduleHook(Hook):
         depth: int | None = None,
     ) -> None:
         if mode not in MODES:
-            raise ValueError(f'mode={mode!r} must be one of {MODES}')
+            raise SettingError(f'mode={mode!r} must be one of {MODES}')
         if schedule not in SHAPES:
-            raise ValueError(f'schedule={schedule!r} must be one of {SHAPES}')
+            raise SettingError(f'schedule={schedule!r} must be one of {SHAPES}')
         if schedule == 'linear' and mode != 'early':
-            raise ValueError(f"schedule='linear' needs mode='early', not {mode!r}")
+            raise SettingError(f"schedule='linear' needs mode='early', not {mode!r}")
         self.mode = mode
         self.cutoff_epoch = cutoff_epoch
         self.schedule = schedule

@@ -9,7 +9,7 @@ from mmengine.model import BaseAveragedModel
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 
-from ..errors import ExplainedError
+from ..errors import ExplainedError, SettingError
 
 
 @MODELS.register_module()
@@ -28,14 +28,14 @@ class RFDETREMA(BaseAveragedModel):
         tau: updates that the warm-up takes; 0 uses ``decay`` throughout.
 
     Raises:
-        ValueError: if ``decay`` is not in [0, 1), or ``tau`` is negative.
+        SettingError: if ``decay`` is not in [0, 1), or ``tau`` is negative.
     """
 
     def __init__(
         self, model: nn.Module, decay: float = 0.993, tau: float = 100
     ) -> None:
         if not 0 <= decay < 1 or tau < 0:
-            raise ValueError(
+            raise SettingError(
                 f'decay={decay} must be in [0, 1) and tau={tau} not negative'
             )
         super().__init__(model, update_buffers=True)
@@ -107,7 +107,7 @@ class RFDETREMAHook(EMAHook):
     ) -> None:
         super().__init__(ema_type='RFDETREMA', strict_load=True, decay=decay, tau=tau)
         if interval < 1:
-            raise ValueError(f'interval={interval} must be 1 or more')
+            raise SettingError(f'interval={interval} must be 1 or more')
         self.interval = interval
         self.evaluate_base = evaluate_base
         self._loaded = 'the weights as built'

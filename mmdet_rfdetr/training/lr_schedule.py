@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.optim import Optimizer
 
-from ..errors import ExplainedError
+from ..errors import ExplainedError, SettingError
 
 PRESETS = ('step', 'cosine')
 STATE = ('base_values', 'last_step', '_global_step', '_iterations', '_last_value')
@@ -54,7 +54,7 @@ class RFDETRLR(_ParamScheduler):
         epochs: length in epochs, None if the lengths are in iterations.
 
     Raises:
-        ValueError: if the preset is unknown or ``by_epoch`` is True.
+        SettingError: if the preset is unknown or ``by_epoch`` is True.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class RFDETRLR(_ParamScheduler):
         verbose: bool = False,
     ) -> None:
         if by_epoch:
-            raise ValueError(
+            raise SettingError(
                 'RFDETRLR changes the rate at every optimizer step: add '
                 'convert_to_iter_based=True to param_scheduler (lengths in epochs), '
                 'or by_epoch=False (lengths in iterations)'
             )
         if preset not in PRESETS:
-            raise ValueError(f'preset={preset!r} must be one of {PRESETS}')
+            raise SettingError(f'preset={preset!r} must be one of {PRESETS}')
         self.epochs: int | None = None
         self.preset = preset
         self.min_factor = min_factor

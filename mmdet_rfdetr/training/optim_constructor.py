@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from ..errors import SettingError
 from ..precision import resolve_optim_wrapper
 
 BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
@@ -60,7 +61,7 @@ class RFDETROptimWrapperConstructor:
             (0.8) and ``lr_component_decay`` (0.7).
 
     Raises:
-        ValueError: if a key is unknown, or the optimizer's ``lr`` or
+        SettingError: if a key is unknown, or the optimizer's ``lr`` or
             ``weight_decay`` is not given.
     """
 
@@ -76,7 +77,7 @@ class RFDETROptimWrapperConstructor:
         paramwise_cfg = paramwise_cfg or {}
         unknown = sorted(set(paramwise_cfg) - set(self.DEFAULTS))
         if unknown:
-            raise ValueError(
+            raise SettingError(
                 f'paramwise_cfg has unknown keys {unknown}; '
                 f'{type(self).__name__} knows {sorted(self.DEFAULTS)}'
             )
@@ -85,7 +86,7 @@ class RFDETROptimWrapperConstructor:
         optimizer = optim_wrapper_cfg.get('optimizer') or {}
         missing = [key for key in ('lr', 'weight_decay') if key not in optimizer]
         if missing:
-            raise ValueError(
+            raise SettingError(
                 f'optim_wrapper.optimizer lacks {missing}; the official values are '
                 "dict(type='AdamW', lr=1e-4, weight_decay=1e-4)"
             )
@@ -102,7 +103,7 @@ class RFDETROptimWrapperConstructor:
             and weight decay.
 
         Raises:
-            ValueError: if the model has no parameter of some family.
+            SettingError: if the model has no parameter of some family.
         """
         if is_model_wrapper(model):
             model = model.module
@@ -144,7 +145,7 @@ class RFDETROptimWrapperConstructor:
 
         for name, part in parts.items():
             if not len(part) + part.frozen:
-                raise ValueError(
+                raise SettingError(
                     f'{type(model).__name__} has no parameter in "{name}"; '
                     f'{type(self).__name__} groups RFDETR models: for another '
                     'model remove optim_wrapper.constructor from the config'

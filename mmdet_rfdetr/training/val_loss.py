@@ -7,6 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from ..errors import SettingError
+
 
 @HOOKS.register_module()
 class RFDETRValLossHook(Hook):
@@ -41,7 +43,7 @@ class RFDETRValLossHook(Hook):
         samples = data['data_samples']
         for sample in samples:
             if 'bboxes' not in sample.get('gt_instances', ()):
-                raise ValueError(
+                raise SettingError(
                     'RFDETRValLossHook needs the annotations of the validation set: '
                     "add dict(type='LoadAnnotations', with_bbox=True) to "
                     'val_dataloader.dataset.pipeline, or remove the hook'

@@ -14,6 +14,7 @@ from mmdet_rfdetr.data.transforms import (
     RFDETRResize,
     size_by_short_side,
 )
+from mmdet_rfdetr.errors import SettingError
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 
 PREPROCESSOR = dict(
@@ -194,7 +195,7 @@ def test_resize_refuses_arguments_that_do_not_fit(arguments, message):
 def test_antialias_refuses_floating_point():
     before = results(20, 30, [])
     before['img'] = before['img'].astype(np.float32)
-    with pytest.raises(TypeError, match='to_float32=False'):
+    with pytest.raises(SettingError, match='to_float32=False'):
         RFDETRResize(image_size=32)(before)
 
 

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import distributed
 
 from mmdet_rfdetr.data.findings import BadDataError
+from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.evaluation.recall import proposal_recalls
 from mmdet_rfdetr.evaluation.tables import class_precisions
 from tests.fixtures import DATA, needs_data
@@ -120,7 +121,7 @@ def test_crowds_are_ignored(tmp_path):
 
 
 def test_sorted_categories_are_refused(tmp_path):
-    with pytest.raises(TypeError, match='leave out sort_categories'):
+    with pytest.raises(SettingError, match='leave out sort_categories'):
         evaluate(write(tmp_path), {}, sort_categories=True)
 
 
@@ -171,7 +172,7 @@ def test_fewer_thresholds_leave_gaps_in_the_table():
 
 
 def test_unknown_metric_items_are_refused_at_once(tmp_path):
-    with pytest.raises(KeyError, match="'mAP_60' is none of"):
+    with pytest.raises(SettingError, match="'mAP_60' is none of"):
         evaluate(write(tmp_path), {}, metric_items=['mAP', 'mAP_60'])
 
 
@@ -297,7 +298,7 @@ def test_masks_that_are_not_there(tmp_path, monkeypatch):
     )
     metric.dataset_meta = dict(classes=random_sets.CLASSES)
     metric.process({}, list(random_sets.samples(found)))
-    with pytest.raises(KeyError, match='segm is not in results'):
+    with pytest.raises(SettingError, match="'segm' needs masks, and the model"):
         metric.evaluate(len(found))
 
 

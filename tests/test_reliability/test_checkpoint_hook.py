@@ -11,7 +11,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
-from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.training.checkpoint_hook import RFDETRCheckpointHook
 from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
@@ -198,7 +198,7 @@ def test_an_impossible_folder_is_told_before_the_first_step(tmp_path):
 
 
 def test_a_misspelt_metric_names_those_there_are(tmp_path):
-    with pytest.raises(KeyError, match="'coco/mAP'.*choose one of coco/bbox_mAP"):
+    with pytest.raises(SettingError, match="'coco/mAP'.*choose one of coco/bbox_mAP"):
         build(tmp_path, save_best='coco/mAP').train()
 
 
