@@ -1,10 +1,9 @@
 """What the command line tools share: arguments, the config, and running it."""
 
 import argparse
-import difflib
 import gc
-import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import distributed
 
 from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
+from mmdet_rfdetr.config_mistakes import building_mistake, merge_options, read_config
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
 
@@ -29,19 +29,6 @@ class KeyValues(DictAction):
             if not value.partition('=')[0] or '=' not in value:
                 parser.error(f'{option_string} takes KEY=VALUE, not {value!r}')
         super().__call__(parser, namespace, values, option_string)
-
-
-OTHER_SETTINGS = (
-    'activation_checkpointing',
-    'auto_scale_lr',
-    'compile',
-    'image_size',
-    'model_wrapper_cfg',
-    'runner_type',
-    'tta_model',
-    'tta_pipeline',
-)
-"""Top settings of a config that are read beside the arguments of a runner."""
 
 
 def build_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -73,7 +60,7 @@ def build_parser(description: str, example: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='change settings of the config, for example '
         'train_cfg.max_epochs=5 model.num_queries=100 '
-        'default_hooks.checkpoint.save_best="[coco/bbox_mAP,loss]"',
+        'model.backbone.out_indices="[3,6,9,12]"',
     )
     parser.add_argument(
         '--launcher',
@@ -128,17 +115,17 @@ def load_config(args: argparse.Namespace) -> Config:
         SystemExit: with one sentence, if the config or an option cannot be used.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # custom_imports, as with python -m
     with explained_errors():
-        try:
-            cfg = Config.fromfile(args.config)
-        except (SyntaxError, OSError) as error:
-            raise ExplainedError(
-                f'{args.config} cannot be read: {error}: correct the file.'
-            ) from error
+        cfg = read_config(args.config)
         cfg.launcher = args.launcher
         if args.cfg_options is not None:
-            _check_options(args.cfg_options, cfg)
-            cfg.merge_from_dict(args.cfg_options)
+            merge_options(args.cfg_options, cfg)
+        for name, hook in (cfg.get('default_hooks') or {}).items():
+            if hook is None:
+                # mmengine takes None for its own hooks only; this one does nothing.
+                cfg.default_hooks[name] = dict(type='mmengine.hooks.Hook')
         if 'image_size' in cfg and image_sizes(cfg) != {cfg.image_size}:
             # A config or --cfg-options changed the one number that all others follow.
             set_image_size(cfg, cfg.image_size)
@@ -149,34 +136,12 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _check_options(options: dict, cfg: Config) -> None:
-    """Refuse options that nothing would read.
-
-    Raises:
-        ExplainedError: one begins with a name that neither the config nor the runner
-            knows, or changes a variable that the config file has used already.
-    """
-    read = {*inspect.signature(Runner.__init__).parameters, *OTHER_SETTINGS}
-    for option in options:
-        name = option.partition('.')[0]
-        if name not in read and name not in cfg:
-            close = difflib.get_close_matches(name, {*read, *cfg}, n=1)
-            hint = f'did you mean {close[0]}?' if close else 'correct or remove it.'
-            raise ExplainedError(f'--cfg-options {option}: no setting {name!r}; {hint}')
-        if name == option and name not in read and not isinstance(cfg[name], dict):
-            raise ExplainedError(
-                f'--cfg-options {option}: the config file has used this variable '
-                'already: set the keys that it went into, for example '
-                'train_dataloader.dataset.data_root.'
-            )
-
-
 @contextmanager
 def explained_errors() -> Iterator[None]:
     """End the process with the message of an error that needs no traceback.
 
-    These are the errors of this package, files that it does not find, and the loss of
-    another process of the run.
+    These are the errors of this package, files that it does not find, mistakes in a
+    config, and the loss of another process of the run.
 
     Raises:
         SystemExit: with the message, which gives the exit code 1.
@@ -191,12 +156,11 @@ def explained_errors() -> Iterator[None]:
         if error.errno is not None:  # of the system: it says nothing of what to do
             raise
         raise SystemExit(f'error: {error}') from error
-    except TypeError as error:
-        if not _is_of_argument(error):
+    except (KeyError, TypeError) as error:
+        mistake = building_mistake(error)
+        if mistake is None:
             raise
-        raise SystemExit(
-            f'error: {error}: correct this key in the config, or in --cfg-options.'
-        ) from error
+        raise SystemExit(f'error: {mistake}') from error
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
@@ -205,15 +169,6 @@ def explained_errors() -> Iterator[None]:
             'env_cfg.dist_cfg.timeout seconds: its own output says why; continue with '
             f'--resume ({str(error).splitlines()[0]}).'
         ) from error
-
-
-def _is_of_argument(error: TypeError) -> bool:
-    """Whether a key of the config is no argument of what was to be built from it."""
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    file = Path(frame.tb_frame.f_code.co_filename).name
-    return file == 'build_functions.py' and 'unexpected keyword argument' in str(error)
 
 
 def _is_of_connection(error: RuntimeError) -> bool:

@@ -24,7 +24,10 @@ FLOORS = (
         *('matching_on_device', 'matching_solver'),
     },
     {'models'},
-    {'training', 'data', 'evaluation', 'deploy', 'analysis', 'cli', 'benchmark'},
+    {
+        *('training', 'data', 'evaluation', 'deploy', 'analysis', 'benchmark'),
+        *('cli', 'config_mistakes'),
+    },
     {'__init__', '__main__'},
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -1,0 +1,213 @@
+"""Mistakes in a config or in options that change it, each told in one sentence."""
+
+import ast
+import difflib
+import inspect
+import os
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmdet.registry import RUNNERS
+from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS, Registry
+from mmengine.runner import Runner
+
+from mmdet_rfdetr import config
+from mmdet_rfdetr.errors import ExplainedError
+
+OTHER_SETTINGS = (
+    *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn'),
+    'init_weights_for_test_or_val',  # of FlexibleRunner
+    *('image_size', 'runner_type', 'tta_model', 'tta_pipeline'),  # of the tools
+)
+"""Top settings of a config that are read beside the arguments of a runner."""
+
+READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
+"""Functions of mmengine that read the config file ``filename``."""
+
+
+def read_config(path: str) -> Config:
+    """Read a config file and what it inherits from.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ExplainedError: naming the file at fault, which may be one that the config
+            inherits from, and the line.
+    """
+    try:
+        return Config.fromfile(path)
+    except ExplainedError:
+        raise
+    except Exception as error:  # a config is code, which may raise anything
+        message = _import_mistake(error, path) or _file_mistake(error)
+        if message is None:
+            raise
+        raise ExplainedError(message) from error
+
+
+def _import_mistake(error: Exception, path: str) -> str | None:
+    """Say which module of ``custom_imports`` cannot be imported, if that is it."""
+    if not isinstance(error, ImportError) or 'custom modules' not in str(error):
+        return None
+    cause = error.__cause__.__context__ or error.__cause__
+    return (
+        f'custom_imports of {path}: {cause}: correct the name, install the package, or '
+        f'start in the folder that it lies in (this is {Path.cwd()}).'
+    )
+
+
+def _file_mistake(error: Exception) -> str | None:
+    """Say where in which config file the mistake is, if it is in one."""
+    files, line, place = [], None, ''
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = os.path.abspath(frame.f_code.co_filename)
+        if frame.f_code.co_name in READERS:
+            files.append(os.path.abspath(frame.f_locals['filename']))
+            line = None
+        elif files and file == files[-1]:
+            line, place = number, ''
+        elif line is not None:
+            place = f' (in {file}, line {number})'
+    if not files:
+        return None
+    file, heirs = files[-1], [name for name in files if name != files[-1]]
+    if isinstance(error, OSError) and error.errno is not None and line is None:
+        base = f'the _base_ of {heirs[-1]}, ' if heirs else ''
+        return f'{base}{file}, cannot be read ({error.strerror}){_shipped(file)}.'
+    if isinstance(error, SyntaxError) and line is None:
+        line, message = error.lineno, error.msg
+    else:
+        message = f'{type(error).__name__}: {_text(error)}'
+    at = f'{file}, line {line}' if line else file
+    return f'{at}: {message}{place}: correct the file.'
+
+
+def _text(error: Exception) -> str:
+    """The message, without the quotes that a KeyError adds."""
+    return str(error.args[0] if len(error.args) == 1 else error)
+
+
+def _shipped(file: str) -> str:
+    """How to inherit from a shipped config of the name of ``file``, if there is one."""
+    name = Path(file).name
+    try:
+        config(name)
+    except FileNotFoundError:
+        return ': correct the path'
+    return f": write _base_ = __import__('mmdet_rfdetr').config({name!r})"
+
+
+def merge_options(options: dict, cfg: Config) -> None:
+    """Change settings of a config, and refuse options that nothing would read.
+
+    Args:
+        options: of ``--cfg-options``; a key names a setting, with dots.
+        cfg: the config, modified.
+
+    Raises:
+        ExplainedError: one begins with a name that neither the config nor the runner
+            knows, changes a variable that the config file has used already, or goes
+            into a value that has no keys.
+    """
+    _check_options(options, cfg)
+    try:
+        cfg.merge_from_dict(options)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise ExplainedError(
+            f'--cfg-options do not fit the config: {_text(error)}: correct them.'
+        ) from error
+
+
+def _check_options(options: dict, cfg: Config) -> None:
+    kind = options.get('runner_type', cfg.get('runner_type'))
+    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    runner = kind if inspect.isclass(kind) else Runner
+    arguments = inspect.signature(runner.__init__).parameters
+    read = {*arguments, *OTHER_SETTINGS} - {'self', 'cfg'}
+    own = set(cfg) - _used_names(cfg)
+    for option in options:
+        name = option.partition('.')[0]
+        if name in read or name in own:
+            continue
+        if name in cfg:
+            raise ExplainedError(
+                f'--cfg-options {option}: the config file has used this variable '
+                'already: set the keys that it went into, for example '
+                'train_cfg.max_epochs or train_dataloader.dataset.data_root.'
+            )
+        raise ExplainedError(
+            f'--cfg-options {option}: no setting {name!r}; '
+            f'{_close(name, {*read, *own}) or "correct or remove it"} (what your own '
+            'code reads has to stand in the config file first).'
+        )
+
+
+def _used_names(cfg: Config) -> set[str]:
+    """Variables that the config file, or one it inherits from, computes with."""
+    names = set()
+    # The text of each file follows its path.
+    for line in cfg.text.splitlines():
+        if line.endswith('.py') and os.path.isabs(line) and os.path.isfile(line):
+            for node in ast.walk(ast.parse(Path(line).read_text(encoding='utf-8'))):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                    names.add(node.id)
+                elif isinstance(node, ast.Attribute):  # _base_.name
+                    names.add(node.attr)
+    return names
+
+
+def building_mistake(error: Exception) -> str | None:
+    """Say what in a config is wrong that could not be built.
+
+    Args:
+        error: what building raised.
+
+    Returns:
+        A sentence, or None for an error that is not about the config.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if str(error) == 'None is not a callable object':
+        found = _optimizer(error)
+        return found and _unknown_type(found, OPTIMIZERS)
+    if Path(frame.f_code.co_filename).name != 'build_functions.py':
+        return None
+    if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
+        return f'{error}: correct this key in the config, or in --cfg-options.'
+    if isinstance(error, KeyError) and 'obj_type' in frame.f_locals:
+        return _unknown_type(frame.f_locals['obj_type'], frame.f_locals['registry'])
+    if isinstance(error, KeyError):
+        return (
+            f'nothing can be built from {dict(frame.f_locals["cfg"])}, which has no '
+            '"type": correct the name of this setting in the config or in '
+            '--cfg-options, or give it a type.'
+        )
+    return None
+
+
+def _optimizer(error: Exception) -> str | None:
+    """The type of the optimizer that mmengine's constructor looked up in vain."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).name == 'default_constructor.py':
+            return frame.f_locals['self'].optimizer_cfg['type']
+    return None
+
+
+def _unknown_type(name: str, registry: Registry) -> str:
+    known, kind = set(), registry.name
+    while registry is not None:
+        known |= registry.module_dict.keys()
+        registry = registry.parent
+    return (
+        f'there is no {kind} of type {name!r}: {_close(name, known) or "correct it"} '
+        '(a module that registers more has to be in custom_imports of the config).'
+    )
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    """``'did you mean X?'``, or nothing where no name is like it."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f'did you mean {close[0]}?' if close else ''
