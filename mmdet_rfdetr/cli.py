@@ -225,6 +225,18 @@ def make_folder(path: str | Path) -> None:
         )
 
 
+def check_target(path: str | Path) -> None:
+    """See that a file can be written, before the work whose result it is for.
+
+    Raises:
+        ExplainedError: it cannot.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise ExplainedError(f'{path} cannot be written: choose another file.')
+
+
 def leave_process_group() -> None:
     """End the process group and its threads; does nothing without a group.
 

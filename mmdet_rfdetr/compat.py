@@ -24,8 +24,8 @@ import warnings
 from .errors import ExplainedError, MissingPackageError
 
 _MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
-_FULL_MMCV = (
-    'pip uninstall mmcv-lite, pip install "setuptools<80" wheel ninja, '
+_FULL_MMCV = (  # to be pasted into a shell: nothing follows it
+    'pip uninstall -y mmcv-lite && pip install "setuptools<80" wheel ninja && '
     'pip install --no-build-isolation "mmcv>=2.1.0,<2.2.0"'
 )
 
@@ -71,7 +71,23 @@ class MissingOp:
         """
         raise MissingOpError(
             f'The compiled operator {self.name!r} is not part of mmcv-lite. RF-DETR '
-            f'itself does not use it; what does needs full mmcv: {_FULL_MMCV}.'
+            f'itself does not use it; what does needs full mmcv: {_FULL_MMCV}'
+        )
+
+
+def require_compiled_ops(purpose: str) -> None:
+    """Stop before the work where it would end at a missing operator.
+
+    Args:
+        purpose: what needs compiled operators.
+
+    Raises:
+        MissingOpError: with mmcv-lite.
+    """
+    if stub_compiled_ops.__name__ in _active:
+        raise MissingOpError(
+            f'{purpose} needs compiled operators, which mmcv-lite does not have; for '
+            f'full mmcv: {_FULL_MMCV}'
         )
 
 

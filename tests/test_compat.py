@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import shlex
 import sys
 import types
 import warnings
@@ -70,8 +71,15 @@ def test_missing_operator_travels_and_names_itself_when_called():
     from mmcv import _ext
 
     operator = pickle.loads(pickle.dumps(_ext.nms))
-    with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite.*pip"):
+    with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite.*pip") as e:
         operator(torch.zeros(1, 4), iou_threshold=0.5)
+    # The commands can be pasted.
+    commands = str(e.value).rpartition('full mmcv: ')[2].split(' && ')
+    assert [shlex.split(each)[:2] for each in commands] == [
+        ['pip', 'uninstall'],
+        *[['pip', 'install']] * 2,
+    ]
+    assert shlex.split(commands[-1])[-1] == 'mmcv>=2.1.0,<2.2.0'
 
 
 def test_real_extension_wins(monkeypatch, tmp_path):

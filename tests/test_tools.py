@@ -273,7 +273,8 @@ def test_show_turns_the_drawing_on(tool, built):
     assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
 
 
-def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
+def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built, monkeypatch):
+    monkeypatch.delitem(compat._active, 'stub_compiled_ops', raising=False)
     tool('test.py', 'mine.py', 'mine.py', '--tta')
     cfg = built[0]
     assert cfg.model.type == 'DetTTAModel'
@@ -286,11 +287,19 @@ def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
 def test_tta_merges_with_a_compiled_operator(toy_checkpoint, tool, capsys, tmp_path):
     arguments = ['mine.py', toy_checkpoint, '--tta', '--work-dir', tmp_path]
     if 'stub_compiled_ops' in compat.active():
-        with pytest.raises(SystemExit, match="error: .*'nms' is not part of mmcv-lite"):
+        with pytest.raises(SystemExit, match='error: --tta.*mmcv-lite does not have'):
             tool('test.py', *arguments)
+        assert 'Load checkpoint' not in capsys.readouterr().out
     else:
         tool('test.py', *arguments)
         assert 'coco/bbox_mAP:' in capsys.readouterr().out
+
+
+def test_tta_takes_a_model_that_merges_without_compiled_operators(tool, built):
+    tool(
+        'test.py', 'mine.py', 'mine.py', '--tta', '--cfg-options', 'tta_model.type=Own'
+    )
+    assert built[0].model.type == 'Own'
 
 
 def test_trust_reaches_the_loader(tool, monkeypatch):
@@ -462,6 +471,24 @@ def test_a_folder_that_cannot_be_made_is_named_before_the_run(tool, tmp_path):
     folder = tmp_path / 'file' / 'below'
     with pytest.raises(SystemExit, match='error: .*below cannot be written'):
         tool('train.py', 'mine.py', '--work-dir', folder)
+
+
+@pytest.mark.parametrize(
+    ('option', 'place'),
+    [
+        ('--out', 'file/below/x.pkl'),
+        ('--out', 'folder.pkl'),
+        ('--show-dir', 'file/below'),
+    ],
+)
+def test_places_of_results_are_looked_at_before_the_test(
+    tool, built, tmp_path, option, place
+):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'folder.pkl').mkdir()
+    with pytest.raises(SystemExit, match='error: .*(below|folder.pkl) cannot be'):
+        tool('test.py', 'mine.py', 'mine.py', option, tmp_path / place)
+    assert not built
 
 
 def test_weights_cannot_be_resumed(tool, toy_checkpoint, tmp_path):

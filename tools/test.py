@@ -3,12 +3,16 @@
 from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
 # isort: split
+import argparse
 import copy
+from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+
+from mmdet_rfdetr import compat
 
 EXAMPLES = """\
   python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='test-time augmentation; its default merges with a compiled operator',
+        help='test-time augmentation; its default merges by the NMS of full mmcv',
     )
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
@@ -60,8 +64,10 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
-    if args.tta:
-        use_test_time_augmentation(cfg)
+    with cli.explained_errors():
+        check_places(args)
+        if args.tta:
+            use_test_time_augmentation(cfg)
 
     def test(runner: Runner) -> None:
         if args.out is not None:
@@ -69,6 +75,19 @@ def main() -> None:
         runner.test()
 
     cli.run(cfg, test, trust_checkpoint=args.trust_checkpoint)
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """See that all results can be written, before they are computed.
+
+    Raises:
+        ExplainedError: naming the place that cannot be written.
+    """
+    if args.out is not None and '://' not in args.out:
+        cli.check_target(args.out)
+    # A relative folder will lie in the work folder, which is looked at anyway.
+    if args.show_dir is not None and Path(args.show_dir).is_absolute():
+        cli.make_folder(args.show_dir)
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
@@ -79,6 +98,9 @@ def use_test_time_augmentation(cfg: Config) -> None:
 
     Args:
         cfg: The config, changed in place.
+
+    Raises:
+        ExplainedError: if mmcv has no NMS.
     """
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
@@ -86,6 +108,8 @@ def use_test_time_augmentation(cfg: Config) -> None:
     if 'tta_model' not in cfg:
         nms = dict(type='nms', iou_threshold=0.5)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+    if cfg.tta_model.get('type') == 'DetTTAModel':
+        compat.require_compiled_ops('--tta, which merges boxes by NMS,')
     if 'tta_pipeline' not in cfg:
         *load_and_resize, pack = copy.deepcopy(dataset.pipeline)
         pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
