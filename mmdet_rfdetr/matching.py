@@ -347,7 +347,7 @@ class RFDETRHungarianAssigner:
             for image, count in enumerate(counts):
                 if not count:
                     continue
-                self._warn_if_crowded(count, queries)
+                self._warn_if_crowded(count, queries, stage_sizes[0] // num_groups)
                 problems.append(block[image, :count].reshape(count, -1, queries))
                 first = np.arange(start, start + size, queries)[:, None]
                 places.append((stage, image, first, offsets[image]))
@@ -426,13 +426,16 @@ class RFDETRHungarianAssigner:
             replacement = worst if np.isfinite(worst) else replacement
         return np.where(finite, costs, replacement)
 
-    def _warn_if_crowded(self, count: int, queries: int) -> None:
-        if count > queries:
-            self._warn_once(
-                f'an image has {count} objects and a group has {queries} queries: only '
-                f'the {queries} best fitting objects are learned; raise '
-                'model.num_queries to learn all of them'
-            )
+    def _warn_if_crowded(self, count: int, queries: int, num_queries: int) -> None:
+        if count <= queries:
+            return
+        limit = f'a group has {queries} queries', 'model.num_queries'
+        if queries < num_queries:
+            limit = f'the feature maps have {queries} tokens', 'image_size'
+        self._warn_once(
+            f'an image has {count} objects and {limit[0]}: only the {queries} best '
+            f'fitting objects are learned; raise {limit[1]} to learn all of them'
+        )
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:

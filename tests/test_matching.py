@@ -216,6 +216,15 @@ def test_more_objects_than_queries_is_told_once(log):
     assert 'model.num_queries' in log()
 
 
+def test_more_objects_than_tokens_asks_for_larger_images(log):
+    logits, boxes = make_outputs(1, 10)
+    RFDETRHungarianAssigner().assign(logits, boxes, (6, 4), make_targets(3), 2)
+    assert log() == (
+        'an image has 3 objects and the feature maps have 2 tokens: only the 2 best '
+        'fitting objects are learned; raise image_size to learn all of them'
+    )
+
+
 def test_as_many_objects_as_queries_is_fine(log):
     logits, boxes = make_outputs(1, 6)
     RFDETRHungarianAssigner().assign(logits, boxes, (6,), make_targets(3), 2)

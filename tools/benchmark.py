@@ -131,8 +131,9 @@ def main() -> None:
     )
     print(table(results))
     facts = results[0]['facts']
+    threads = f'{facts["threads"]} thread{"s" * (facts["threads"] != 1)}'
     print(
-        f'\n{args.task}, {args.dtype}, {facts["device"]}, {facts["threads"]} threads, '
+        f'\n{args.task}, {args.dtype}, {facts["device"]}, {threads}, '
         f'{args.clock} time, torch {facts["torch"]}: {protocol["command"]}'
     )
     if args.out_dir is not None:

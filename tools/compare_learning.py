@@ -41,7 +41,16 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        found = learning.compare(folder, arguments.accumulation)
+        try:
+            found = learning.compare(folder, arguments.accumulation)
+        except (OSError, RuntimeError) as error:
+            *_, reason = str(error).strip().splitlines()
+            if isinstance(error, RuntimeError) and 'ModuleNotFoundError' not in reason:
+                raise
+            sys.exit(
+                f'error: the official package cannot be run ({reason}): let '
+                'RFDETR_OFFICIAL_PYTHON name a Python with rfdetr[train]==1.11.2.'
+            )
         print(learning.table(*found))
         theirs, ours, led = found
         for title, side in (('this', ours), ('same tokens', led)):

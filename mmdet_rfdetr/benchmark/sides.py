@@ -154,7 +154,8 @@ def measure(
                 side.run(samples)
                 time.sleep(pause)
             left = (time.monotonic() - start) / number * (rounds - number)
-            progress(f'round {number} of {rounds}, {left:.0f} s left')
+            rest = f', {left:.0f} s left' if number < rounds else ''
+            progress(f'round {number} of {rounds}{rest}')
         for side in sides:
             side.stop()
     finally:

@@ -74,11 +74,14 @@ def fit_query_table(table: Tensor, shape: Shape, *, keep_groups: bool) -> Tensor
         enough = groups * queries <= file_groups * file_queries
         cut = table.flatten(0, 1)[: groups * queries]
     if not enough:
+        settings = (('groups', groups, file_groups), ('queries', queries, file_queries))
+        lower = [
+            f'model.num_{name}={own}' for name, ours, own in settings if ours > own
+        ]
         raise CheckpointError(
             f'The checkpoint has {file_groups} groups of {file_queries} queries, too '
             f'few for the model with {groups} groups of {queries}: set '
-            f'model.num_groups={min(groups, file_groups)} and '
-            f'model.num_queries={min(queries, file_queries)}.'
+            f'{" and ".join(lower)}.'
         )
     return cut.reshape(groups, queries, width)
 

@@ -51,10 +51,13 @@ def read_annotations(
         document.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            without = (
+                ', or for a test set without objects set format_only=True in the '
+                'evaluator'
+            )
             raise BadDataError(
-                f'{path} has no list {key!r}, so it is not in COCO format: convert it, '
-                'or for a test set without objects set format_only=True in the '
-                'evaluator.'
+                f'{path} has no list {key!r}, so it is not in COCO format: convert it'
+                f'{without if key == "annotations" else ""}.'
             )
     _check_categories(document['categories'], path)
     return document

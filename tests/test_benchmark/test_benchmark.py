@@ -287,7 +287,7 @@ def test_sides_take_turns_and_are_compared(fake):
     assert results[1]['speedup'] == dict(median=4, p25=4, p75=4, rounds=3)
     assert results[1]['memory'] == 7
     assert said[:2] == ['starting 8', 'starting 2']
-    assert said[-1] == 'round 3 of 3, 0 s left'
+    assert said[-1] == 'round 3 of 3'
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_the_tool_compares_and_reports(project, fake, tmp_path, monkeypatch, cap
     assert len(rows) == 4
     assert 'network, ms' in rows[0]
     assert 'latency, float32' in told.out
-    assert 'round 2 of 2, 0 s left' in told.err
+    assert told.err.endswith('round 2 of 2\n')
     content = json.loads((tmp_path / 'out' / 'result.json').read_text())
     assert content['protocol']['threads'] == 1
     ours = content['results'][1]

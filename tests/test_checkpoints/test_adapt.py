@@ -61,14 +61,18 @@ def test_queries_of_an_unknown_layout_are_cut_flat():
     assert same[3, 2, 0] == 11
 
 
-@pytest.mark.parametrize('shape', [(4, 5, 2), (3, 6, 2)])
-def test_too_few_queries_are_refused_with_both_numbers(shape):
-    with pytest.raises(
-        CheckpointError, match=r'3 groups of 5 .* set model.num_groups=3'
-    ):
-        adapt.fit_query_table(table(3, 5), shape, keep_groups=True)
-    with pytest.raises(CheckpointError, match='3 groups of 5'):
-        adapt.fit_query_table(table(3, 5), shape, keep_groups=False)
+@pytest.mark.parametrize('keep_groups', [False, True])
+@pytest.mark.parametrize(
+    ('shape', 'settings'),
+    [
+        ((4, 5, 2), 'model.num_groups=3'),
+        ((2, 8, 2), 'model.num_queries=5'),
+        ((4, 6, 2), 'model.num_groups=3 and model.num_queries=5'),
+    ],
+)
+def test_too_few_queries_are_refused_with_what_to_lower(shape, settings, keep_groups):
+    with pytest.raises(CheckpointError, match=f'3 groups of 5 .*: set {settings}.$'):
+        adapt.fit_query_table(table(3, 5), shape, keep_groups=keep_groups)
 
 
 def test_heads_of_the_first_groups_are_taken():
