@@ -1,6 +1,7 @@
 """``python -m mmdet_rfdetr``: run a tool with this package imported, or look around."""
 
 import argparse
+import difflib
 import importlib.metadata
 import platform
 import runpy
@@ -11,16 +12,20 @@ import mmdet
 import torch
 
 import mmdet_rfdetr
+from mmdet_rfdetr.cli import explained_errors
 from mmdet_rfdetr.precision.policy import has_native_bfloat16
 
 EXAMPLES = """\
 examples:
   python -m mmdet_rfdetr env
   python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
-  python -m mmdet_rfdetr tools/analysis_tools/get_flops.py my_config.py
+  python -m mmdet_rfdetr tools/misc/print_config.py my_config.py
+  python -m mmdet_rfdetr print_config.py my_config.py
+  torchrun --nproc-per-node 2 -m mmdet_rfdetr tools/train.py my_config.py \\
+      --launcher pytorch
 
 A tool that does not lie in the current folder is looked for among the tools that come
-with this package, then among those that come with MMDetection.
+with this package, then among those that come with MMDetection; its file name is enough.
 """
 PACKAGES = (
     'torch',
@@ -37,19 +42,38 @@ PACKAGES = (
 )
 
 
+def tool_folders() -> list[Path]:
+    """The folders above ``tools/``, of this package and of MMDetection."""
+    package = Path(mmdet_rfdetr.__file__).resolve().parent
+    own = package if (package / 'tools').is_dir() else package.parent
+    return [own, Path(mmdet.__file__).parent / '.mim']
+
+
 def find_tool(name: str) -> Path | None:
     """Find a tool here, in this package, or in MMDetection, in this order.
 
     Args:
-        name: A path, for example ``tools/train.py``.
+        name: A path, for example ``tools/train.py``, or a file name alone, which is
+            found in any folder of the tools.
 
     Returns:
-        The path of the first file found, or None.
+        The path of the first file found, the least nested one, or None.
     """
-    package = Path(mmdet_rfdetr.__file__).resolve().parent
-    folders = (Path(), package, package.parent, Path(mmdet.__file__).parent / '.mim')
-    candidates = (folder / name for folder in folders)
+    folders = tool_folders()
+    candidates = [folder / name for folder in (Path(), *folders)]
+    if Path(name).name == name:
+        for folder in folders:
+            found = folder.glob(f'tools/**/{name}')
+            candidates += sorted(found, key=lambda path: (len(path.parts), path))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def similar_tool(name: str) -> str | None:
+    """The name of a tool that is almost ``name``'s, if there is one."""
+    names = {
+        path.name for folder in tool_folders() for path in folder.glob('tools/**/*.py')
+    }
+    return next(iter(difflib.get_close_matches(Path(name).name, names, n=1)), None)
 
 
 def run_tool(path: Path, arguments: list[str]) -> None:
@@ -63,7 +87,8 @@ def run_tool(path: Path, arguments: list[str]) -> None:
     """
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.resolve().parent))
-    runpy.run_path(str(path), run_name='__main__')
+    with explained_errors():
+        runpy.run_path(str(path), run_name='__main__')
 
 
 def describe_device() -> str:
@@ -120,7 +145,9 @@ def main() -> None:
         return
     path = find_tool(args.tool)
     if path is None:
-        parser.error(f'there is no tool {args.tool!r} (looked from {Path.cwd()})')
+        similar = similar_tool(args.tool)
+        hint = f'did you mean {similar}?' if similar else f'(looked from {Path.cwd()})'
+        parser.error(f'there is no tool {args.tool!r} {hint}')
     if path.suffix != '.py':
         parser.error(f'{path} is no Python file: run it in a shell')
     run_tool(path, args.arguments)

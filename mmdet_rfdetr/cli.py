@@ -15,7 +15,12 @@ from torch import distributed
 
 from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
-from mmdet_rfdetr.config_mistakes import building_mistake, merge_options, read_config
+from mmdet_rfdetr.config_mistakes import (
+    building_mistake,
+    merge_options,
+    missing_package,
+    read_config,
+)
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
 
@@ -141,7 +146,7 @@ def explained_errors() -> Iterator[None]:
     """End the process with the message of an error that needs no traceback.
 
     These are the errors of this package, files that it does not find, mistakes in a
-    config, and the loss of another process of the run.
+    config, packages that are not installed, and the loss of another process of the run.
 
     Raises:
         SystemExit: with the message, which gives the exit code 1.
@@ -161,6 +166,11 @@ def explained_errors() -> Iterator[None]:
         if mistake is None:
             raise
         raise SystemExit(f'error: {mistake}') from error
+    except ImportError as error:
+        package = missing_package(error)
+        if package is None:
+            raise
+        raise SystemExit(f'error: {package}') from error
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise

@@ -1,7 +1,8 @@
-"""Mistakes in a config or in options that change it, each told in one sentence."""
+"""Mistakes in a config or in what it needs, each told in one sentence."""
 
 import ast
 import difflib
+import importlib.util
 import inspect
 import os
 import traceback
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
@@ -83,7 +85,10 @@ def _file_mistake(error: Exception) -> str | None:
     else:
         message = f'{type(error).__name__}: {_text(error)}'
     at = f'{file}, line {line}' if line else file
-    return f'{at}: {message}{place}: correct the file.'
+    todo = 'correct the file'
+    if isinstance(error, ConfigParsingError):  # the shipped configs are not lazy ones
+        todo = f'inherit by _base_ in {files[0]}, and leave out read_base()'
+    return f'{at}: {message}{place}: {todo}.'
 
 
 def _text(error: Exception) -> str:
@@ -186,6 +191,14 @@ def building_mistake(error: Exception) -> str | None:
             '--cfg-options, or give it a type.'
         )
     return None
+
+
+def missing_package(error: ImportError) -> str | None:
+    """Say which package is to be installed, or None if none is missing."""
+    package = (error.name or '').partition('.')[0]
+    if isinstance(error, ModuleNotFoundError) and not importlib.util.find_spec(package):
+        return f'this needs the package {package}: pip install {package}'
+    return str(error) if 'pip install' in str(error) else None
 
 
 def _optimizer(error: Exception) -> str | None:

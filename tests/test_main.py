@@ -92,10 +92,45 @@ def test_tool_is_looked_for_here_then_in_the_package_then_in_mmdet(
     assert find_tool('tools/train.py').samefile(tmp_path / 'tools' / 'train.py')
 
 
-def test_unknown_tool_is_named(command, capsys):
+def test_a_file_name_is_enough(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert find_tool('test.py') == REPOSITORY / 'tools' / 'test.py'
+    assert find_tool('print_config.py') == find_tool('tools/misc/print_config.py')
+    # There is another one in a deeper folder.
+    least = find_tool('tools/analysis_tools/browse_dataset.py')
+    assert find_tool('browse_dataset.py') == least
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'), [('tools/trian.py', 'did you mean train.py?'), ('x', '(looked')]
+)
+def test_unknown_tool_is_named(command, capsys, name, hint):
     with pytest.raises(SystemExit):
-        command('tools/trian.py')
-    assert "there is no tool 'tools/trian.py'" in capsys.readouterr().err
+        command(name)
+    assert f'there is no tool {name!r} {hint}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        (
+            'import no_such_package.part',
+            'needs the package no_such_package: pip install',
+        ),
+        ('raise ImportError("run pip install x")', 'error: run pip install x'),
+    ],
+)
+def test_a_package_that_a_tool_lacks_is_named(command, tmp_path, line, said):
+    (tmp_path / 'tool.py').write_text(line)
+    with pytest.raises(SystemExit, match=said):
+        command(str(tmp_path / 'tool.py'))
+
+
+@pytest.mark.parametrize('line', ['import mmdet.nothing', 'from mmdet import nothing'])
+def test_a_wrong_import_of_a_tool_keeps_its_traceback(command, tmp_path, line):
+    (tmp_path / 'tool.py').write_text(line)
+    with pytest.raises(ImportError):
+        command(str(tmp_path / 'tool.py'))
 
 
 def test_help_shows_examples(command, capsys):
