@@ -196,7 +196,7 @@ def building_mistake(error: Exception) -> str | None:
 def missing_package(error: ImportError) -> str | None:
     """Say which package is to be installed, or None if none is missing."""
     package = (error.name or '').partition('.')[0]
-    if isinstance(error, ModuleNotFoundError) and not importlib.util.find_spec(package):
+    if package and not importlib.util.find_spec(package):
         return f'this needs the package {package}: pip install {package}'
     return str(error) if 'pip install' in str(error) else None
 

@@ -118,6 +118,7 @@ def test_unknown_tool_is_named(command, capsys, name, hint):
             'needs the package no_such_package: pip install',
         ),
         ('raise ImportError("run pip install x")', 'error: run pip install x'),
+        ('raise ModuleNotFoundError("pip install x")', 'error: pip install x'),
     ],
 )
 def test_a_package_that_a_tool_lacks_is_named(command, tmp_path, line, said):

@@ -6,7 +6,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 from PIL import Image
@@ -14,6 +14,8 @@ from PIL import Image
 from mmdet_rfdetr import cli
 from mmdet_rfdetr.data import RFDETRDataPreprocessor
 from mmdet_rfdetr.errors import ExplainedError
+from tests.fixtures import REPOSITORY
+from tests.project import CLASSES, write_pictures
 
 from . import tiny
 from .test_recipe import cfg
@@ -124,6 +126,26 @@ def test_three_channels_are_as_in_mmdet():
     assert torch.equal(results[0]['inputs'], results[1]['inputs'])
     shapes = [r['data_samples'][0].batch_input_shape for r in results]
     assert shapes[0] == shapes[1]
+
+
+def test_the_config_for_other_channels_loads_them(tmp_path):
+    text = (REPOSITORY / 'docs' / 'training.md').read_text()
+    block = text.partition('**Other channels.**')[2].split('```python\n')[1]
+    (tmp_path / 'mine.py').write_text(block.partition('```')[0])
+    write_pictures(tmp_path / 'pictures', count=1)
+    for path in (tmp_path / 'pictures').glob('*.png'):
+        Image.open(path).convert('RGBA').save(path)
+    made = Config.fromfile(tmp_path / 'mine.py')
+    preprocess = MODELS.build(made.model.data_preprocessor)
+    for name in ('train', 'val', 'test'):
+        dataset = made[f'{name}_dataloader'].dataset
+        dataset.update(ann_file='annotations.json', data_prefix=dict(img=''))
+        dataset.update(data_root=str(tmp_path / 'pictures'))
+        dataset.update(metainfo=dict(classes=CLASSES))
+        sample = DATASETS.build(dataset)[0]
+        assert len(sample['data_samples'].gt_instances) == 2
+        batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+        assert preprocess(batch)['inputs'].shape[1] == 4
 
 
 def test_another_number_of_channels_is_an_error():
