@@ -120,7 +120,7 @@ class PrecisionPolicy:
         """Return the dtype that autocast takes on ``device``; float32: none.
 
         The first time it gives float32 for a policy that names another kind of
-        device, one message says so.
+        device, one message says so; it is a warning if that is an accelerator.
 
         Raises:
             PrecisionError: if the policy says bfloat16 and the GPU lacks it.
@@ -140,11 +140,14 @@ class PrecisionPolicy:
                     f' For {name} on this device add --cfg-options '
                     f'{self.overrides(device.type, name)}'
                 )
+            # It is what the policy says. On a CPU it costs nothing that one would not
+            # expect; on an accelerator it costs most of the speed.
+            level = logging.INFO if device.type == 'cpu' else logging.WARNING
             print_log(
                 f'model.precision is {self}, and the model runs on {device.type}: '
                 f'everything runs in float32.{hint}',
                 logger='current',
-                level=logging.WARNING,
+                level=level,
             )
             return torch.float32
         if self.dtype == torch.bfloat16 and not has_native_bfloat16(device):

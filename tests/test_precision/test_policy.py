@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdet_rfdetr.precision import (
@@ -66,6 +67,18 @@ def test_another_device_means_float32_and_one_message(log):
     assert 'cuda bfloat16' in line
     assert 'model.precision.device_type=cpu model.precision.dtype=bfloat16' in line
     assert 'optim_wrapper.device_type=cpu optim_wrapper.dtype=bfloat16' in line
+
+
+@pytest.mark.parametrize(
+    ('named', 'device', 'level'), [('cuda', 'cpu', 'INFO'), ('cpu', 'cuda', 'WARNING')]
+)
+def test_float32_is_a_warning_on_an_accelerator_only(named, device, level, monkeypatch):
+    levels = []
+    monkeypatch.setattr(
+        MMLogger, 'callHandlers', lambda _, entry: levels.append(entry.levelname)
+    )
+    policy(named, 'bfloat16').resolve(torch.device(device))
+    assert levels == [level]
 
 
 @pytest.fixture
