@@ -510,8 +510,8 @@ def _gradient_difference(difference, wanted):
         return None
     return (
         f'its numbers typically differ by {typical / scale:.3g}, at most by '
-        f'{worst / scale:.3g} of their mean magnitude {scale:.3g}, and {jumping:.1%} of '
-        'them by more than 0.05; allowed are 0.002, 1 and 2%'
+        f'{worst / scale:.3g} of their mean magnitude {scale:.3g}, and {jumping:.1%} '
+        'of them by more than 0.05; allowed are 0.002, 1 and 2%'
     )
 
 
