@@ -2,10 +2,10 @@
 
 import json
 import logging
+import os
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,18 +56,32 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
         CheckpointError: it is damaged, cannot be read, or holds no weights.
     """
     path = Path(filename)
+    if not os.path.isfile(path):
+        kind = 'is a folder' if os.path.isdir(path) else 'does not exist'
+        raise FileNotFoundError(
+            f'{path} {kind}: give the path of a checkpoint file (paths start from '
+            f'{Path.cwd()}).'
+        )
     try:
-        checkpoint = _load(path, map_location)
-    except FileNotFoundError:
+        if path.suffix == '.safetensors':
+            checkpoint = _load_safetensors(path, map_location)
+        else:
+            checkpoint = _load_pickle(path, map_location)
+    except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(
             f'{path} cannot be read ({error.strerror}): give a file that you may read.'
         ) from error
-    if isinstance(checkpoint, dict):
-        checkpoint = to_mmengine_layout(checkpoint)
+    except Exception as error:
+        # Damaged bytes can say anything, and end in any of Python's errors.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f'{path} cannot be read ({reason}): if it is cut off or damaged, get the '
+            'file again.'
+        ) from error
     _refuse_without_weights(path, checkpoint)
-    return checkpoint
+    return to_mmengine_layout(checkpoint)
 
 
 def _refuse_without_weights(path: Path, checkpoint) -> None:
@@ -86,19 +100,6 @@ def _refuse_without_weights(path: Path, checkpoint) -> None:
     raise CheckpointError(
         f'{path} {found}, it is the wrong checkpoint: give a file with a state dict.'
     )
-
-
-def _load(path: Path, map_location):
-    """The content of a file, whatever it is."""
-    if not path.is_file():
-        kind = 'is a folder' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'{path} {kind}: give the path of a checkpoint file (paths start from '
-            f'{Path.cwd()}).'
-        )
-    if path.suffix == '.safetensors':
-        return _load_safetensors(path, map_location)
-    return _load_pickle(path, map_location)
 
 
 def _load_pickle(path: Path, map_location):
@@ -133,15 +134,12 @@ def _load_pickle(path: Path, map_location):
     except pickle.UnpicklingError as error:
         # torch 2.4 names what it refuses and what breaks off in the same way.
         if 'unexpected EOF' in str(error):
-            raise _unreadable(path, error) from error
+            raise EOFError('its end is missing') from error
         raise UntrustedCheckpointError(
             f'{path} was refused and nothing in it has run: weights do not need '
             f'{_refused_object(error)}. If you made the file yourself, load it with '
             '--trust-checkpoint (in Python: with trust_checkpoint()).'
         ) from None
-    except Exception as error:
-        # Damaged bytes can say anything, and end in any of Python's errors.
-        raise _unreadable(path, error) from error
 
 
 def _refuse_unpacking(path: Path) -> None:
@@ -151,11 +149,8 @@ def _refuse_unpacking(path: Path) -> None:
     than the file. Packed entries, or entries that share their bytes, let a small file
     fill the memory.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except Exception as error:  # of a damaged directory, any
-        raise _unreadable(path, error) from error
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
     size = path.stat().st_size
     if unpacked > size:
         raise CheckpointError(
@@ -165,37 +160,15 @@ def _refuse_unpacking(path: Path) -> None:
 
 
 def _load_safetensors(path: Path, map_location) -> dict:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if not isinstance(map_location, (str, torch.device, type(None))):
-        raise CheckpointError(
-            f'map_location={map_location!r} does not work for {path}: name a device.'
-        )
-    try:
-        with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-            metadata = file.metadata() or {}
-            state_dict = OrderedDict(
-                (name, file.get_tensor(name))
-                for name in file.keys()  # noqa: SIM118
-            )
-        stored = json.loads(metadata.get(INFO_KEY, '{}'))
-        if not isinstance(stored, dict) or not isinstance(
-            stored.get('official', {}), dict
-        ):
-            raise ValueError(f'its {INFO_KEY} metadata is no object')
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+    with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+        metadata = file.metadata() or {}
+        state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stored = json.loads(metadata.get(INFO_KEY, '{}'))
     if 'official' in stored:
         return {**stored['official'], 'model': state_dict}
     return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(
-        f'{path} cannot be read ({reason}): if it is cut off or damaged, get the file '
-        'again.'
-    )
 
 
 def _refused_object(error: pickle.UnpicklingError) -> str:

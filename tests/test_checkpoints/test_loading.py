@@ -2,6 +2,7 @@ import argparse
 import ast
 import contextlib
 import copy
+import os
 import pickle
 import shutil
 import types
@@ -21,7 +22,6 @@ from mmdet_rfdetr.checkpoints import (
     CheckpointError,
     UntrustedCheckpointError,
     convert_checkpoint,
-    from_official,
     load_checkpoint_file,
     safe_pickle,
     trust_checkpoint,
@@ -209,8 +209,6 @@ def test_safetensors_load(tmp_path):
     save_file(WEIGHTS, path)
     loaded = load_checkpoint_file(path)
     assert torch.equal(loaded['state_dict']['layer.weight'], WEIGHTS['layer.weight'])
-    with pytest.raises(CheckpointError, match='name a device'):
-        load_checkpoint_file(path, map_location=lambda storage, _: storage)
 
 
 @pytest.mark.parametrize('map_location', [None, 'cpu', torch.device('cpu')])
@@ -338,19 +336,10 @@ def test_a_damaged_directory_of_an_archive_is_told(tmp_path):
         load_checkpoint_file(path)
 
 
-def test_a_path_that_the_system_refuses_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match=r'cannot be read \(File name too long\)'):
-        load_checkpoint_file(tmp_path / ('a' * 300))
-
-
-@pytest.mark.parametrize(
-    'meta', [None, 'text', {'dataset_meta': None}, {'rfdetr': 'text'}]
-)
-def test_a_meta_that_is_no_dict_is_told(tmp_path, meta):
-    own = from_official(official_state())
-    path = save(tmp_path, {'state_dict': own, 'meta': meta})
-    with pytest.raises(CheckpointError, match='is a .* and no dict; get the file'):
-        load_checkpoint_file(path)
+@pytest.mark.skipif(not os.path.exists('/proc/self/mem'), reason='of Linux')
+def test_a_file_that_the_system_refuses_to_read_is_told():
+    with pytest.raises(CheckpointError, match=r'cannot be read \(Input/output error\)'):
+        load_checkpoint_file('/proc/self/mem')
 
 
 @pytest.mark.parametrize(
