@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..resampling import resample_patch_kernel, resize_position_table
 from . import coco
-from .contents import contradictory, is_position_table
 from .errors import CheckpointError
 
 Shape = tuple[int, ...]
@@ -110,15 +109,7 @@ def fit_positions(table: Tensor, shape: Shape) -> Tensor:
     Args:
         table: (1, 1 + P*P, C) of the file.
         shape: (1, 1 + P*P, C) of the model.
-
-    Raises:
-        CheckpointError: the file's table is none of a class entry and a square.
     """
-    if not is_position_table(table.shape[1]):
-        raise CheckpointError(
-            f'The position table of the checkpoint has {table.shape[1]} entries, which '
-            'is not a square and one for the class: get the file again.'
-        )
     side = math.isqrt(shape[1] - 1)
     return resize_position_table(table, (side, side))
 
@@ -134,11 +125,8 @@ def fit_patch_kernel(kernel: Tensor, shape: Shape) -> Tensor:
         shape: (C, channels, p, p) of the model.
 
     Raises:
-        CheckpointError: the channels differ and those of the file are not RGB, or its
-            patches are not square.
+        CheckpointError: the channels differ and those of the file are not RGB.
     """
-    if kernel.shape[2] != kernel.shape[3]:
-        raise contradictory('patch_embed.weight', kernel.shape)
     before, after = kernel.shape[1], shape[1]
     if before != after:
         if before != 3:

@@ -5,13 +5,12 @@ another variant is refused with a name rather than with a list of shapes.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from .contents import contradictory, incomplete
 from .errors import CheckpointError
+from .names import count_members
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -34,24 +33,18 @@ class Architecture:
         """Read the sizes off a state dict with this package's names.
 
         Args:
-            shapes: Names to shapes.
-
-        Raises:
-            CheckpointError: an entry is missing that every RF-DETR model has, or has
-                another number of axes.
+            shapes: Names to shapes; those that tell such a state dict from others
+                must be there, see :func:`~.names.is_own`.
         """
-        kernel = _shape_of('backbone.patch_embed.weight', 4, shapes)
-        positions = _shape_of('backbone.pos_embed', 3, shapes)[1]
-        width = _shape_of('decoder.norm.weight', 1, shapes)[0]
+        kernel = shapes['backbone.patch_embed.weight']
+        num_stages = count_members(shapes, 'neck.stages.')
         return cls(
             vit_width=kernel[0],
             patch_size=kernel[-1],
-            position_grid=math.isqrt(max(positions - 1, 0)),
-            decoder_layers=_count(shapes, 'decoder.layers.'),
-            decoder_width=width,
-            levels=tuple(
-                _level(shapes, stage) for stage in range(_count(shapes, 'neck.stages.'))
-            ),
+            position_grid=math.isqrt(shapes['backbone.pos_embed'][1] - 1),
+            decoder_layers=count_members(shapes, 'decoder.layers.'),
+            decoder_width=shapes['decoder.norm.weight'][0],
+            levels=tuple(_level(shapes, stage) for stage in range(num_stages)),
             masks=any(name.startswith('mask_head.') for name in shapes),
             keypoints=any('keypoint' in name for name in shapes),
         )
@@ -144,20 +137,6 @@ def refuse_another_variant(file: Shapes, model: Shapes) -> None:
         f'The checkpoint belongs to another variant of RF-DETR, it looks like {looks}: '
         f'{", ".join(differences)}; {advice}.'
     )
-
-
-def _shape_of(name: str, num_axes: int, shapes: Shapes) -> Sequence[int]:
-    if name not in shapes:
-        raise incomplete(name)
-    if len(shapes[name]) != num_axes:
-        raise contradictory(name, shapes[name])
-    return shapes[name]
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    """Number of members of a module list."""
-    pattern = re.compile(re.escape(prefix) + r'(\d+)\.')
-    return len({match[1] for name in shapes if (match := pattern.match(name))})
 
 
 def _level(shapes: Shapes, stage: int) -> str:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from . import coco, lora
-from .contents import check_complete
 from .errors import CheckpointError
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
@@ -38,8 +37,8 @@ def convert_checkpoint(
         One line on what was done.
 
     Raises:
-        CheckpointError: the source is no RF-DETR checkpoint, or not a whole one, or
-            the target exists or cannot be written.
+        CheckpointError: the source is no RF-DETR checkpoint, or the target exists or
+            cannot be written.
         FileNotFoundError: there is no source.
     """
     if to not in (*FORMATS, None):
@@ -63,8 +62,6 @@ def convert_checkpoint(
     own = from_official(state_dict) if official else state_dict
     if official:
         _refuse_unnamed(source, state_dict, own, 'this package')
-    if official or to == 'official':
-        check_complete({name: tuple(value.shape) for name, value in own.items()})
     note = ''
     if adapters:
         own = lora.merge(own, adapters, scale)
@@ -110,7 +107,7 @@ def add_unused_class_rows(
     Returns:
         Own names to tensors, unchanged if nothing had to be added, and a few words.
     """
-    num_classes = len(state_dict['bbox_head.fc_cls.bias'])
+    num_classes = len(state_dict['bbox_head.fc_cls.weight'])
     if not names or len(names) != num_classes:
         return state_dict, ''
     if coco.are_label_names(names):

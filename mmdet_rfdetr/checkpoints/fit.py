@@ -1,6 +1,5 @@
 """Fitting a whole state dict to a model: its names, its sizes, and what is left."""
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +10,7 @@ from . import adapt
 from .adapt import Shape
 from .architecture import refuse_another_variant
 from .errors import CheckpointError
-from .names import from_official, is_official, is_own
+from .names import count_members, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
 from .vit_names import find_vit
 
@@ -47,7 +46,7 @@ def fit_model(
     else:
         raise CheckpointError(_describe_stranger(state_dict))
     report = LoadReport(title, len(state_dict))
-    refuse_another_variant(_shapes(entries), expected)
+    refuse_another_variant(shapes(entries), expected)
     _settle_unused_vit_entries(entries, expected, 'backbone.')
     keep_groups = not official or _says_its_queries(entries, info)
 
@@ -102,9 +101,14 @@ def fits_exactly(state_dict: Mapping[str, Tensor], expected: Shapes) -> bool:
         expected: Names to shapes of the model.
     """
     return all(
-        name in expected and _shape(value) == expected[name]
+        name in expected and value.shape == expected[name]
         for name, value in state_dict.items()
     )
+
+
+def shapes(entries: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Return the shape of each entry of a state dict."""
+    return {name: tuple(value.shape) for name, value in entries.items()}
 
 
 def refuse_fewer_layers(state_dict: Mapping[str, Tensor], expected: Shapes) -> None:
@@ -124,7 +128,7 @@ def refuse_fewer_layers(state_dict: Mapping[str, Tensor], expected: Shapes) -> N
     missing = {name for name in expected if not name.startswith('mask_head.')}
     missing -= state_dict.keys()
     if missing and all(name.startswith('decoder.layers.') for name in missing):
-        refuse_another_variant(_shapes(state_dict), expected)
+        refuse_another_variant(shapes(state_dict), expected)
 
 
 def _fit_entries(
@@ -135,13 +139,13 @@ def _fit_entries(
 ) -> None:
     """Fit what has another shape than the model's, in place, and fill the report."""
     for name, value in list(entries.items()):
-        before, after = _shape(value), expected.get(name)
+        before, after = tuple(value.shape), expected.get(name)
         if after is None or before == after:
             continue
         how = ''
-        if len(before) == len(after) and 0 not in before:
+        if len(before) == len(after):
             value, how = fit(name, value, after) or (value, '')
-        if _shape(value) != after:
+        if value.shape != after:
             raise CheckpointError(
                 f'The checkpoint does not fit the model: {name} has the shape '
                 f'{before}, the model needs {after}; use the config that it was '
@@ -184,20 +188,16 @@ def _settle_unused_vit_entries(entries: Entries, expected: Shapes, prefix: str) 
 
     Both are no loss and no gain, so that the report is silent about them.
     """
-    pattern = re.compile(re.escape(prefix) + r'blocks\.(\d+)\.')
-
-    def blocks(names) -> set[int]:
-        return {int(match[1]) for name in names if (match := pattern.match(name))}
-
-    built, found = len(blocks(expected)), len(blocks(entries))
+    blocks = prefix + 'blocks.'
+    built, found = (count_members(names, blocks) for names in (expected, entries))
     if found < built:
         raise CheckpointError(
             f'The checkpoint has a ViT of {found} blocks, the model needs {built}: use '
             'the config that it was trained with, or a file with a deeper ViT.'
         )
-    for name in list(entries):
-        if (match := pattern.match(name)) and int(match[1]) >= built:
-            del entries[name]
+    never_run = tuple(f'{blocks}{index}.' for index in range(built, found))
+    for name in [name for name in entries if name.startswith(never_run)]:
+        del entries[name]
     mask_token = prefix + 'mask_token'
     if mask_token in expected:
         entries.setdefault(mask_token, torch.zeros(expected[mask_token]))
@@ -208,7 +208,7 @@ def _says_its_queries(entries: Entries, info: Mapping) -> bool:
 
     One number is enough, the other follows; what contradicts the table does not count.
     """
-    groups, queries = _shape(entries['reference_embedding'])[:2]
+    groups, queries = entries['reference_embedding'].shape[:2]
     said = (info.get('group_detr'), info.get('num_queries'))
     return said != (None, None) and all(
         number in (None, actual)
@@ -233,11 +233,3 @@ def _first_names(state_dict: Mapping) -> str:
     names = list(state_dict)
     shown = ', '.join(names[:3])
     return f'its entries are {shown}' + (', ...' if len(names) > 3 else '')
-
-
-def _shape(value) -> Shape:
-    return tuple(getattr(value, 'shape', ()))
-
-
-def _shapes(entries: Entries) -> dict[str, Shape]:
-    return {name: _shape(value) for name, value in entries.items()}

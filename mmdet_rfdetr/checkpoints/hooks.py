@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import lora
-from .fit import fit_backbone, fit_model, fits_exactly, refuse_fewer_layers
+from .fit import fit_backbone, fit_model, fits_exactly, refuse_fewer_layers, shapes
 from .layout import INFO_KEY
 
 
@@ -56,13 +56,13 @@ def _adapt(
         for name, value in state_dict.items()
         if name.startswith(prefix)
     }
-    expected = {name: tuple(value.shape) for name, value in own.items()}
-    adapted = any(map(lora.has_adapters, (entries, own)))
-    if fits_exactly(entries, expected) and not adapted:
+    expected = shapes(own)
+    if any(map(lora.has_adapters, (entries, own))):
+        fitted = _fit_adapters(own, entries, fit)
+    elif fits_exactly(entries, expected):
         refuse_fewer_layers(entries, expected)
         return
-    fitted = _fit_adapters(own, entries, fit) if adapted else None
-    if fitted is None:
+    else:
         fitted, report = fit(entries, expected)
         report.log()
     for name in entries:
@@ -74,8 +74,7 @@ def _fit_adapters(
     own: Mapping[str, Tensor], entries: Mapping[str, Tensor], fit: Callable
 ) -> Mapping[str, Tensor]:
     """Fit entries where they, the model or both have LoRA adapters."""
-    expected = {name: tuple(value.shape) for name, value in own.items()}
-    _, own_adapters, own_scale = lora.separate(own)
+    own_plain, own_adapters, own_scale = lora.separate(own)
     plain, adapters, scale = lora.separate(entries)
     if not any(name.startswith('backbone.') for name in own):
         # The module is the backbone itself, the file may hold a whole model.
@@ -83,9 +82,9 @@ def _fit_adapters(
     if own_adapters and adapters:
         lora.check_scale(own_scale, scale)
         same = _kinds(adapters) == _kinds(own_adapters)
-        if same and fits_exactly(entries, expected):
+        if same and fits_exactly(entries, shapes(own)):
             return entries
-    fitted, report = fit(plain, lora.plain_shapes(expected))
+    fitted, report = fit(plain, shapes(own_plain))
     report.log()
     if own_adapters:
         return lora.put_beside(fitted, adapters, own, own_scale)

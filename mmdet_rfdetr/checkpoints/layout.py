@@ -9,12 +9,11 @@ official package reads waits in ``meta`` for the way back.
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from . import coco
-from .contents import check_tensors
 from .errors import CheckpointError
 from .names import VIT, is_official, is_own
 
@@ -29,7 +28,8 @@ category ids.
 """
 
 _EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
-_LIGHTNING_PREFIXES = ('model.', '_orig_mod.')
+# Of Lightning, of a compiled model, and of both.
+_PREFIXES = ('', 'model.', '_orig_mod.', 'model._orig_mod.')
 _ENCODER_HEAD = re.compile(r'transformer\.enc_output\.\d+\.weight')
 
 
@@ -45,7 +45,7 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         another model comes back unchanged.
 
     Raises:
-        CheckpointError: the weights are not all tensors, or ``meta`` is no dict.
+        CheckpointError: the weights are not all tensors.
     """
     weights = _official_weights(checkpoint)
     if weights is not None:
@@ -55,10 +55,8 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         return checkpoint
     if state_dict is checkpoint:
         checkpoint = {'meta': {}}
-    check_tensors(state_dict)
-    meta = checkpoint.get('meta', {})
-    _check_meta(meta)
-    info = {'class_names': class_names(meta)}
+    _check_tensors(state_dict)
+    info = {'class_names': class_names(checkpoint.get('meta', {}))}
     return {**checkpoint, 'state_dict': _with_info(state_dict, info)}
 
 
@@ -99,17 +97,20 @@ def class_names(meta: Mapping) -> list[str] | None:
     return _as_names(meta.get('dataset_meta', {}).get('classes'))
 
 
-def _check_meta(meta) -> None:
-    """Refuse what mmengine, MMDetection and this package could not read."""
-    parts = {'meta': meta}
-    if isinstance(meta, dict):
-        parts |= {key: meta[key] for key in ('dataset_meta', INFO_KEY) if key in meta}
-    for key, part in parts.items():
-        if not isinstance(part, dict):
-            raise CheckpointError(
-                f'The checkpoint is damaged: its {key!r} is a {type(part).__name__} '
-                'and no dict; get the file again.'
-            )
+def _check_tensors(state_dict: Mapping) -> None:
+    """Refuse entries that are no ordinary tensors."""
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            what = f'a {type(value).__name__}'
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            # One number can be said to be thousands, until an operation writes them.
+            what = f'fewer numbers than its shape {tuple(value.shape)} has'
+        else:
+            continue
+        raise CheckpointError(
+            f'The checkpoint is damaged: it holds {what} as {name!r}; get the file '
+            'again.'
+        )
 
 
 def _with_info(
@@ -126,36 +127,29 @@ def _with_info(
 def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
     """The state dict with official names, wherever the file keeps it."""
     for place in (checkpoint.get('model'), checkpoint.get('state_dict'), checkpoint):
-        if not isinstance(place, dict):
-            continue
-        names = [name for name in place if isinstance(name, str)]
-        prefix = ''
-        for part in _LIGHTNING_PREFIXES:
-            if any(name.startswith(prefix + part) for name in names):
-                prefix += part
-        inner = {
-            name.removeprefix(prefix): place[name]
-            for name in names
-            if name.startswith(prefix)
-        }
-        if is_official(inner):
-            return inner
+        for prefix in _PREFIXES if isinstance(place, dict) else ():
+            inner = {
+                name.removeprefix(prefix): value
+                for name, value in place.items()
+                if name.startswith(prefix)
+            }
+            if is_official(inner):
+                return inner
     return None
 
 
 def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> dict:
-    check_tensors(weights)
+    _check_tensors(weights)
     args = _as_dict(checkpoint.get('args', checkpoint.get('hyper_parameters')))
     config = _as_dict(checkpoint.get('model_config'))
     names = _as_names(args.get('class_names'))
     info = {'class_names': names}
     for key in ('num_queries', 'group_detr'):
         # Files of the newest writer keep these two in the model's configuration.
-        info[key] = _as_int(args.get(key, config.get(key)))
+        info[key] = args.get(key, config.get(key))
     extras = {key: checkpoint[key] for key in _EXTRAS if key in checkpoint}
     meta = {INFO_KEY: {'args': args, **extras}}
-    class_layer = weights['class_embed.weight']
-    of_coco = class_layer.ndim == 2 and coco.are_rows_of_ids(len(class_layer), names)
+    of_coco = coco.are_rows_of_ids(len(weights['class_embed.weight']), names)
     if of_coco and not names:
         names = coco.label_names()
     if names:
@@ -166,18 +160,9 @@ def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> di
 
 
 def _as_dict(args) -> dict:
-    return (
-        dict(args) if isinstance(args, Mapping) else dict(getattr(args, '__dict__', {}))
-    )
+    """Arguments in a dict or a namespace; an empty one for anything else."""
+    return dict(args if isinstance(args, Mapping) else getattr(args, '__dict__', {}))
 
 
-def _as_int(value) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def _as_names(names) -> list[str] | None:
-    if isinstance(names, str):
-        return [names]
-    if not isinstance(names, (list, tuple)):
-        return None
-    return [name for name in names if isinstance(name, str)] or None
+def _as_names(names: Sequence[str] | str | None) -> list[str] | None:
+    return [names] if isinstance(names, str) else list(names or ()) or None

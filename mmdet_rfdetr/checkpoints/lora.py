@@ -8,13 +8,11 @@ files; adapters of both have the names that ``peft`` gives them.
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from .contents import contradictory, in_order, incomplete
 from .errors import CheckpointError
 
 PARTS = ('query', 'key', 'value')
@@ -25,7 +23,8 @@ OFFICIAL_WRAP = 'backbone.0.encoder.base_model.model.'
 """Prefix of the encoder in official files with adapters."""
 
 _ENCODER = 'backbone.0.encoder.'
-_KINDS = ('lora_A', 'lora_B', 'lora_magnitude_vector')
+_LOW = ('lora_A', 'lora_B')
+_KINDS = (*_LOW, 'lora_magnitude_vector')
 _ADAPTER = re.compile(rf'(.+)\.({"|".join(_KINDS)})\.default\.weight')
 _OFFICIAL_LAYER = re.compile(
     r'backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)\.attention\.attention\.(\w+)'
@@ -50,46 +49,33 @@ def unwrap(name: str) -> str:
 
 
 def separate(
-    entries: Mapping[str, Any], join: Callable[[list], Any] = torch.cat
-) -> tuple[OrderedDict[str, Any], Adapters, float]:
+    entries: Mapping[str, Tensor],
+) -> tuple[OrderedDict[str, Tensor], Adapters, float]:
     """Take the adapters out of a state dict, official or of this package.
 
     Args:
-        entries: Names to tensors, or to whatever ``join`` joins.
-        join: Makes the packed layer's entry of those of three layers.
+        entries: Names to tensors.
 
     Returns:
         The entries of the plain model, the adapters under names of this package, and
         the factor on their product (1 in an official file).
-
-    Raises:
-        CheckpointError: one of three layers is missing, or their sizes differ.
     """
     plain, adapters, scale = OrderedDict(), {}, 1.0
-    split: dict[str, dict[str, Any]] = {}
+    split: dict[str, dict[str, Tensor]] = {}
     for name, value in entries.items():
         name = unwrap(name)
         if match := _ADAPTER.fullmatch(name):
             layer = _own_layer(match[1])
             adapters.setdefault(layer, {})[match[2]] = value
         elif name.rpartition('.')[2] == SCALE:
-            scale = value
+            scale = float(value)
         elif match := _SPLIT.fullmatch(name):
             split.setdefault(f'{match[1]}.{match[3]}', {})[match[2]] = value
         else:
             plain[name] = value
     for name, parts in split.items():
-        plain[name] = join(in_order(name, parts, PARTS))
-    if not isinstance(scale, Tensor):
-        return plain, adapters, 1.0
-    if scale.numel() != 1:
-        raise contradictory(SCALE, scale.shape)
-    return plain, adapters, float(scale)
-
-
-def plain_shapes(expected: Mapping[str, tuple]) -> dict[str, tuple]:
-    """The shapes that a model would have without its adapters."""
-    return separate(expected, lambda shapes: (3 * shapes[0][0], *shapes[0][1:]))[0]
+        plain[name] = torch.cat([parts[part] for part in PARTS])
+    return plain, adapters, scale
 
 
 def merge(
@@ -103,8 +89,7 @@ def merge(
         scale: From :func:`separate`.
 
     Raises:
-        CheckpointError: there is an adapter on another layer, or one that is
-            incomplete or of other sizes than its layer.
+        CheckpointError: there is an adapter on another layer.
     """
     merged = OrderedDict(entries)
     for layer, adapter in adapters.items():
@@ -119,7 +104,6 @@ def merge(
             continue
         weights = list(merged[name].chunk(3))
         index = PARTS.index(part)
-        _check_adapter(layer, adapter, weights[index])
         weights[index] = merged_weight(weights[index], adapter, scale)
         merged[name] = torch.cat(weights)
     return merged
@@ -133,19 +117,6 @@ def merged_weight(weight: Tensor, adapter: dict[str, Tensor], scale: float) -> T
         return total
     # DoRA learns the length of each row apart from its direction.
     return total * (magnitude / total.norm(dim=1))[:, None]
-
-
-def _check_adapter(layer: str, adapter: dict[str, Tensor], weight: Tensor) -> None:
-    """Refuse an adapter that is incomplete or of other sizes than its layer."""
-    for kind in _KINDS[:2]:
-        if kind not in adapter:
-            raise incomplete(f'{layer}.{kind}')
-    rows, columns = weight.shape
-    rank = adapter['lora_A'].shape[:1]
-    wanted = (*rank, columns), (rows, *rank), (rows,)
-    for kind, shape in zip(_KINDS, wanted, strict=True):
-        if kind in adapter and adapter[kind].shape != shape:
-            raise contradictory(f'{layer}.{kind}', adapter[kind].shape)
 
 
 def put_beside(
@@ -168,27 +139,21 @@ def put_beside(
     """
     placed = OrderedDict()
     for name, value in entries.items():
-        match = _PACKED.fullmatch(name)
-        if match is None:
+        if match := _PACKED.fullmatch(name):
+            for part, rows in zip(PARTS, value.chunk(3), strict=True):
+                placed[f'{match[1]}.{part}.base_layer.{match[2]}'] = rows
+        else:
             placed[name] = value
-            continue
-        for part, rows in zip(PARTS, value.chunk(3), strict=True):
-            placed[f'{match[1]}.{part}.base_layer.{match[2]}'] = rows.clone()
-    given = {
-        f'{layer}.{kind}.default.weight': value
-        for layer, adapter in adapters.items()
-        for kind, value in adapter.items()
-    }
     for name, value in own.items():
-        if match := _ADAPTER.fullmatch(name):
-            placed[name] = value.clone()
-            if adapters:
-                placed[name] = _fitting(name, value, given)
-            elif match[2] == 'lora_magnitude_vector':
-                weight = placed.get(f'{match[1]}.base_layer.weight')
-                placed[name] = _length(weight, match[1], own, scale, value)
-        elif name.rpartition('.')[2] == SCALE:
-            placed[name] = value.clone()
+        match = _ADAPTER.fullmatch(name)
+        if match and adapters:
+            placed[name] = _fitting(name, value, adapters.get(match[1], {}), match[2])
+        elif match and match[2] == 'lora_magnitude_vector':
+            weight = placed[f'{match[1]}.base_layer.weight'].to(value)
+            low = {kind: own[f'{match[1]}.{kind}.default.weight'] for kind in _LOW}
+            placed[name] = merged_weight(weight, low, scale).norm(dim=1)
+        elif match or name.rpartition('.')[2] == SCALE:
+            placed[name] = value
     return placed
 
 
@@ -205,24 +170,18 @@ def check_scale(own: float, of_file: float) -> None:
         )
 
 
-def _fitting(name: str, value: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-    adapter = given.get(name)
-    if adapter is None or adapter.shape != value.shape:
-        shape = 'no such entry' if adapter is None else tuple(adapter.shape)
+def _fitting(
+    name: str, value: Tensor, adapter: Mapping[str, Tensor], kind: str
+) -> Tensor:
+    given = adapter.get(kind)
+    if given is None or given.shape != value.shape:
+        shape = 'no such entry' if given is None else tuple(given.shape)
         raise CheckpointError(
             f'The LoRA adapters of the checkpoint do not fit: {name} is '
             f'{tuple(value.shape)} in the model and {shape} in the file; set '
             'model.backbone.lora to the r and use_dora that they were trained with.'
         )
-    return adapter
-
-
-def _length(weight, layer: str, own: Mapping[str, Tensor], scale, default) -> Tensor:
-    if weight is None:
-        return default.clone()
-    low = {kind: own[f'{layer}.{kind}.default.weight'] for kind in _KINDS[:2]}
-    weight = weight.to(default)
-    return merged_weight(weight, low, scale).norm(dim=1)
+    return given
 
 
 def _own_layer(layer: str) -> str:

@@ -10,14 +10,13 @@ Names are those of the plain model, as the official files hold them under ``mode
 
 import re
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from .contents import contradictory, in_order
 from .errors import CheckpointError
-from .lora import unwrap
+from .lora import PARTS, unwrap
 
 VIT = 'backbone.0.encoder.encoder.'
 """Prefix of the ViT's entries in an official file."""
@@ -29,7 +28,8 @@ KEYPOINT_MASK = '_kp_active_mask'
 """Official buffer, empty for models without keypoints; there is no such entry here."""
 
 # In a template # stands for a number, * for one word, ** for the rest of a name; both
-# sides of a pair have the same placeholders in the same order.
+# sides of a pair have these in the same order. @ is the member of several official
+# entries that are one here: the part of a packed layer, or the group of a stack.
 _VIT_RENAMES = (
     ('embeddings.patch_embeddings.projection.*', 'backbone.patch_embed.*'),
     ('embeddings.cls_token', 'backbone.cls_token'),
@@ -37,6 +37,7 @@ _VIT_RENAMES = (
     ('embeddings.position_embeddings', 'backbone.pos_embed'),
     ('embeddings.register_tokens', 'backbone.register_tokens'),
     ('encoder.layer.#.norm1.*', 'backbone.blocks.#.norm1.*'),
+    ('encoder.layer.#.attention.attention.@.*', 'backbone.blocks.#.attn.qkv.*'),
     ('encoder.layer.#.attention.output.dense.*', 'backbone.blocks.#.attn.proj.*'),
     ('encoder.layer.#.layer_scale1.lambda1', 'backbone.blocks.#.layer_scale1'),
     ('encoder.layer.#.norm2.*', 'backbone.blocks.#.norm2.*'),
@@ -60,27 +61,59 @@ _RENAMES = (
     ('transformer.decoder.layers.#.**', 'decoder.layers.#.**'),
     ('transformer.decoder.norm.*', 'decoder.norm.*'),
     ('transformer.decoder.ref_point_head.layers.#.*', 'decoder.ref_point_head.#.*'),
+    ('transformer.enc_output.@.*', 'query_selection.fc.*'),
+    ('transformer.enc_output_norm.@.*', 'query_selection.norm.*'),
+    ('transformer.enc_out_class_embed.@.*', 'query_selection.fc_cls.*'),
+    ('transformer.enc_out_bbox_embed.@.layers.#.*', 'query_selection.fc_reg.#.*'),
+    ('refpoint_embed.weight', 'reference_embedding'),
+    ('query_feat.weight', 'query_embedding'),
     ('class_embed.*', 'bbox_head.fc_cls.*'),
     ('bbox_embed.layers.#.*', 'bbox_head.fc_reg.#.*'),
     ('segmentation_head.**', 'mask_head.**'),
 )
-# The first # of the official name is the group, which becomes the first axis.
-_GROUP_STACKS = (
-    ('transformer.enc_output.#.*', 'query_selection.fc.*'),
-    ('transformer.enc_output_norm.#.*', 'query_selection.norm.*'),
-    ('transformer.enc_out_class_embed.#.*', 'query_selection.fc_cls.*'),
-    ('transformer.enc_out_bbox_embed.#.layers.#.*', 'query_selection.fc_reg.#.*'),
-)
-_QUERY_TABLES = {
-    'refpoint_embed.weight': 'reference_embedding',
-    'query_feat.weight': 'query_embedding',
-}
-_QKV = ('query', 'key', 'value')
-_QKV_OFFICIAL = VIT + 'encoder.layer.#.attention.attention.{}.*'
-_QKV_OWN = 'backbone.blocks.#.attn.qkv.*'
+_QUERY_TABLES = ('reference_embedding', 'query_embedding')
+_PACKED = '.attn.qkv.'
 
-_OFFICIAL_MARKERS = (*_QUERY_TABLES, 'class_embed.weight', VIT + 'embeddings.cls_token')
-_OWN_MARKERS = (*_QUERY_TABLES.values(), 'bbox_head.fc_cls.weight')
+# Entries that every model has and no other network has under these names.
+_OWN_MARKERS = (
+    *_QUERY_TABLES,
+    'bbox_head.fc_cls.weight',
+    'decoder.norm.weight',
+    'backbone.pos_embed',
+    'backbone.patch_embed.weight',
+)
+
+
+def _pattern(template: str) -> re.Pattern:
+    pattern = re.escape(template).replace(r'\#', r'(\d+)').replace(r'\*\*', '(.+)')
+    pattern = pattern.replace('@', rf'(?P<member>{"|".join(PARTS)}|\d+)')
+    return re.compile(pattern.replace(r'\*', r'([a-z]\w*)'))
+
+
+_FROM_OFFICIAL = [(_pattern(official), own) for official, own in _RENAMES]
+_TO_OFFICIAL = [(_pattern(own), official) for official, own in _RENAMES]
+
+
+def _rename(
+    name: str, rules: Sequence[tuple[re.Pattern, str]]
+) -> tuple[str, str | None]:
+    """Give a name its counterpart; one without a counterpart stays.
+
+    Returns:
+        The name, where an official one still has @ for the member, and the member that
+        an official name says.
+    """
+    for pattern, target in rules:
+        if (match := pattern.fullmatch(name)) is not None:
+            place = pattern.groupindex.get('member')
+            for index, field in enumerate(match.groups(), 1):
+                if index != place:
+                    target = re.sub(r'#|\*\*|\*', field, target, count=1)
+            return target, place and match[place]
+    return name, None
+
+
+_OFFICIAL_MARKERS = [_rename(name, _TO_OFFICIAL)[0] for name in _OWN_MARKERS]
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -101,6 +134,17 @@ def is_own(names: Iterable[str]) -> bool:
     return set(names).issuperset(_OWN_MARKERS)
 
 
+def count_members(names: Iterable[str], prefix: str) -> int:
+    """Count the members of a module list.
+
+    Args:
+        names: Keys of a state dict.
+        prefix: Name of the list, with the dot at its end.
+    """
+    pattern = re.compile(re.escape(prefix) + r'(\d+)\.')
+    return len({match[1] for name in names if (match := pattern.match(name))})
+
+
 def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     """Give official entries this package's names and layout.
 
@@ -113,31 +157,29 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         Own names to tensors; renamed ones share their storage with the input.
 
     Raises:
-        CheckpointError: a group of entries that belong together is incomplete, or
-            their sizes differ.
+        CheckpointError: a group of entries that belong together is incomplete.
     """
     own = OrderedDict()
-    groups = defaultdict(dict)
-    packed = defaultdict(dict)
+    joined = defaultdict(dict)
     for name, value in state_dict.items():
         if name == KEYPOINT_MASK and not value.numel():
             continue
-        if (found := _qkv_from_official(name)) is not None:
-            target, part = found
-            packed[target][part] = value
-        elif (found := _group_from_official(name)) is not None:
-            target, group = found
-            groups[target][group] = value
+        target, member = _rename(name, _FROM_OFFICIAL)
+        if member is None:
+            own[target] = value
         else:
-            own[_rename(name, _FROM_OFFICIAL)] = value
-    for target, parts in packed.items():
-        own[target] = torch.cat(in_order(target, parts, _QKV))
-    for target, members in groups.items():
-        own[target] = torch.stack(in_order(target, members, range(len(members))))
-    num_groups = max(map(len, groups.values()), default=1)
-    for official, target in _QUERY_TABLES.items():
-        if official in own:
-            own[target] = _split_groups(official, own.pop(official), num_groups)
+            joined[target][member] = value
+    num_groups = 1
+    for target, members in joined.items():
+        if _PACKED in target:
+            own[target] = torch.cat(_in_order(target, members, PARTS))
+        else:
+            num_groups = max(num_groups, len(members))
+            groups = map(str, range(len(members)))
+            own[target] = torch.stack(_in_order(target, members, groups))
+    for name in _QUERY_TABLES:
+        if name in own:  # (G * Q, D) to (G, Q, D)
+            own[name] = own[name].unflatten(0, (num_groups, -1))
     return own
 
 
@@ -160,20 +202,25 @@ def to_official(
     state_dict = _with_all_blocks(state_dict, num_blocks)
     official = OrderedDict()
     for name, value in state_dict.items():
-        if (match := _QKV_FROM_OWN.fullmatch(name)) is not None:
-            for part, rows in zip(_QKV, value.chunk(3), strict=True):
-                official[_fill(_QKV_OFFICIAL.format(part), match.groups())] = rows
-        elif (templates := _group_to_official(name)) is not None:
-            template, fields = templates
-            for group, member in enumerate(value):
-                official[_fill(template, (str(group), *fields))] = member
-        elif name in _TABLES_TO_OFFICIAL:
-            official[_TABLES_TO_OFFICIAL[name]] = value.flatten(0, 1)
-        else:
-            official[_rename(name, _TO_OFFICIAL)] = value
+        target, _ = _rename(name, _TO_OFFICIAL)
+        if '@' not in target:
+            official[target] = value.flatten(0, 1) if name in _QUERY_TABLES else value
+            continue
+        parts = value.chunk(3) if _PACKED in name else value
+        members = PARTS if _PACKED in name else map(str, range(len(value)))
+        for member, part in zip(members, parts, strict=True):
+            official[target.replace('@', member)] = part
     official.setdefault(KEYPOINT_MASK, torch.zeros(0, 0, dtype=torch.bool))
     # Slices of one storage would be written whole, each of them.
     return OrderedDict((name, value.clone()) for name, value in official.items())
+
+
+_SHORT_NAMES = {
+    '.attention.q_proj.': '.attention.attention.query.',
+    '.attention.k_proj.': '.attention.attention.key.',
+    '.attention.v_proj.': '.attention.attention.value.',
+    '.attention.o_proj.': '.attention.output.dense.',
+}
 
 
 def vit_from_huggingface(
@@ -190,14 +237,10 @@ def vit_from_huggingface(
     Returns:
         Names within this package's backbone (``cls_token``) to tensors.
     """
-    short = {'q_proj': 'query', 'k_proj': 'key', 'v_proj': 'value'}
     official = {}
     for name, value in state_dict.items():
-        name = re.sub(
-            r'\.attention\.([qkv]_proj)\.',
-            lambda match: f'.attention.attention.{short[match[1]]}.',
-            name,
-        ).replace('.attention.o_proj.', '.attention.output.dense.')
+        for short, long in _SHORT_NAMES.items():
+            name = name.replace(short, long)
         official[VIT + name] = value
     return OrderedDict(
         (name.removeprefix('backbone.').removeprefix(VIT), value)
@@ -205,77 +248,29 @@ def vit_from_huggingface(
     )
 
 
-def _pattern(template: str) -> re.Pattern:
-    pattern = re.escape(template).replace(r'\#', r'(\d+)').replace(r'\*\*', '(.+)')
-    return re.compile(pattern.replace(r'\*', r'([a-z]\w*)'))
-
-
-def _fill(template: str, fields: Iterable[str]) -> str:
-    fields = iter(fields)
-    return re.sub(r'#|\*\*|\*', lambda _: next(fields), template)
-
-
-def _rename(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
-    for pattern, target in rules:
-        if (match := pattern.fullmatch(name)) is not None:
-            return _fill(target, match.groups())
-    return name
-
-
-_FROM_OFFICIAL = [(_pattern(official), own) for official, own in _RENAMES]
-_TO_OFFICIAL = [(_pattern(own), official) for official, own in _RENAMES]
-_GROUPS_FROM_OFFICIAL = [(_pattern(official), own) for official, own in _GROUP_STACKS]
-_GROUPS_TO_OFFICIAL = [(_pattern(own), official) for official, own in _GROUP_STACKS]
-_QKV_FROM_OFFICIAL = {part: _pattern(_QKV_OFFICIAL.format(part)) for part in _QKV}
-_QKV_FROM_OWN = _pattern(_QKV_OWN)
-_TABLES_TO_OFFICIAL = {own: official for official, own in _QUERY_TABLES.items()}
-
-
-def _qkv_from_official(name: str) -> tuple[str, str] | None:
-    for part, pattern in _QKV_FROM_OFFICIAL.items():
-        if (match := pattern.fullmatch(name)) is not None:
-            return _fill(_QKV_OWN, match.groups()), part
-    return None
-
-
-def _group_from_official(name: str) -> tuple[str, int] | None:
-    for pattern, own in _GROUPS_FROM_OFFICIAL:
-        if (match := pattern.fullmatch(name)) is not None:
-            group, *fields = match.groups()
-            return _fill(own, fields), int(group)
-    return None
-
-
-def _group_to_official(name: str) -> tuple[str, tuple[str, ...]] | None:
-    for pattern, official in _GROUPS_TO_OFFICIAL:
-        if (match := pattern.fullmatch(name)) is not None:
-            return official, match.groups()
-    return None
-
-
-def _split_groups(name: str, table: Tensor, num_groups: int) -> Tensor:
-    """(G * Q, D) to (G, Q, D)."""
-    if table.ndim != 2:
-        raise contradictory(name, table.shape)
-    if len(table) % num_groups:
+def _in_order(name: str, members: Mapping, wanted: Iterable[str]) -> list[Tensor]:
+    """Take the members that the entry ``name`` is joined from."""
+    wanted = list(wanted)
+    missing = [member for member in wanted if member not in members]
+    if missing:
         raise CheckpointError(
-            f'The checkpoint contradicts itself: {name!r} has {len(table)} rows, which '
-            f'{num_groups} groups of encoder heads cannot share; get the file again.'
+            f'The checkpoint is incomplete: of the entries that make up {name!r} it '
+            f'lacks {", ".join(missing)}; get the file again.'
         )
-    return table.unflatten(0, (num_groups, -1))
+    return [members[member] for member in wanted]
 
 
 def _with_all_blocks(
     state_dict: Mapping[str, Tensor], num_blocks: int
 ) -> dict[str, Tensor]:
     first = 'backbone.blocks.0.'
-    block = re.compile(r'backbone\.blocks\.(\d+)\.')
-    built = {match[1] for name in state_dict if (match := block.match(name))}
-    state_dict = dict(state_dict)
-    for name in [name for name in state_dict if name.startswith(first)]:
-        like = state_dict[name]
-        identity = '.norm' in name and name.endswith('.weight')
-        for index in range(len(built), num_blocks):
-            filled = torch.ones_like(like) if identity else torch.zeros_like(like)
-            state_dict[name.replace(first, f'backbone.blocks.{index}.')] = filled
-    return state_dict
+    num_built = count_members(state_dict, 'backbone.blocks.')
+    filled = dict(state_dict)
+    for name, like in state_dict.items():
+        if not name.startswith(first):
+            continue
+        is_identity = '.norm' in name and name.endswith('.weight')
+        fill = torch.ones_like if is_identity else torch.zeros_like
+        for index in range(num_built, num_blocks):
+            filled[name.replace(first, f'backbone.blocks.{index}.')] = fill(like)
+    return filled

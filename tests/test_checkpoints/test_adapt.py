@@ -97,14 +97,3 @@ def test_patch_kernel_for_more_channels_repeats_rgb():
 def test_patch_kernel_of_other_channels_is_refused():
     with pytest.raises(CheckpointError, match='4 channels, the model of 3'):
         adapt.fit_patch_kernel(torch.zeros(2, 4, 4, 4), (2, 3, 4, 4))
-
-
-def test_a_patch_kernel_that_is_not_square_is_refused():
-    with pytest.raises(CheckpointError, match='contradicts itself'):
-        adapt.fit_patch_kernel(torch.zeros(2, 3, 4, 5), (2, 3, 4, 4))
-
-
-@pytest.mark.parametrize('entries', [0, 1, 9])
-def test_a_position_table_without_the_class_entry_is_refused(entries):
-    with pytest.raises(CheckpointError, match=f'has {entries} entries, .* the class'):
-        adapt.fit_positions(torch.zeros(1, entries, 2), (1, 17, 2))

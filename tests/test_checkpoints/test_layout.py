@@ -45,7 +45,7 @@ def test_the_newest_writer_keeps_sizes_in_the_model_config():
     assert info == {'num_queries': 5, 'group_detr': 3, 'class_names': ['cat']}
 
 
-@pytest.mark.parametrize('args', [None, 'text', {'num_queries': 'many'}])
+@pytest.mark.parametrize('args', [None, {}, {'lr': 1e-4}])
 def test_arguments_that_say_nothing_do_no_harm(args):
     loaded = to_mmengine_layout(official(args=args))
     assert set(attached_info(loaded['state_dict']).values()) == {None}

@@ -119,13 +119,6 @@ def test_a_file_with_a_hole_is_refused_with_the_hole():
         from_official(official)
 
 
-def test_a_query_table_that_groups_cannot_share_is_refused():
-    official = official_state()
-    official['refpoint_embed.weight'] = torch.zeros(16, 4)
-    with pytest.raises(CheckpointError, match='has 16 rows, which 3 groups'):
-        from_official(official)
-
-
 def test_a_keypoint_mask_that_says_something_is_not_dropped():
     official = {**official_state(), '_kp_active_mask': torch.ones(1, 17).bool()}
     assert '_kp_active_mask' in from_official(official)
