@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -36,26 +37,18 @@ class LoadReport:
     def __str__(self) -> str:
         """The table: a headline, and a line for each entry that did not fit.
 
-        Entries that differ in one number of their name only share a line.
+        Entries that differ in the first number of their name only share a line.
         """
         rows = [
-            ('reshaped', name, f'{_show(before)} -> {_show(after)}', how)
-            for (before, after, how), names in _group(self.reshaped).items()
-            for name in join_names(names)
+            ('reshaped', x.name, f'{_show(x.before)} -> {_show(x.after)}', x.how)
+            for x in self.reshaped
         ]
-        for kind, names in (('missing', self.missing), ('unexpected', self.unexpected)):
-            rows += [(kind, name, '', '') for name in join_names(names)]
-        counts = (
-            f'{len(entries)} {kind}'
-            for kind, entries in (
-                ('reshaped', self.reshaped),
-                ('missing', self.missing),
-                ('unexpected', self.unexpected),
-            )
-            if entries
-        )
-        summary = ', '.join(counts) or 'all fit'
-        lines = [f'{self.title}, {self.total} entries: {summary}']
+        rows += [('missing', name, '', '') for name in self.missing]
+        rows += [('unexpected', name, '', '') for name in self.unexpected]
+        counts = Counter(kind for kind, *_ in rows)
+        summary = ', '.join(f'{count} {kind}' for kind, count in counts.items())
+        lines = [f'{self.title}, {self.total} entries: {summary or "all fit"}']
+        rows = _join(rows)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -72,50 +65,25 @@ class LoadReport:
         print_log(str(self), logger='current', level=level)
 
 
-def join_names(names: Sequence[str]) -> list[str]:
-    """Write names that differ in one number as one name.
-
-    Args:
-        names: For example ``['layers.2.bias', 'layers.3.bias', 'norm.bias']``.
-
-    Returns:
-        For example ``['layers.{2-3}.bias', 'norm.bias']``.
-    """
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(re.sub(r'\b\d+\b', '#', name), []).append(name)
-    joined = []
-    for template, members in alike.items():
-        numbers = [re.findall(r'\b\d+\b', name) for name in members]
-        columns = [sorted(set(map(int, c))) for c in zip(*numbers, strict=True)]
-        if sum(len(column) > 1 for column in columns) > 1:
-            joined += members
-            continue
-        for column in columns:
-            template = template.replace('#', _ranges(column), 1)
-        joined.append(template)
-    return joined
+def _join(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Write rows that differ in the first number of the name only as one row."""
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for kind, name, *rest in rows:
+        number = re.search(r'\b\d+\b', name)
+        template = re.sub(r'\b\d+\b', '#', name, count=1)
+        alike[(kind, template, *rest)] += [int(number[0])] if number else []
+    return [
+        (kind, template.replace('#', _range(sorted(numbers))), *rest)
+        for (kind, template, *rest), numbers in alike.items()
+    ]
 
 
-def _ranges(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    texts = (str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs)
-    return '{' + ','.join(texts) + '}'
-
-
-def _group(reshaped: Sequence[Reshaped]) -> dict[tuple, list[str]]:
-    groups: dict[tuple, list[str]] = {}
-    for entry in reshaped:
-        key = (entry.before, entry.after, entry.how)
-        groups.setdefault(key, []).append(entry.name)
-    return groups
+def _range(numbers: Sequence[int]) -> str:
+    if len(numbers) < 2:
+        return ''.join(map(str, numbers))
+    is_run = numbers[-1] - numbers[0] == len(numbers) - 1
+    ends = f'{numbers[0]}-{numbers[-1]}'
+    return f'{{{ends if is_run else ",".join(map(str, numbers))}}}'
 
 
 def _show(shape: tuple[int, ...]) -> str:

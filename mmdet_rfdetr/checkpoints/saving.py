@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
 
 from .atomic import replacing
 from .errors import CheckpointError
@@ -68,40 +67,27 @@ def _to_safetensors(checkpoint: Mapping) -> tuple[bytes, list[str]]:
         left_out += rest
     else:
         stored = {'official': _sayable(rest, '', left_out)}
-    metadata = {'format': 'pt', INFO_KEY: json.dumps(stored)}
-    return save(_apart(weights), metadata), left_out
+    # The format knows no strides, and no tensors that share their memory.
+    apart = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in weights.items()
+    }
+    return save(apart, {'format': 'pt', INFO_KEY: json.dumps(stored)}), left_out
 
 
-def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in one piece, no two of which lie in the same memory."""
-    apart, taken = {}, set()
-    for name, value in weights.items():
-        value = value.contiguous()
-        place = value.untyped_storage().data_ptr()
-        apart[name] = value.clone() if place in taken else value
-        taken.add(place)
-    return apart
-
-
-def _sayable(
-    entries: Mapping, path: str, left_out: list[str], around: tuple[int, ...] = ()
-) -> dict:
+def _sayable(entries: Mapping, path: str, left_out: list[str]) -> dict:
     """The entries that JSON can hold, at any depth of dicts.
 
     Args:
         entries: Anything by name.
         path: Where they lie, for the names of those that are left out.
         left_out: Gets these names.
-        around: Ids of the dicts that hold these entries, which would have no end.
     """
     said = {}
-    around = (*around, id(entries))
     for key, value in entries.items():
-        if not isinstance(key, str) or id(value) in around:
-            left_out.append(f'{path}{key}')
-        elif isinstance(value, Mapping):
-            said[key] = _sayable(value, f'{path}{key}.', left_out, around)
-        elif _can_be_said(value):
+        if isinstance(key, str) and isinstance(value, Mapping):
+            said[key] = _sayable(value, f'{path}{key}.', left_out)
+        elif isinstance(key, str) and _can_be_said(value):
             said[key] = value
         else:
             left_out.append(f'{path}{key}')
@@ -111,6 +97,6 @@ def _sayable(
 def _can_be_said(value) -> bool:
     try:
         json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return False
     return True
