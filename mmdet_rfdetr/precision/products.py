@@ -50,22 +50,19 @@ def _is_trained_by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _product(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Have a function of PyTorch compute bfloat16 in float32 where that is faster.
+def _multiply(
+    function: Callable[..., Tensor], *tensors: Tensor | None, **options
+) -> Tensor:
+    """Call a function of PyTorch, for bfloat16 in float32 where that is faster.
 
     Tensors that can have gradients are passed by position, options by name.
     """
-
-    @functools.wraps(function)
-    def product(*tensors: Tensor | None, **options) -> Tensor:
-        if not _in_float32_units(tensors[0]):
-            return function(*tensors, **options)
-        # An autograd function keeps its tensors while it runs, even without a graph.
-        if torch.is_grad_enabled():
-            return _Recomputed.apply(function, options, *tensors)
-        return _rounded(function, tensors, options)
-
-    return product
+    if not _in_float32_units(tensors[0]):
+        return function(*tensors, **options)
+    # An autograd function keeps its tensors while it runs, even without a graph.
+    if torch.is_grad_enabled():
+        return _Recomputed.apply(function, options, *tensors)
+    return _rounded(function, tensors, options)
 
 
 def _rounded(
@@ -228,10 +225,10 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> T
     return F.scaled_dot_product_attention(*tensors)
 
 
-conv2d = _product(F.conv2d)
-conv_transpose2d = _product(F.conv_transpose2d)
-baddbmm = _product(torch.baddbmm)
-addmm = _product(torch.addmm)
+conv2d = functools.partial(_multiply, F.conv2d)
+conv_transpose2d = functools.partial(_multiply, F.conv_transpose2d)
+baddbmm = functools.partial(_multiply, torch.baddbmm)
+addmm = functools.partial(_multiply, torch.addmm)
 
 
 class Linear(nn.Linear):
@@ -243,19 +240,11 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's layer for zero padding, its product by :func:`conv2d`."""
+    """PyTorch's layer, its product as by :func:`conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h', w')."""
-        return conv2d(
-            x,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        return _multiply(self._conv_forward, x, self.weight, self.bias)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
