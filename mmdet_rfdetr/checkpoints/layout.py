@@ -7,7 +7,6 @@ attaches to a state dict, since that is all that reaches a model; what only the
 official package reads waits in ``meta`` for the way back.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from . import coco
 from .errors import CheckpointError
-from .names import VIT, is_official, is_own
+from .names import VIT, count_members, is_official, is_own
 
 INFO_KEY = 'rfdetr'
 """Where metadata of a state dict, and ``meta``, hold what is RF-DETR's."""
@@ -30,7 +29,6 @@ category ids.
 _EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
 # Of Lightning, of a compiled model, and of both.
 _PREFIXES = ('', 'model.', '_orig_mod.', 'model._orig_mod.')
-_ENCODER_HEAD = re.compile(r'transformer\.enc_output\.\d+\.weight')
 
 
 def to_mmengine_layout(checkpoint: dict) -> dict:
@@ -74,7 +72,7 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
     kept = meta.get(INFO_KEY, {})
     args = kept.get('args')
     if not args:
-        groups = len({name for name in state_dict if _ENCODER_HEAD.fullmatch(name)})
+        groups = count_members(state_dict, 'transformer.enc_output.')
         kernel = state_dict[VIT + 'embeddings.patch_embeddings.projection.weight']
         args = {
             'num_queries': len(state_dict['refpoint_embed.weight']) // groups,

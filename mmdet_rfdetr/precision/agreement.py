@@ -19,6 +19,8 @@ from .policy import (
     find_policy,
 )
 
+_LOOPS = dict(train='training', val='validation', test='testing')
+
 
 def check_agreement(runner: Runner) -> None:
     """Compare everything that could set a precision with ``model.precision``.
@@ -118,13 +120,11 @@ def _in_config(config: Config, policy: PrecisionPolicy) -> Iterator[str]:
         wanted['fp16'] = PrecisionPolicy(device_type, 'float16')
     for name, other in wanted.items():
         if other != policy:
-            fix = policy.overrides(
-                other.device_type or device_type, dtype_name(other.dtype)
-            )
             yield (
                 f'model.precision is {policy}, and the variable {name}='
                 f'{config[name]} at the top of the config does not change it. Remove '
-                f'the variable and, if you mean {other}, add --cfg-options {fix}.'
+                f'the variable and, if you mean {other}, add --cfg-options '
+                f'{policy.overrides(other)}.'
             )
 
 
@@ -152,36 +152,15 @@ class RFDETRPrecisionHook(Hook):
         """Check the settings against each other."""
         check_agreement(runner)
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Watch the first training step."""
-        self._watch(runner)
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Watch the first validation step."""
-        self._watch(runner)
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Watch the first test step."""
-        self._watch(runner)
-
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Compare what forward recorded."""
-        self._compare(runner, 'training')
-
-    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Compare what forward recorded."""
-        self._compare(runner, 'validation')
-
-    def after_test_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Compare what forward recorded."""
-        self._compare(runner, 'testing')
-
-    def _watch(self, runner: Runner) -> None:
+    # mmengine calls these two for training, validation and testing.
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Watch the first step."""
         policy, _ = _policy_of(runner)
         policy.seen = None
         self._is_first_iter = True
 
-    def _compare(self, runner: Runner, loop: str) -> None:
+    def _after_iter(self, runner: Runner, *args, mode: str, **kwargs) -> None:
+        """Compare what forward recorded in the first step."""
         if not self._is_first_iter:
             return
         self._is_first_iter = False
@@ -189,6 +168,7 @@ class RFDETRPrecisionHook(Hook):
         if self._reference is None:
             dtype = policy.resolve(device)
             self._reference = AutocastState(device.type, dtype != torch.float32, dtype)
+        loop = _LOOPS[mode]
         if policy.seen != self._reference:
             seen = policy.seen or 'outside of the policy, which forward did not enter'
             raise PrecisionError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -23,16 +22,6 @@ from .policy import (
     dtype_name,
     find_policy,
 )
-
-
-class StepGuard(Protocol):
-    """Decides whether an optimizer step is made."""
-
-    def see_loss(self, loss: Tensor) -> None:
-        """Take note of the loss of a micro-batch, before it is scaled."""
-
-    def may_step(self, gradients: list[Tensor]) -> bool:
-        """Whether to step with these gradients."""
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -58,8 +47,9 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
     Attributes:
         loss_scaler: the ``torch.amp.GradScaler``, None unless the model trains in
             float16. Where there is one, it skips steps whose gradient overflowed.
-        guard: None, or an object that sees every loss (``see_loss``) and is asked
-            before every step whether to make it (``may_step``).
+        guard: None, or an object whose ``see_loss(loss)`` takes note of the loss of
+            every micro-batch before it is scaled, and whose ``may_step(gradients)``
+            says before every step whether to make it.
 
     Raises:
         PrecisionError: if ``device_type``, ``dtype`` or ``loss_scale`` is none of
@@ -99,7 +89,7 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         self.device_type = device_type
         self.dtype = dtype
         self.loss_scaler: torch.amp.GradScaler | None = None
-        self.guard: StepGuard | None = None
+        self.guard = None
         self._scaler_args, self._constant_scale = _read_loss_scale(loss_scale)
         self._saved_scale: dict = {}
         self._is_bound = False
@@ -110,32 +100,16 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         Raises:
             PrecisionError: with both values and the overrides that make them equal.
         """
-        dtype = dtype_name(policy.dtype)
-        same_device = dtype == 'float32' or self.device_type in (
-            None,
-            policy.device_type,
+        own = PrecisionPolicy(
+            self.device_type or policy.device_type or 'cuda',
+            self.dtype or dtype_name(policy.dtype),
         )
-        if self.dtype in (None, dtype) and same_device:
-            return
-        own = ' '.join(filter(None, (self.device_type, self.dtype)))
-        raise PrecisionError(
-            f'model.precision is {policy}, and optim_wrapper says {own}. '
-            f'Add --cfg-options {" or --cfg-options ".join(self._fixes(policy))}.'
-        )
-
-    def _fixes(self, policy: PrecisionPolicy) -> Iterator[str]:
-        """Overrides that give this wrapper the model's precision, or the reverse."""
-        dtype = dtype_name(policy.dtype)
-        if dtype == 'float32':
-            yield 'optim_wrapper.dtype=float32'
-        else:
-            yield (
-                f'optim_wrapper.device_type={policy.device_type} '
-                f'optim_wrapper.dtype={dtype}'
+        if own != policy:
+            raise PrecisionError(
+                f'model.precision is {policy}, and optim_wrapper says {own}. Add '
+                f'--cfg-options {policy.wrapper_overrides()} or --cfg-options '
+                f'{policy.model_overrides(own)}.'
             )
-        device_type = self.device_type or policy.device_type
-        if device_type is not None:
-            yield policy.model_overrides(device_type, self.dtype or dtype)
 
     def bind(self, model: nn.Module) -> None:
         """Check against ``model``, and prepare the loss scale if it trains in float16.
@@ -272,11 +246,7 @@ def resolve_optim_wrapper(optim_wrapper_cfg: dict, model: nn.Module) -> dict:
             'optim_wrapper.type=AmpOptimWrapper (--amp sets it) asks for mixed '
             'precision, and model.precision is float32. Leave --amp out and set '
             'optim_wrapper.type=RFDETRAmpOptimWrapper, or add --cfg-options '
-            f'{policy.overrides("cuda", "bfloat16")}.'
-        )
-    if cfg.pop('use_fsdp', False):
-        raise PrecisionError(
-            'optim_wrapper.use_fsdp=True is not supported: leave it out.'
+            f'{policy.overrides(PrecisionPolicy("cuda", "bfloat16"))}.'
         )
     print_log(
         'optim_wrapper.type=AmpOptimWrapper (--amp sets it) is replaced by '

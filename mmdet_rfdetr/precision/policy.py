@@ -99,20 +99,10 @@ class PrecisionPolicy:
         """
         if config is None:
             return cls()
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or set(config) != {'device_type', 'dtype'}:
             raise PrecisionError(
                 f'model.precision={config!r}: write None, or '
                 "dict(device_type='cuda', dtype='bfloat16')."
-            )
-        legal = ('device_type', 'dtype')
-        unknown = sorted(set(config) - set(legal))
-        missing = [key for key in legal if key not in config]
-        if unknown or missing:
-            raise PrecisionError(
-                f'model.precision={dict(config)}: '
-                + (f'unknown keys {unknown}; ' if unknown else '')
-                + (f'missing keys {missing}; ' if missing else '')
-                + f'its keys are {list(legal)}.'
             )
         return cls(**config)
 
@@ -136,10 +126,8 @@ class PrecisionPolicy:
             hint = ''
             if device.type in AUTOCAST_DEVICES:
                 name = 'bfloat16' if device.type == 'cpu' else dtype_name(self.dtype)
-                hint = (
-                    f' For {name} on this device add --cfg-options '
-                    f'{self.overrides(device.type, name)}'
-                )
+                fix = self.overrides(PrecisionPolicy(device.type, name))
+                hint = f' For {name} on this device add --cfg-options {fix}'
             # It is what the policy says. On a CPU it costs nothing that one would not
             # expect; on an accelerator it costs most of the speed.
             level = logging.INFO if device.type == 'cpu' else logging.WARNING
@@ -151,11 +139,12 @@ class PrecisionPolicy:
             )
             return torch.float32
         if self.dtype == torch.bfloat16 and not has_native_bfloat16(device):
+            float16, float32 = PrecisionPolicy('cuda', 'float16'), PrecisionPolicy()
             raise PrecisionError(
                 f'model.precision is {self}, and {torch.cuda.get_device_name(device)} '
                 'has no native bfloat16. Choose float16 with --cfg-options '
-                f'{self.overrides("cuda", "float16")}, or float32 with --cfg-options '
-                f'{self.overrides("cuda", "float32")}.'
+                f'{self.overrides(float16)}, or float32 with --cfg-options '
+                f'{self.overrides(float32)}.'
             )
         return self.dtype
 
@@ -195,12 +184,8 @@ class PrecisionPolicy:
                 'loop opens it, add --cfg-options val_cfg.fp16=False '
                 'test_cfg.fp16=False.'
             )
-        context = (
-            nullcontext()
-            if dtype == torch.float32
-            else torch.autocast(device.type, dtype=dtype)
-        )
-        with context:
+        low = dtype != torch.float32
+        with torch.autocast(device.type, dtype=dtype) if low else nullcontext():
             self.seen = AutocastState.now(device.type)
             yield
 
@@ -215,44 +200,46 @@ class PrecisionPolicy:
 
     def effective(self, device: torch.device) -> str:
         """What the policy comes to on ``device``: ``'cuda bfloat16'`` or so."""
-        dtype = self.resolve(device)
-        if dtype == torch.float32:
-            return 'float32'
-        return f'{device.type} {dtype_name(dtype)}'
+        return _describe(device.type, self.resolve(device))
 
-    def model_overrides(self, device_type: str, dtype: str) -> str:
-        """Command-line overrides that give the model another policy."""
+    def model_overrides(self, other: 'PrecisionPolicy') -> str:
+        """Command-line overrides that give a model of this policy another one."""
+        if other.dtype == torch.float32:
+            return 'model.precision=None'
         # mmengine does not merge keys into None: such a value has to be replaced.
         replace = 'model.precision._delete_=True ' if self.device_type is None else ''
         return (
-            f'{replace}model.precision.device_type={device_type} '
-            f'model.precision.dtype={dtype}'
+            f'{replace}model.precision.device_type={other.device_type} '
+            f'model.precision.dtype={dtype_name(other.dtype)}'
         )
 
-    def overrides(self, device_type: str, dtype: str) -> str:
-        """The same for the model and for the optimizer wrapper."""
+    def wrapper_overrides(self) -> str:
+        """Command-line overrides that give the optimizer wrapper this policy."""
+        name = dtype_name(self.dtype)
+        if self.dtype == torch.float32:
+            return f'optim_wrapper.dtype={name}'
         return (
-            f'{self.model_overrides(device_type, dtype)} '
-            f'optim_wrapper.device_type={device_type} optim_wrapper.dtype={dtype}'
+            f'optim_wrapper.device_type={self.device_type} optim_wrapper.dtype={name}'
         )
+
+    def overrides(self, other: 'PrecisionPolicy') -> str:
+        """Command-line overrides that give both another policy."""
+        return f'{self.model_overrides(other)} {other.wrapper_overrides()}'
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PrecisionPolicy):
-            return NotImplemented
-        if self.dtype == other.dtype == torch.float32:
-            return True
-        return (self.device_type, self.dtype) == (other.device_type, other.dtype)
+        return isinstance(other, PrecisionPolicy) and str(self) == str(other)
 
     def __hash__(self) -> int:
         return hash(str(self))
 
     def __str__(self) -> str:
-        if self.dtype == torch.float32:
-            return 'float32'
-        return f'{self.device_type} {dtype_name(self.dtype)}'
+        return _describe(self.device_type, self.dtype)
 
-    def __repr__(self) -> str:
-        return f'PrecisionPolicy({str(self)!r})'
+
+def _describe(device_type: str | None, dtype: torch.dtype) -> str:
+    """``'cuda bfloat16'`` or so; float32 is the same on every device."""
+    name = dtype_name(dtype)
+    return name if dtype == torch.float32 else f'{device_type} {name}'
 
 
 def dtype_name(dtype: torch.dtype) -> str:

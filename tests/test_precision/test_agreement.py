@@ -70,7 +70,7 @@ DISAGREEMENTS = {
     ),
     'optimizer in float32': (
         {'optim_wrapper.dtype': 'float32'},
-        ['model.precision is cpu bfloat16', 'optim_wrapper says cpu float32'],
+        ['model.precision is cpu bfloat16', 'optim_wrapper says float32'],
         2,
     ),
     'validation in fp16': (

@@ -235,10 +235,3 @@ def test_amp_for_a_float32_model_is_a_contradiction():
         resolve_optim_wrapper(dict(type='AmpOptimWrapper'), Net(None))
     assert 'model.precision is float32' in str(error.value)
     assert 'model.precision._delete_=True' in str(error.value)
-
-
-def test_fsdp_is_refused():
-    with pytest.raises(PrecisionError, match='use_fsdp'):
-        resolve_optim_wrapper(
-            dict(type='AmpOptimWrapper', use_fsdp=True), Net('bfloat16')
-        )

@@ -23,8 +23,8 @@ def policy(device_type, dtype):
 @pytest.mark.parametrize(
     ('config', 'words'),
     [
-        (dict(device_type='cuda', dtpye='bfloat16'), ['dtpye', "['dtype']", 'keys']),
-        (dict(dtype='bfloat16'), ['missing', 'device_type']),
+        (dict(device_type='cuda', dtpye='bfloat16'), ['dtpye', "dtype='bfloat16'"]),
+        (dict(dtype='bfloat16'), ["device_type='cuda'"]),
         (dict(device_type='cuda', dtype='bf16'), ['bf16', 'bfloat16', 'float16']),
         (dict(device_type='tpu', dtype='bfloat16'), ['tpu', 'cuda', 'cpu']),
         (dict(device_type=None, dtype='bfloat16'), ['None', 'cuda', 'cpu']),
