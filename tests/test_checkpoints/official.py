@@ -196,3 +196,11 @@ def official_sizes(**sizes):
         )
         for name, shape in official_shapes(**sizes).items()
     }
+
+
+def assert_same_entries(actual, expected):
+    """Two state dicts hold the same tensors under the same names."""
+    assert set(actual) == set(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype, name
+        assert torch.equal(actual[name], value), name

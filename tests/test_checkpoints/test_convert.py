@@ -18,7 +18,7 @@ from tests import interpreter
 from tests.fixtures import REPOSITORY
 
 from .models import build_tiny, official_file
-from .official import official_state
+from .official import assert_same_entries, official_state
 
 SUFFIXES = ['.pth', '.pt', '.safetensors']
 
@@ -26,13 +26,6 @@ SUFFIXES = ['.pth', '.pt', '.safetensors']
 def write(path, content):
     torch.save(content, path)
     return path
-
-
-def assert_same_entries(actual, expected):
-    assert set(actual) == set(expected)
-    for name, value in expected.items():
-        assert actual[name].dtype == value.dtype, name
-        assert torch.equal(actual[name], value), name
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)

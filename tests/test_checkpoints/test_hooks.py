@@ -19,7 +19,7 @@ from mmdet_rfdetr.checkpoints import (
 )
 
 from .models import build_tiny, official_file, tiny_config
-from .official import VIT
+from .official import VIT, assert_same_entries
 
 
 @pytest.fixture
@@ -46,10 +46,7 @@ def official(tmp_path):
 
 def assert_holds(model, official_state):
     """The model has every tensor of the official state dict."""
-    held = to_official(model.state_dict())
-    assert set(held) == set(official_state)
-    for name, value in official_state.items():
-        assert torch.equal(held[name], value), name
+    assert_same_entries(to_official(model.state_dict()), official_state)
 
 
 def by_mmengine(path):

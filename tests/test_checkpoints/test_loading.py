@@ -34,7 +34,7 @@ WEIGHTS = {'layer.weight': torch.arange(6.0).view(2, 3)}
 
 
 class Payload:
-    """Runs a command when it is unpickled."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function, *args):
         self.reduced = function, args
@@ -404,19 +404,9 @@ def test_bytes_as_old_pickles_say_them():
         safe_pickle._bytes_of_text('a', 'rot13')
 
 
-class Call:
-    """Is pickled as a call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.reduced = function, arguments
-
-    def __reduce__(self):
-        return self.reduced
-
-
 def pointer_array():
     """An array whose element is whatever lies at an address that the file names."""
-    return Call(np.ndarray, (1,), Call(np.dtype, 'O8'), b'A' * 8)
+    return Payload(np.ndarray, (1,), Payload(np.dtype, 'O8'), b'A' * 8)
 
 
 class Swollen:
@@ -431,9 +421,9 @@ class Swollen:
     'payload',
     [
         pointer_array(),
-        Call(np.ndarray, (10**12,)),
-        Call(np.dtype, 'O8'),
-        Call(np.dtype, 'S8,O'),
+        Payload(np.ndarray, (10**12,)),
+        Payload(np.dtype, 'O8'),
+        Payload(np.dtype, 'S8,O'),
         Swollen(),
     ],
     ids=('pointer', 'huge', 'object', 'record', 'swollen'),

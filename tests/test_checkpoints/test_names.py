@@ -5,14 +5,14 @@ from mmdet_rfdetr.checkpoints import CheckpointError, from_official, to_official
 from mmdet_rfdetr.checkpoints.names import is_official, is_own
 from tests import fixtures
 
-from .official import VARIANTS, VIT, official_shapes, official_sizes, official_state
-
-
-def assert_same_entries(actual, expected):
-    assert set(actual) == set(expected)
-    for name, value in expected.items():
-        assert actual[name].dtype == value.dtype, name
-        assert torch.equal(actual[name], value), name
+from .official import (
+    VARIANTS,
+    VIT,
+    assert_same_entries,
+    official_shapes,
+    official_sizes,
+    official_state,
+)
 
 
 @fixtures.needs_fixtures
