@@ -9,6 +9,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from tests.test_checkpoints.models import tiny_config
+
 SIDE = 64
 IMAGES = 4
 CLASSES = ('left', 'right')
@@ -43,8 +45,7 @@ def write_images(folder):
 
 def model_config(precision):
     """A shrunk RF-DETR: one windowed and one global block, two decoder layers."""
-    return dict(
-        type='RFDETR',
+    return tiny_config(
         precision=precision,
         num_queries=10,
         num_groups=2,
@@ -64,29 +65,8 @@ def model_config(precision):
             out_indices=(1, 2),
             pos_embed_size=4,
         ),
-        neck=dict(
-            type='RFDETRProjector',
-            in_channels=[32, 32],
-            out_channels=32,
-            scales=('P4',),
-            num_blocks=1,
-        ),
-        decoder=dict(
-            num_layers=2,
-            self_attn_heads=2,
-            cross_attn_heads=2,
-            num_points=2,
-            feedforward_channels=64,
-        ),
-        bbox_head=dict(
-            type='RFDETRHead',
-            num_classes=len(CLASSES),
-            loss_cls=dict(type='RFDETRIoUAwareBCELoss'),
-            loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-            loss_iou=dict(type='GIoULoss', loss_weight=2.0, eps=1e-7),
-        ),
-        train_cfg=dict(assigner=dict(type='RFDETRHungarianAssigner')),
-        test_cfg=dict(max_per_img=10),
+        neck=dict(type='RFDETRProjector', in_channels=[32, 32], out_channels=32),
+        **{'bbox_head.num_classes': len(CLASSES), 'test_cfg.max_per_img': 10},
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_rfdetr.models.backbone import MLP
 from mmdet_rfdetr.precision import AutocastState
@@ -29,3 +30,19 @@ def recorded():
 def expected(dtype: torch.dtype, device_type: str = 'cpu'):
     """The record of a model that runs in ``dtype``."""
     return AutocastState(device_type, dtype != torch.float32, dtype), dtype
+
+
+class Operators(TorchDispatchMode):
+    """Collects the names of operators and the dtypes of their tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        dtypes = {x.dtype for x in args if isinstance(x, torch.Tensor)}
+        self.calls.append((operator.overloadpacket.__name__, dtypes))
+        return operator(*args, **(kwargs or {}))
+
+    def dtypes(self, part):
+        return [dtypes for name, dtypes in self.calls if part in name]

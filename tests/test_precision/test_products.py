@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from mmdet_rfdetr.precision import products
+
+from .recorder import Operators
 
 
 @pytest.fixture(autouse=True)
@@ -129,29 +130,21 @@ def test_frozen_tensors_get_no_gradient(name):
                 torch.testing.assert_close(x.grad, expected[index])
 
 
-class DtypesOfProducts(TorchDispatchMode):
-    """Collects the dtype of each product that is computed."""
-
-    NAMES = ('mm', 'addmm', 'bmm', 'baddbmm', 'convolution', 'attention')
-
-    def __init__(self):
-        super().__init__()
-        self.dtypes = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        if any(name in operator.__name__ for name in self.NAMES):
-            self.dtypes += {x.dtype for x in args if isinstance(x, torch.Tensor)}
-        return operator(*args, **(kwargs or {}))
+def products_of_backward(y):
+    """Dtypes of the tensors that are multiplied for the gradients of y."""
+    with Operators() as seen:
+        y.float().pow(2).sum().backward()
+    parts = ('mm', 'convolution', 'attention')
+    return [dtypes for part in parts for dtypes in seen.dtypes(part)]
 
 
 @pytest.mark.parametrize('name', CASES)
 def test_gradients_inside_of_autocast_are_computed_in_float32(name):
     _, ours, shapes = CASES[name]
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        y = ours(*tensors(*shapes)).float().pow(2).sum()
-        with DtypesOfProducts() as products_of_backward:
-            y.backward()
-    assert set(products_of_backward.dtypes) == {torch.float32}
+        found = products_of_backward(ours(*tensors(*shapes)))
+    assert found
+    assert all(dtypes == {torch.float32} for dtypes in found)
 
 
 @pytest.mark.parametrize(('frozen', 'count'), (((), 2), ((0,), 1), ((1,), 1)))
@@ -160,10 +153,8 @@ def test_gradients_nobody_needs_are_not_computed(frozen, count):
     for index in frozen:
         inputs[index].requires_grad_(False)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        y = products.linear(*inputs).float().pow(2).sum()
-    with DtypesOfProducts() as products_of_backward:
-        y.backward()
-    assert len(products_of_backward.dtypes) == count
+        y = products.linear(*inputs)
+    assert len(products_of_backward(y)) == count
 
 
 def test_a_transposed_convolution_has_all_options_of_its_layer():

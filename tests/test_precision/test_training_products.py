@@ -5,26 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_rfdetr.precision import processor, products
 
-
-class Operators(TorchDispatchMode):
-    """Collects the names of operators and the dtypes of their tensors."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        dtypes = {x.dtype for x in args if isinstance(x, torch.Tensor)}
-        self.calls.append((operator.overloadpacket.__name__, dtypes))
-        return operator(*args, **(kwargs or {}))
-
-    def dtypes(self, part):
-        return [dtypes for name, dtypes in self.calls if part in name]
-
+from .recorder import Operators
 
 # Attention -----------------------------------------------------------------------
 
