@@ -65,42 +65,18 @@ def fit_query_table(table: Tensor, shape: Shape, *, keep_groups: bool) -> Tensor
         CheckpointError: the file has too few groups or queries.
     """
     groups, queries = shape[:2]
-    file_groups, file_queries, width = table.shape
-    if keep_groups:
-        enough = groups <= file_groups and queries <= file_queries
-        cut = table[:groups, :queries]
-    else:
-        enough = groups * queries <= file_groups * file_queries
-        cut = table.flatten(0, 1)[: groups * queries]
-    if not enough:
-        settings = (('groups', groups, file_groups), ('queries', queries, file_queries))
-        lower = [
-            f'model.num_{name}={own}' for name, ours, own in settings if ours > own
-        ]
+    file_groups, file_queries = table.shape[:2]
+    settings = (('groups', groups, file_groups), ('queries', queries, file_queries))
+    lower = [f'model.num_{name}={own}' for name, ours, own in settings if ours > own]
+    if lower:
         raise CheckpointError(
             f'The checkpoint has {file_groups} groups of {file_queries} queries, too '
             f'few for the model with {groups} groups of {queries}: set '
             f'{" and ".join(lower)}.'
         )
-    return cut.reshape(groups, queries, width)
-
-
-def fit_groups(heads: Tensor, groups: int) -> Tensor:
-    """Take the encoder heads of the first query groups.
-
-    Args:
-        heads: (G, ...) of the file.
-        groups: Groups of the model.
-
-    Raises:
-        CheckpointError: the file has fewer groups.
-    """
-    if groups > len(heads):
-        raise CheckpointError(
-            f'The checkpoint has {len(heads)} query groups, too few for the model with '
-            f'{groups}: set model.num_groups={len(heads)}.'
-        )
-    return heads[:groups]
+    if keep_groups:
+        return table[:groups, :queries]
+    return table.flatten(0, 1)[: groups * queries].unflatten(0, (groups, queries))
 
 
 def fit_positions(table: Tensor, shape: Shape) -> Tensor:

@@ -162,12 +162,10 @@ def _fit_head(
 ) -> tuple[Tensor, str]:
     """Class layers and the encoder heads, which are stacked by group."""
     notes = []
-    axis = 0
-    if name.startswith('query_selection.'):
-        axis = 1
-        if len(value) != shape[0]:
-            value = adapt.fit_groups(value, shape[0])
-            notes.append(f'first {shape[0]} groups')
+    axis = int(name.startswith('query_selection.'))
+    if axis and len(value) > shape[0]:
+        value = value[: shape[0]]
+        notes.append(f'first {shape[0]} groups')
     if '.fc_cls.' in name and value.shape[axis] != shape[axis]:
         rows, how = adapt.choose_class_rows(value.shape[axis], shape[axis], class_names)
         value = value.index_select(axis, torch.tensor(rows, device=value.device))

@@ -1,7 +1,6 @@
 """The optimizer wrapper that goes with a model's precision."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -148,13 +147,11 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         )
         self._inner_count = init_counts
 
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
         """Skip gradient synchronisation in micro-batches that do not step."""
         if not self._is_bound:
             self.bind(model)
-        with super().optim_context(model):
-            yield
+        return super().optim_context(model)
 
     def backward(self, loss: Tensor, **kwargs) -> None:
         """Back-propagate the loss, scaled under float16.

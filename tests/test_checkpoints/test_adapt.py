@@ -57,8 +57,6 @@ def test_queries_are_cut_in_each_group():
 def test_queries_of_an_unknown_layout_are_cut_flat():
     cut = adapt.fit_query_table(table(3, 5), (2, 3, 2), keep_groups=False)
     assert cut[..., 0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    same = adapt.fit_query_table(table(3, 4), (4, 3, 2), keep_groups=False)
-    assert same[3, 2, 0] == 11
 
 
 @pytest.mark.parametrize('keep_groups', [False, True])
@@ -73,13 +71,6 @@ def test_queries_of_an_unknown_layout_are_cut_flat():
 def test_too_few_queries_are_refused_with_what_to_lower(shape, settings, keep_groups):
     with pytest.raises(CheckpointError, match=f'3 groups of 5 .*: set {settings}.$'):
         adapt.fit_query_table(table(3, 5), shape, keep_groups=keep_groups)
-
-
-def test_heads_of_the_first_groups_are_taken():
-    heads = torch.randn(3, 4, 2)
-    assert torch.equal(adapt.fit_groups(heads, 2), heads[:2])
-    with pytest.raises(CheckpointError, match='3 query groups.* model.num_groups=3'):
-        adapt.fit_groups(heads, 4)
 
 
 def test_patch_kernel_for_grey_images_is_the_mean():
