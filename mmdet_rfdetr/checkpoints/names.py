@@ -36,14 +36,11 @@ _VIT_RENAMES = (
     ('embeddings.mask_token', 'backbone.mask_token'),
     ('embeddings.position_embeddings', 'backbone.pos_embed'),
     ('embeddings.register_tokens', 'backbone.register_tokens'),
-    ('encoder.layer.#.norm1.*', 'backbone.blocks.#.norm1.*'),
+    ('encoder.layer.#.norm#.*', 'backbone.blocks.#.norm#.*'),
     ('encoder.layer.#.attention.attention.@.*', 'backbone.blocks.#.attn.qkv.*'),
     ('encoder.layer.#.attention.output.dense.*', 'backbone.blocks.#.attn.proj.*'),
-    ('encoder.layer.#.layer_scale1.lambda1', 'backbone.blocks.#.layer_scale1'),
-    ('encoder.layer.#.norm2.*', 'backbone.blocks.#.norm2.*'),
-    ('encoder.layer.#.mlp.fc1.*', 'backbone.blocks.#.mlp.fc1.*'),
-    ('encoder.layer.#.mlp.fc2.*', 'backbone.blocks.#.mlp.fc2.*'),
-    ('encoder.layer.#.layer_scale2.lambda1', 'backbone.blocks.#.layer_scale2'),
+    ('encoder.layer.#.layer_scale#.lambda1', 'backbone.blocks.#.layer_scale#'),
+    ('encoder.layer.#.mlp.fc#.*', 'backbone.blocks.#.mlp.fc#.*'),
     ('layernorm.*', 'backbone.norm.*'),
 )
 _SAMPLING = 'backbone.0.projector.stages_sampling.'

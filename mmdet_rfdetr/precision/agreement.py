@@ -68,10 +68,8 @@ def _in_optim_wrapper(
         return
     name = type(optim_wrapper).__name__
     if isinstance(optim_wrapper, RFDETRAmpOptimWrapper):
-        try:
-            optim_wrapper.check(policy)
-        except PrecisionError as error:
-            yield str(error)
+        if text := optim_wrapper.disagreement(policy):
+            yield text
     elif isinstance(optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
         yield (
             f'model.precision is {policy}, and optim_wrapper.type={name} brings a '

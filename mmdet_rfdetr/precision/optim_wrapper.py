@@ -93,22 +93,23 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         self._saved_scale: dict = {}
         self._is_bound = False
 
-    def check(self, policy: PrecisionPolicy) -> None:
-        """Stop if this wrapper's keys contradict the model's policy.
+    def disagreement(self, policy: PrecisionPolicy) -> str | None:
+        """Say how this wrapper's keys contradict the model's policy, if they do.
 
-        Raises:
-            PrecisionError: with both values and the overrides that make them equal.
+        Returns:
+            A sentence with both values and the overrides that make them equal.
         """
         own = PrecisionPolicy(
             self.device_type or policy.device_type or 'cuda',
             self.dtype or dtype_name(policy.dtype),
         )
-        if own != policy:
-            raise PrecisionError(
-                f'model.precision is {policy}, and optim_wrapper says {own}. Add '
-                f'--cfg-options {policy.wrapper_overrides()} or --cfg-options '
-                f'{policy.model_overrides(own)}.'
-            )
+        if own == policy:
+            return None
+        return (
+            f'model.precision is {policy}, and optim_wrapper says {own}. Add '
+            f'--cfg-options {policy.wrapper_overrides()} or --cfg-options '
+            f'{policy.model_overrides(own)}.'
+        )
 
     def bind(self, model: nn.Module) -> None:
         """Check against ``model``, and prepare the loss scale if it trains in float16.
@@ -127,7 +128,8 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
                 'add --cfg-options optim_wrapper.type=OptimWrapper.'
             )
         policy, device = found
-        self.check(policy)
+        if text := self.disagreement(policy):
+            raise PrecisionError(text)
         if policy.resolve(device) == torch.float16:
             self.loss_scaler = torch.amp.GradScaler(device.type, **self._scaler_args)
             if self._saved_scale:

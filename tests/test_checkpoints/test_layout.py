@@ -3,7 +3,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import coco, from_official
+from mmdet_rfdetr.checkpoints import CheckpointError, coco, from_official
 from mmdet_rfdetr.checkpoints.layout import (
     class_names,
     to_mmengine_layout,
@@ -154,3 +154,23 @@ def test_own_checkpoints_keep_everything():
 def test_checkpoints_of_other_models_are_not_touched():
     for checkpoint in ({'state_dict': {'a': 1}}, {'model': {'a': 1}}, {'a': 1}):
         assert to_mmengine_layout(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (None, 'a NoneType'),
+        (torch.zeros(1).expand(10**6, 10**6), r'fewer numbers than .*1000000'),
+    ],
+    ids=['none', 'expanded'],
+)
+def test_what_is_no_ordinary_tensor_is_told(value, text):
+    state = {**official_state(), 'class_embed.bias': value}
+    with pytest.raises(CheckpointError, match=f'{text}.* as .class_embed.bias.; get'):
+        to_mmengine_layout({'model': state})
+
+
+def test_views_and_empty_tensors_are_ordinary():
+    state = official_state()
+    state['class_embed.bias'] = torch.arange(14.0).view(7, 2).T[1]
+    assert to_mmengine_layout({'model': state})['state_dict'].keys() == state.keys()

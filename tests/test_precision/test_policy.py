@@ -91,7 +91,7 @@ def old_gpu(monkeypatch):
 def test_gpu_without_bfloat16_is_an_error_that_names_the_choices(old_gpu):
     with pytest.raises(PrecisionError) as error:
         policy('cuda', 'bfloat16').resolve(CUDA)
-    for word in ('Tesla T4', 'dtype=float16', 'dtype=float32'):
+    for word in ('Tesla T4', 'dtype=float16', 'model.precision=None'):
         assert word in str(error.value)
 
 
