@@ -1,15 +1,12 @@
 """COCO's metric for annotations as they really are, computed fast."""
 
-import contextlib
 import tempfile
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric
-from mmdet.evaluation.functional import print_recall_summary
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
@@ -18,9 +15,8 @@ from ..data.findings import BadDataError, Findings
 from ..data.masks import drawable_parts, mask_problem
 from ..errors import ExplainedError, SettingError
 from .detections import Detections, sort_ids
-from .engines import choose_engine, processes_engine
+from .engines import choose_engine
 from .ground_truth import build_index, select
-from .recall import proposal_recalls
 from .tables import class_precisions, class_table
 
 # The names of ``COCOeval.stats``. mmdet's: the numbers after @ are those of the
@@ -49,12 +45,13 @@ class RFDETRCocoMetric(CocoMetric):
         backend_args: where it comes from, see ``mmengine.fileio``.
         engine: ``'ultrafast'`` (the package ultrafast-pycocotools), ``'pycocotools'``,
             or ``'auto'``: the first if it is installed. Their numbers are equal.
-        **kwargs: other arguments of ``CocoMetric`` but ``sort_categories``: labels
-            follow the order of the file. ``use_mp_eval`` goes with pycocotools only.
+        **kwargs: other arguments of ``CocoMetric``, but not ``sort_categories`` (labels
+            follow the order of the file), ``use_mp_eval`` (engines are faster) and the
+            metric ``'proposal_fast'`` (``'proposal'`` tells the recall).
 
     Raises:
-        SettingError: if ``metric_items`` names what there is not, or there is no such
-            engine.
+        SettingError: if a setting is one of these three, ``metric_items`` names what
+            there is not, or there is no such engine.
         BadDataError: if masks are to be evaluated and an object has none that can be
             drawn. pycocotools would find out after the first epoch.
     """
@@ -67,29 +64,28 @@ class RFDETRCocoMetric(CocoMetric):
         engine: str = 'auto',
         **kwargs,
     ) -> None:
-        if 'sort_categories' in kwargs:
-            raise SettingError(
-                'RFDETRCocoMetric takes labels in the order of the file: leave out '
-                'sort_categories.'
-            )
+        for name in ('sort_categories', 'use_mp_eval'):
+            if name in kwargs:
+                raise SettingError(
+                    f'RFDETRCocoMetric has no {name}: leave it out, or evaluate with '
+                    'CocoMetric'
+                )
         super().__init__(backend_args=backend_args, **kwargs)
+        if 'proposal_fast' in self.metrics:
+            raise SettingError(
+                "RFDETRCocoMetric has no metric 'proposal_fast': set 'proposal'"
+            )
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
         for item in self.metric_items or ():
             if item not in STATS:
                 raise SettingError(f'metric_items: {item!r} is none of {STATS}')
-        if self.use_mp_eval and engine not in ('auto', 'pycocotools'):
-            raise SettingError(
-                f'use_mp_eval=True is for pycocotools: leave it out with {engine=}'
-            )
-        self._engine = processes_engine if self.use_mp_eval else choose_engine(engine)
+        self._engine = choose_engine(engine)
         if ann_file is None:
             return
         document = read_annotations(
             ann_file, backend_args, needs_objects=not self.format_only
         )
-        self._coco_api = build_index(
-            clean_annotations(document, Findings(ann_file)), document.get('info')
-        )
+        self._coco_api = build_index(clean_annotations(document, Findings(ann_file)))
         if 'segm' in self.metrics:
             self._check_masks()
 
@@ -104,7 +100,8 @@ class RFDETRCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         targets, predictions = zip(*results, strict=True)
-        with self._output_prefix() as prefix:
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = self.outfile_prefix or str(Path(folder, 'results'))
             if self._coco_api is None:
                 logger.info('Converting ground truth to coco format...')
                 self._coco_api = COCO(self.gt_to_coco_json(targets, prefix))
@@ -115,38 +112,11 @@ class RFDETRCocoMetric(CocoMetric):
                 self.results2json(predictions, prefix)
         if self.format_only:
             logger.info(f'results are saved in {Path(prefix).parent}')
-            return OrderedDict()
+            return {}
         sizes = {
             image['img_id']: (image['height'], image['width']) for image in targets
         }
         return self._evaluate(predictions, sizes, logger)
-
-    def fast_eval_recall(
-        self,
-        results: list[dict],
-        proposal_nums: Sequence[int],
-        iou_thrs: Sequence[float],
-        logger: MMLogger | None = None,
-    ) -> np.ndarray:
-        """Compute the recall of proposals; arguments and result are mmdet's."""
-        objects = [
-            np.array(
-                [
-                    [x, y, x + width, y + height]
-                    for x, y, width, height in (
-                        annotation['bbox']
-                        for annotation in self._coco_api.imgToAnns[result['img_id']]
-                        if not (annotation.get('ignore') or annotation['iscrowd'])
-                    )
-                ],
-                dtype=np.float32,
-            ).reshape(-1, 4)
-            for result in results
-        ]
-        proposals = [result['bboxes'] for result in results]
-        recalls = proposal_recalls(objects, proposals, proposal_nums, iou_thrs)
-        print_recall_summary(recalls, proposal_nums, iou_thrs, logger=logger)
-        return recalls.mean(axis=1)
 
     def _evaluate(
         self, predictions: Sequence[dict], sizes: dict, logger: MMLogger
@@ -163,18 +133,15 @@ class RFDETRCocoMetric(CocoMetric):
         )
         ground_truth = select(self._coco_api, self.img_ids, category_ids, sizes)
         if 'segm' in self.metrics:
-            _check_sizes(ground_truth, self.img_ids)
-        found: dict[str, float] = OrderedDict()
-        for metric in self.metrics:
-            logger.info(f'Evaluating {metric}...')
-            if metric == 'proposal_fast':
-                found.update(self._recalls(predictions, logger))
-                continue
-            if metric == 'segm' and detections.masks is None:
+            if detections.masks is None:
                 raise SettingError(
                     "metric 'segm' needs masks, and the model gives none: evaluate "
                     "with metric='bbox' alone, or train one of the rfdetr-seg configs"
                 )
+            _check_sizes(ground_truth, self.img_ids)
+        found: dict[str, float] = {}
+        for metric in self.metrics:
+            logger.info(f'Evaluating {metric}...')
             if not len(detections):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
@@ -183,19 +150,15 @@ class RFDETRCocoMetric(CocoMetric):
             # Without categories, pycocotools takes their objects in this order.
             evaluator.params.catIds = ranks
             evaluator.params.useCats = int(metric != 'proposal')
-            self._run(evaluator)
+            evaluator.params.maxDets = list(self.proposal_nums)
+            evaluator.params.iouThrs = self.iou_thrs
+            evaluator.evaluate()
+            evaluator.accumulate()
+            evaluator.summarize()
             if metric != 'proposal' and self.classwise:
                 found.update(self._by_class(evaluator, ranks, logger))
             found.update(self._name_stats(metric, evaluator.stats, logger))
         return found
-
-    def _run(self, evaluator: COCOeval) -> None:
-        """Compute the 12 numbers, which are printed."""
-        evaluator.params.maxDets = list(self.proposal_nums)
-        evaluator.params.iouThrs = self.iou_thrs
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
 
     def _name_stats(
         self, metric: str, stats: np.ndarray, logger: MMLogger
@@ -221,30 +184,6 @@ class RFDETRCocoMetric(CocoMetric):
         return {
             f'{name}_precision': mean for name, mean in zip(names, means, strict=True)
         }
-
-    def _recalls(
-        self, predictions: Sequence[dict], logger: MMLogger
-    ) -> dict[str, float]:
-        recalls = self.fast_eval_recall(
-            predictions, self.proposal_nums, self.iou_thrs, logger
-        )
-        found = {
-            f'AR@{num}': recall
-            for num, recall in zip(self.proposal_nums, recalls.tolist(), strict=True)
-        }
-        logger.info(
-            ''.join(f'\n{name}\t{recall:.4f}' for name, recall in found.items())
-        )
-        return found
-
-    @contextlib.contextmanager
-    def _output_prefix(self) -> Iterator[str]:
-        """Where files go: as configured, or to a folder that is gone afterwards."""
-        if self.outfile_prefix is not None:
-            yield self.outfile_prefix
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            yield str(Path(folder, 'results'))
 
     def _require_images(self) -> None:
         """Stop if an image was evaluated that the annotations do not list."""

@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable
 
-from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
+from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.logging import print_log
 
 from ..errors import MissingPackageError, SettingError
@@ -26,29 +26,13 @@ def pycocotools_engine(
     return COCOeval(ground_truth, results, iou_type)
 
 
-def processes_engine(
-    ground_truth: COCO, detections: Detections, iou_type: str
-) -> COCOeval:
-    """The reference in eight processes, which is mmdet's ``use_mp_eval``."""
-    results = ground_truth.loadRes(detections.as_dicts(iou_type))
-    return COCOevalMP(ground_truth, results, iou_type)
-
-
-def ultrafast_engine(
-    ground_truth: COCO, detections: Detections, iou_type: str
-) -> COCOeval:
-    """``ultrafast-pycocotools``, which computes the very same numbers.
-
-    Raises:
-        ImportError: if the package is not installed.
-    """
-    return _UltrafastEval(ground_truth, detections, iou_type)
-
-
-class _UltrafastEval(COCOeval):
+class UltrafastEval(COCOeval):
     """Matches and accumulates with ``ultrafast-pycocotools``, the rest is pycocotools.
 
     Parameters, printed output and the 12 numbers come from the base class.
+
+    Raises:
+        ImportError: if the package is not installed.
     """
 
     def __init__(
@@ -62,10 +46,9 @@ class _UltrafastEval(COCOeval):
         # It reports what it does to standard output, differently.
         with contextlib.redirect_stdout(io.StringIO()):
             targets = package.COCO(ground_truth.dataset, verbose=False)
+            is_array = iou_type == 'bbox'
             results = targets.loadRes(
-                detections.as_array()
-                if iou_type == 'bbox'
-                else detections.as_dicts(iou_type)
+                detections.as_array() if is_array else detections.as_dicts(iou_type)
             )
         _print_done(start)
         self._fast = package.COCOeval(
@@ -98,7 +81,7 @@ def _print_done(start: float) -> None:
 
 
 ENGINES: dict[str, Callable] = {
-    'ultrafast': ultrafast_engine,
+    'ultrafast': UltrafastEval,
     'pycocotools': pycocotools_engine,
 }
 

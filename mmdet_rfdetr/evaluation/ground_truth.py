@@ -7,17 +7,16 @@ from collections.abc import Hashable, Sequence
 from mmdet.datasets.api_wrappers import COCO
 
 
-def build_index(document: dict, info: dict | None) -> COCO:
+def build_index(document: dict) -> COCO:
     """Make pycocotools' index of a document, with ids that it can count with.
 
     Args:
         document: see :func:`~mmdet_rfdetr.data.annotations.clean_annotations`.
-        info: ``info`` of the file; pycocotools wants one.
     """
     coco = COCO()
     coco.dataset = dict(
         document,
-        info=info or {},
+        info={},  # pycocotools wants it
         # pycocotools takes the id 0 for "no object" and puts ids into float arrays.
         annotations=[
             dict(annotation, id=number)
@@ -26,7 +25,6 @@ def build_index(document: dict, info: dict | None) -> COCO:
     )
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
     return coco
 
 
@@ -64,4 +62,4 @@ def select(
             and annotation['category_id'] in categories
         ],
     )
-    return build_index(document, coco.dataset.get('info'))
+    return build_index(document)

@@ -12,7 +12,6 @@ from torch import distributed
 
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.evaluation.recall import proposal_recalls
 from mmdet_rfdetr.evaluation.tables import class_precisions
 from tests.fixtures import DATA, needs_data
 from tests.test_data.coco_files import CLASSES, document, write
@@ -120,9 +119,19 @@ def test_crowds_are_ignored(tmp_path):
     assert np.isfinite(found['coco/bbox_mAP'])
 
 
-def test_sorted_categories_are_refused(tmp_path):
-    with pytest.raises(SettingError, match='leave out sort_categories'):
-        evaluate(write(tmp_path), {}, sort_categories=True)
+@pytest.mark.parametrize(
+    'setting, message',
+    [
+        (dict(sort_categories=True), 'has no sort_categories: leave it out'),
+        (dict(use_mp_eval=True), 'has no use_mp_eval: leave it out'),
+        (dict(metric='proposal_fast'), "no metric 'proposal_fast': set 'proposal'"),
+        (dict(metric_items=['mAP', 'mAP_60']), "'mAP_60' is none of"),
+        (dict(engine='fast'), "'auto' or one of"),
+    ],
+)
+def test_settings_that_it_does_not_have_are_refused_at_once(tmp_path, setting, message):
+    with pytest.raises(SettingError, match=message):
+        evaluate(write(tmp_path), {}, **setting)
 
 
 ALL = ['bbox', 'segm', 'proposal']
@@ -171,11 +180,6 @@ def test_fewer_thresholds_leave_gaps_in_the_table():
     assert np.isnan(precisions[:, 2]).all()
 
 
-def test_unknown_metric_items_are_refused_at_once(tmp_path):
-    with pytest.raises(SettingError, match="'mAP_60' is none of"):
-        evaluate(write(tmp_path), {}, metric_items=['mAP', 'mAP_60'])
-
-
 def test_files_are_written_where_they_are_asked_for(tmp_path, monkeypatch):
     path, found = random_sets.make_set(tmp_path)
     written = []
@@ -209,46 +213,6 @@ def test_no_file_is_written_otherwise(tmp_path, monkeypatch):
     random_sets.evaluate(
         monkeypatch, found, type='RFDETRCocoMetric', ann_file=str(path)
     )
-
-
-def test_recall_of_proposals(tmp_path, monkeypatch):
-    """mmdet's own fails on images with unequal numbers of objects (numpy >= 1.24)."""
-    path, found = random_sets.make_set(tmp_path)
-    document = json.loads(path.read_text())
-    counted = [
-        annotation['image_id']
-        for annotation in document['annotations']
-        if not (annotation['iscrowd'] or annotation['ignore'])
-    ]
-    # Keep one image, which mmdet can do.
-    crowded = max(counted, key=counted.count)
-    found = {crowded: found[crowded]}
-    document['images'] = [im for im in document['images'] if im['id'] in found]
-    document['annotations'] = [
-        annotation
-        for annotation in document['annotations']
-        if annotation['image_id'] in found
-    ]
-    path.write_text(json.dumps(document))
-    theirs, ours = both(
-        monkeypatch,
-        found,
-        ann_file=str(path),
-        metric='proposal_fast',
-        proposal_nums=(2, 5, 12),
-    )
-    assert ours == pytest.approx(theirs, abs=1e-12)
-    assert ours['coco/AR@2'] < ours['coco/AR@12'] < 1
-
-
-def test_recall_goes_by_image_not_by_order():
-    objects = [np.array([[0, 0, 9, 9], [20, 20, 29, 29]]), np.zeros((0, 4))]
-    objects.append(np.array([[5.0, 5, 9, 9]]))
-    proposals = [np.array([[0, 0, 9, 9], [5, 5, 9, 9]])] * 2 + [np.zeros((0, 4))]
-    recalls = proposal_recalls(objects, proposals, (1, 10), (0.5,))
-    assert recalls == pytest.approx(1 / 3)
-    nothing = proposal_recalls(objects[1:2], proposals[:1], (1, 10), (0.5,))
-    assert np.isnan(nothing).all()
 
 
 def test_without_any_detection_there_is_no_result(tmp_path, monkeypatch):

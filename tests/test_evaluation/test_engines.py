@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.evaluation import engines
@@ -122,12 +121,3 @@ def test_without_the_fast_engine_the_log_says_so_once(monkeypatch):
     assert 'pip install ultrafast-pycocotools' in said[0]
     with pytest.raises(ImportError, match='pip install ultrafast-pycocotools'):
         choose_engine('ultrafast')
-
-
-def test_unknown_engines_are_refused():
-    with pytest.raises(ValueError, match="'auto' or one of"):
-        METRICS.build(dict(type='RFDETRCocoMetric', engine='fast'))
-    with pytest.raises(ValueError, match='use_mp_eval=True is for pycocotools'):
-        METRICS.build(
-            dict(type='RFDETRCocoMetric', engine='ultrafast', use_mp_eval=True)
-        )
