@@ -15,7 +15,7 @@ from ..errors import SettingError
 from .annotations import clean_annotations, match_categories, read_annotations
 from .findings import BadDataError, Finding, Findings
 from .images import BadImageError, read_size
-from .loading import GuardedLoader, guard_loader
+from .loading import guard_loader
 
 POLICIES = ('skip', 'error')
 _TOLERANCE = 1.0  # pixels; annotation tools round
@@ -66,7 +66,7 @@ class RFDETRCocoDataset(CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
-        self.findings = findings = Findings(self.ann_file)
+        self.findings = Findings(self.ann_file)
         document = read_annotations(
             self.ann_file, self.backend_args, needs_objects=not self.test_mode
         )
@@ -74,17 +74,16 @@ class RFDETRCocoDataset(CocoDataset):
             document['categories'], self.metainfo['classes'], self.ann_file
         )
         self.cat_ids = list(self.cat2label)
-        document = clean_annotations(document, findings)
+        document = clean_annotations(document, self.findings)
         objects = defaultdict(list)
         for annotation in document['annotations']:
             objects[annotation['image_id']].append(annotation)
 
-        usable = self._check_files(document['images'], findings)
         data_list = []
         self.cat_img_map = defaultdict(list)
-        for image in usable:
+        for image in self._check_files(document['images']):
             info = self.parse_data_info(
-                dict(raw_img_info=image, raw_ann_info=objects[image['id']]), findings
+                dict(raw_img_info=image, raw_ann_info=objects[image['id']])
             )
             if info is None:
                 continue
@@ -97,29 +96,26 @@ class RFDETRCocoDataset(CocoDataset):
             sum(not instance['ignore_flag'] for instance in info['instances'])
             for info in data_list
         ]
-        self._report(findings, document['images'], data_list)
+        self._report(len(document['images']), len(data_list))
         # Workers set a flag, the main process reads it.
         self.unreadable = torch.zeros(len(data_list), dtype=torch.bool).share_memory_()
         return data_list
 
-    def parse_data_info(
-        self, raw_data_info: dict, findings: Findings | None = None
-    ) -> dict | None:
+    def parse_data_info(self, raw_data_info: dict) -> dict | None:
         """Convert an image and its objects to mmdet's form.
 
         Args:
             raw_data_info: ``raw_img_info`` with ``height`` and ``width`` of the
                 annotations and, if it is known, ``file_size``; ``raw_ann_info``.
-            findings: what is found is added here.
 
         Returns:
             mmdet's dict, or None if the image cannot be used.
         """
-        findings = findings or Findings(self.ann_file)
+        findings = self.findings
         image = dict(raw_data_info['raw_img_info'])
         name = f'image {image["id"]} ({image["file_name"]})'
         objects = raw_data_info['raw_ann_info']
-        stated = (image['height'], image['width'])
+        size = stated = (image['height'], image['width'])
         real = image.pop('file_size', None)
         if real is not None and stated not in real:
             if None in stated:
@@ -129,26 +125,24 @@ class RFDETRCocoDataset(CocoDataset):
             else:
                 findings.add(Finding.BOXES_OF_OTHER_SIZE, name)
                 return None
-            image['height'], image['width'] = real[-1]
+            size = real[-1]
         elif None in stated:
             findings.add(Finding.IMAGE_BROKEN, name)
             return None
-        info = super().parse_data_info(
-            dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=[])
-        )
+        image.update(img_id=image['id'], height=size[0], width=size[1])
+        info = super().parse_data_info(dict(raw_img_info=image, raw_ann_info=[]))
         info['instances'] = [
             instance
             for annotation in objects
-            if (instance := self._parse_object(annotation, image, findings))
+            if (instance := self._parse_object(annotation, size))
         ]
         if not info['instances']:
             findings.add(Finding.NO_OBJECTS, name)
         return info
 
-    def _parse_object(
-        self, annotation: dict, image: dict, findings: Findings
-    ) -> dict | None:
-        """Convert one object to mmdet's form; None if it cannot be used."""
+    def _parse_object(self, annotation: dict, size: tuple[int, int]) -> dict | None:
+        """Convert an object in an image of (height, width); None if it is no use."""
+        findings = self.findings
         if annotation.get('ignore'):
             return None
         label = self.cat2label.get(annotation['category_id'])
@@ -163,8 +157,8 @@ class RFDETRCocoDataset(CocoDataset):
         box = [
             max(x1, 0.0),
             max(y1, 0.0),
-            min(x2, float(image['width'])),
-            min(y2, float(image['height'])),
+            min(x2, float(size[1])),
+            min(y2, float(size[0])),
         ]
         if box[0] >= box[2] or box[1] >= box[3]:
             findings.add(Finding.BOX_OUTSIDE, annotation)
@@ -175,14 +169,13 @@ class RFDETRCocoDataset(CocoDataset):
         if annotation['iscrowd']:
             findings.add(Finding.CROWD, annotation)
         mask = annotation['segmentation']
-        size = [image['height'], image['width']]
-        if isinstance(mask, dict) and mask.get('size', size) != size:
+        if isinstance(mask, dict) and mask.get('size', list(size)) != list(size):
             findings.add(Finding.MASK_BROKEN, annotation)
         return dict(
             bbox=box, bbox_label=label, ignore_flag=annotation['iscrowd'], mask=mask
         )
 
-    def _check_files(self, images: list[dict], findings: Findings) -> list[dict]:
+    def _check_files(self, images: list[dict]) -> list[dict]:
         """Leave out images without a usable file; add ``file_size`` to the others.
 
         Raises:
@@ -197,28 +190,27 @@ class RFDETRCocoDataset(CocoDataset):
         usable = []
         for image, size in zip(images, sizes, strict=True):
             if isinstance(size, BadImageError):
-                findings.add(size.finding, image['file_name'])
+                self.findings.add(size.finding, image['file_name'])
             else:
                 usable.append(dict(image, file_size=size))
-        if images and findings.counts[Finding.FILE_MISSING] == len(images):
+        if images and self.findings.counts[Finding.FILE_MISSING] == len(images):
             raise FileNotFoundError(
                 f'None of the {len(images)} images of {self.ann_file} exists, for '
                 f'example {paths[0]}: set data_root and data_prefix=dict(img=...).'
             )
         return usable
 
-    def _report(
-        self, findings: Findings, images: list[dict], data_list: list[dict]
-    ) -> None:
-        """Log what was found; raise if that is too much."""
+    def _report(self, listed: int, usable: int) -> None:
+        """Log what was found in ``listed`` images; raise if that is too much."""
+        findings = self.findings
         if findings.faults and self.bad_data == 'error':
             raise BadDataError(
                 f'{findings.table()}\nMend these, or leave them out with '
                 "bad_data='skip'."
             )
-        if not data_list:
+        if not usable:
             raise BadDataError(
-                f'None of the {len(images)} images of {self.ann_file} can be used.\n'
+                f'None of the {listed} images of {self.ann_file} can be used.\n'
                 f'{findings.table()}'
             )
         if findings.counts:
@@ -246,15 +238,12 @@ class RFDETRCocoDataset(CocoDataset):
     def _run_black(self, idx: int) -> Any:
         """Run the pipeline on a black image in the place of one."""
         infos = map(self.get_data_info, range(len(self)))
-        readable = (
+        others = (
             info['img_path']
             for info in infos
             if not self.unreadable[info['file_index']]
         )
-        for transform in self.pipeline.transforms:
-            if isinstance(transform, GuardedLoader):
-                transform.learn_channels(readable)
-        return self.pipeline(dict(self.get_data_info(idx), unreadable=True))
+        return self.pipeline(dict(self.get_data_info(idx), black_like=others))
 
 
 def _size_or_error(path: str) -> Any:

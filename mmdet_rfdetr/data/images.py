@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,14 +16,7 @@ from .findings import Finding
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap the sides
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _OPPOSITE = {6: 8, 8: 6}  # quarter turns; every other orientation undoes itself
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 class BadImageError(Exception):
@@ -151,18 +146,12 @@ def largest_reduction(shape: tuple[float, float], min_side: float) -> int:
     return next((k for k in (8, 4, 2) if min(shape) / k >= min_side), 1)
 
 
-def decode_image(
-    data: bytes,
-    size: tuple[int, int] | None = None,
-    min_side: int | None = None,
-) -> np.ndarray:
+def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file.
 
     Args:
         data: content of the file, see :class:`ImageSource`.
         size: (height, width) that the annotations state.
-        min_side: if given, JPEGs are decoded at 1/2, 1/4 or 1/8 of their size
-            where both sides stay at least this long.
 
     Returns:
         (H, W, 3) uint8 in BGR order.
@@ -170,9 +159,8 @@ def decode_image(
     Raises:
         BadImageError: if the file is cut off or no image.
     """
-    source = ImageSource(data, size)
-    reduction = 1 if min_side is None else largest_reduction(source.shape, min_side)
-    return cv2.cvtColor(np.asarray(source.decode(reduction)), cv2.COLOR_RGB2BGR)
+    image = ImageSource(data, size).decode()
+    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -185,14 +173,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == 'RGB' else image.convert('RGB')
 
 
-class _decoder_errors:
+@contextmanager
+def _decoder_errors() -> Iterator[None]:
     """Turn whatever Pillow raises for a bad file into a BadImageError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if isinstance(error, Image.DecompressionBombError):
-            raise BadImageError(Finding.FILE_HUGE, str(error)) from error
-        if isinstance(error, _DECODER_ERRORS):
-            raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise BadImageError(Finding.FILE_HUGE, str(error)) from error
+    except _DECODER_ERRORS as error:
+        raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from PIL import Image
 
 from ..errors import SettingError
 from .images import ImageSource, largest_reduction
-from .loading import RFDETRLoadImage, read_file
+from .loading import read_file
 from .sizes import multi_scale_sizes
 from .transforms import size_by_short_side
 
@@ -22,7 +23,7 @@ Region = tuple[float, float, float, float]
 
 
 @TRANSFORMS.register_module()
-class RFDETRLoadJittered(RFDETRLoadImage):
+class RFDETRLoadJittered(BaseTransform):
     """Load an image as detection training needs it, reading no more than that.
 
     Draws what the transforms of the official training draw one after the other: the
@@ -65,7 +66,6 @@ class RFDETRLoadJittered(RFDETRLoadImage):
         flip_prob: float = 0.5,
         backend_args: dict | None = None,
     ) -> None:
-        super().__init__(backend_args=backend_args)
         if offsets is not None and size_divisor is None:
             raise SettingError(f'RFDETRLoadJittered: {offsets=} needs size_divisor')
         if not 0 < crop_sides[0] <= crop_sides[1]:
@@ -75,6 +75,7 @@ class RFDETRLoadJittered(RFDETRLoadImage):
         self.sizes = [image_size]
         if offsets is not None:
             self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+        self.backend_args = backend_args
         self.jitter_prob = jitter_prob
         self.short_sides = tuple(short_sides)
         self.crop_sides = crop_sides

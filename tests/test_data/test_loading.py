@@ -1,4 +1,4 @@
-"""Decoding of image files, and of large JPEGs at a reduced size."""
+"""Decoding of image files."""
 
 import io
 
@@ -28,63 +28,6 @@ def turned(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
-
-
-@pytest.mark.parametrize(
-    'size, reduction',
-    [
-        ((319, 319), 1),
-        ((320, 330), 2),
-        ((500, 319), 1),
-        ((640, 750), 4),
-        ((1280, 1300), 8),
-        ((3000, 1300), 8),
-    ],
-)
-def test_large_jpegs_are_decoded_at_a_fraction(tmp_path, size, reduction):
-    path = tmp_path / 'large.jpg'
-    path.write_bytes(encoded(ramp(*size), quality=90))
-    # The largest size is 80 + 5 * 16 = 160.
-    load = RFDETRLoadImage(image_size=80, size_divisor=16, offsets=(5,), min_side=100)
-    box = [10.0, 20.0, 30.0, 60.0]
-    original = dict(bbox=box, bbox_label=0)
-    info = dict(img_path=str(path), height=size[0], width=size[1], instances=[original])
-    results = load(dict(info))
-    height, width = results['img'].shape[:2]
-    assert (height, width) == tuple(-(-side // reduction) for side in size)
-    assert results['img_shape'] == (height, width)
-    (instance,) = results['instances']
-    expected = np.array(box) * ([width / size[1], height / size[0]] * 2)
-    np.testing.assert_allclose(instance['bbox'], expected)
-    assert instance['bbox_label'] == 0
-    assert original['bbox'] == box  # not changed in place
-    # The picture is the same, only smaller.
-    whole = np.asarray(ramp(height, width))[:, :, ::-1]
-    assert np.abs(results['img'].astype(int) - whole).mean() < 3
-
-
-def test_the_scale_jitter_keeps_what_it_needs():
-    assert RFDETRLoadImage(image_size=128).min_side == 600
-    assert RFDETRLoadImage(image_size=128, min_side=0).min_side == 128
-    assert RFDETRLoadImage(image_size=800).min_side == 800
-    assert RFDETRLoadImage().min_side is None
-
-
-def test_without_a_size_nothing_is_reduced(tmp_path):
-    path = tmp_path / 'large.jpg'
-    path.write_bytes(encoded(ramp(130, 140)))
-    assert RFDETRLoadImage()(dict(img_path=str(path)))['img'].shape == (130, 140, 3)
-
-
-def test_reduced_and_turned_photographs(tmp_path):
-    path = tmp_path / 'turned.jpg'
-    path.write_bytes(encoded(ramp(120, 160), exif=turned(6)))
-    load = RFDETRLoadImage(image_size=32, min_side=50)
-    stored = load(dict(img_path=str(path), height=120, width=160))
-    assert stored['img'].shape == (60, 80, 3)
-    shown = load(dict(img_path=str(path), height=160, width=120))
-    assert shown['img'].shape == (80, 60, 3)
-    np.testing.assert_array_equal(np.rot90(stored['img'], -1), shown['img'])
 
 
 def test_floating_point_on_request(tmp_path):
