@@ -9,6 +9,7 @@ from typing import Any
 from mmengine import fileio
 
 from .findings import BadDataError, Finding, Findings
+from .masks import is_polygon
 
 
 def read_annotations(
@@ -47,10 +48,12 @@ def read_annotations(
         raise BadDataError(
             f'{path} is cut off or not JSON ({error}): export or copy it again.'
         ) from error
-    if not needs_objects and isinstance(document, dict):
+    if not isinstance(document, dict):
+        document = {}
+    if not needs_objects:
         document.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+        if not isinstance(document.get(key), list):
             without = (
                 ', or for a test set without objects set format_only=True in the '
                 'evaluator'
@@ -59,22 +62,23 @@ def read_annotations(
                 f'{path} has no list {key!r}, so it is not in COCO format: convert it'
                 f'{without if key == "annotations" else ""}.'
             )
+        # What is no JSON object lacks all its keys.
+        entries = document[key]
+        document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
     _check_categories(document['categories'], path)
     return document
 
 
-def _check_categories(categories: Sequence[Any], path: str) -> None:
+def _check_categories(categories: Sequence[dict], path: str) -> None:
     """Refuse categories that cannot be told apart.
 
     Raises:
         BadDataError: names the file and the first entry.
     """
-    known: set[Hashable] = set()
+    known: set[tuple[str, Hashable]] = set()
     for position, category in enumerate(categories):
-        given = category if isinstance(category, dict) else {}
-        key, name = as_id(given.get('id')), given.get('name')
-        marks = {('id', key), ('name', name if isinstance(name, str | int) else None)}
-        if known & marks or None in [value for _, value in marks]:
+        marks = dict(id=as_id(category.get('id')), name=category.get('name')).items()
+        if known & marks or None in dict(marks).values():
             raise BadDataError(
                 f'The categories of {path} need one id and one name each, and entry '
                 f'{position} has none, or one used before: {reprlib.repr(category)}. '
@@ -139,9 +143,9 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         findings: what is found is added here.
 
     Returns:
-        A document of which images have ``id`` and ``file_name``, objects a unique
-        ``id``, a listed ``image_id`` and ``category_id``, finite ``bbox`` and
-        ``area``, ``iscrowd`` 0 or 1 and ``segmentation``, maybe empty.
+        A document of which images have ``id`` and ``file_name``, objects a listed
+        ``image_id`` and ``category_id``, finite ``bbox`` and ``area``, ``iscrowd`` 0
+        or 1 and ``segmentation``, maybe empty.
     """
     images = _clean_images(document['images'], findings)
     known_images = {image['id'] for image in images}
@@ -150,19 +154,14 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     ]
     known_categories = {category['id'] for category in categories}
     annotations = []
-    used: set[Hashable] = {None}
-    for position, raw in enumerate(document['annotations']):
-        if not isinstance(raw, dict):
-            findings.add(Finding.OBJECT_BROKEN, f'entry {position}')
-            continue
+    used: set[Hashable] = set()
+    for raw in document['annotations']:
         box = _numbers(raw.get('bbox'), raw, findings)
+        image_id = as_id(raw.get('image_id'))
+        category_id = as_id(raw.get('category_id'))
         if box is None or len(box) != 4:
             findings.add(Finding.OBJECT_BROKEN, raw)
             continue
-        image_id, category_id = (
-            as_id(raw.get('image_id')),
-            as_id(raw.get('category_id')),
-        )
         if image_id not in known_images:
             findings.add(Finding.UNKNOWN_IMAGE, raw)
             continue
@@ -171,15 +170,13 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
             continue
         own_id = as_id(raw.get('id'))
         if own_id in used:
-            if own_id is not None:
-                findings.add(Finding.OBJECT_TWICE, raw)
-            own_id = f'new {position}'
-        used.add(own_id)
+            findings.add(Finding.OBJECT_TWICE, raw)
+        elif own_id is not None:
+            used.add(own_id)
         area = _number(raw.get('area'))
         annotations.append(
             dict(
                 raw,
-                id=own_id,
                 image_id=image_id,
                 category_id=category_id,
                 bbox=box,
@@ -203,14 +200,13 @@ def as_id(value: Any) -> Hashable:
     return int(number) if number == int(number) else number
 
 
-def _clean_images(entries: Sequence[Any], findings: Findings) -> list[dict]:
+def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
     """Images with an id, a file name, and a size or None."""
     images: dict[Hashable, dict] = {}
     ambiguous = set()
     for position, raw in enumerate(entries):
-        key = as_id(raw.get('id')) if isinstance(raw, dict) else None
-        name = raw.get('file_name') if isinstance(raw, dict) else None
-        if key is None or not isinstance(name, str) or not name:
+        key, name = as_id(raw.get('id')), raw.get('file_name')
+        if key is None or not isinstance(name, str):
             findings.add(Finding.IMAGE_BROKEN, f'entry {position}')
             continue
         size = [_number(raw.get(side)) for side in ('height', 'width')]
@@ -232,28 +228,18 @@ def _clean_images(entries: Sequence[Any], findings: Findings) -> list[dict]:
 
 
 def _clean_mask(raw: dict, findings: Findings) -> list | dict:
-    """Polygons of finite numbers, or a run-length code; empty if there is neither.
-
-    Faults of either are counted here and dealt with where masks are drawn.
-    """
+    """Polygons of finite numbers, or a run-length code; empty if there is neither."""
     mask = raw.get('segmentation')
     if isinstance(mask, dict):
-        counts, size = mask.get('counts'), mask.get('size')
-        if not isinstance(counts, (str, bytes, list)) or not _is_size(size):
-            findings.add(Finding.MASK_BROKEN, raw)
-        return mask
+        return mask  # looked at where the size of the image is known
     polygons = []
     for polygon in mask if isinstance(mask, list) else []:
         numbers = _numbers(polygon, raw, findings)
-        if numbers is None or len(numbers) < 6 or len(numbers) % 2:
-            findings.add(Finding.POLYGON_BROKEN, raw)
-        if numbers is not None:
+        if numbers is not None and is_polygon(numbers):
             polygons.append(numbers)
+        else:
+            findings.add(Finding.POLYGON_BROKEN, raw)
     return polygons
-
-
-def _is_size(size: Any) -> bool:
-    return isinstance(size, list) and [type(side) for side in size] == [int, int]
 
 
 def _number(value: Any) -> float | None:

@@ -16,6 +16,7 @@ from .annotations import clean_annotations, match_categories, read_annotations
 from .findings import BadDataError, Finding, Findings
 from .images import BadImageError, read_size
 from .loading import guard_loader
+from .masks import mask_problem
 
 POLICIES = ('skip', 'error')
 _TOLERANCE = 1.0  # pixels; annotation tools round
@@ -169,7 +170,7 @@ class RFDETRCocoDataset(CocoDataset):
         if annotation['iscrowd']:
             findings.add(Finding.CROWD, annotation)
         mask = annotation['segmentation']
-        if isinstance(mask, dict) and mask.get('size', list(size)) != list(size):
+        if isinstance(mask, dict) and mask_problem(mask, *size):
             findings.add(Finding.MASK_BROKEN, annotation)
         return dict(
             bbox=box, bbox_label=label, ignore_flag=annotation['iscrowd'], mask=mask

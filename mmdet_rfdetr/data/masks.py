@@ -1,5 +1,7 @@
 """Masks of annotations as they really are."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
@@ -24,13 +26,16 @@ def mask_problem(
     Returns:
         The problem, or None if the mask can be drawn.
     """
-    if not segmentation:
-        return 'no mask'
     if isinstance(segmentation, dict):
         return _run_length_problem(segmentation, height, width)
-    if not drawable_parts(segmentation):
-        return 'no polygon of three points or more'
+    if not any(map(is_polygon, segmentation or ())):
+        return 'no mask of three points or more'
     return None
+
+
+def is_polygon(numbers: Sequence[float]) -> bool:
+    """Whether numbers can be x1, y1, x2, y2 and so on of three points or more."""
+    return len(numbers) >= 6 and len(numbers) % 2 == 0
 
 
 def _run_length_problem(
@@ -39,43 +44,24 @@ def _run_length_problem(
     size, counts = mask.get('size'), mask.get('counts')
     if size is None or counts is None:
         return "a run-length mask without 'counts' or 'size'"
-    if not _is_size(size):
-        return f'a run-length mask of the size {size}, which is no height and width'
     if None not in (height, width) and list(size) != [height, width]:
         return (
             f'a run-length mask of height and width {size} in an image of '
             f'{[height, width]}'
         )
-    runs = decode_runs(counts) if isinstance(counts, (str, bytes)) else _whole(counts)
-    if runs is None:
+    try:
+        is_text = isinstance(counts, (str, bytes))
+        runs = decode_runs(counts) if is_text else np.array(counts, dtype=float)
+    except (TypeError, ValueError):
         return 'damaged run lengths'
     if (runs < 0).any():
         return f'a negative run length, {runs.min():.0f}'
-    # In float64, since numbers that were made up can sum to more than an int64 holds.
-    total = runs.sum(dtype=np.float64)
-    if total != size[0] * size[1]:
-        return f'run lengths that sum to {total:.0f}, not {size[0] * size[1]}'
+    if runs.sum() != size[0] * size[1]:
+        return f'run lengths that sum to {runs.sum():.0f}, not {size[0] * size[1]}'
     return None
 
 
-def _is_size(size: object) -> bool:
-    return (
-        isinstance(size, (list, tuple, np.ndarray))
-        and len(size) == 2
-        and all(isinstance(n, (int, np.integer)) and n >= 0 for n in size)
-    )
-
-
-def _whole(counts: object) -> np.ndarray | None:
-    """Run lengths of a list, which may be floats, or None if they are no numbers."""
-    try:
-        runs = np.array(counts if isinstance(counts, list) else None, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return runs if runs.ndim == 1 and (runs == np.floor(runs)).all() else None
-
-
-def decode_runs(text: str | bytes) -> np.ndarray | None:
+def decode_runs(text: str | bytes) -> np.ndarray:
     """Read COCO's compressed run lengths; pycocotools reads damaged ones unchecked.
 
     A number is written in pieces of five bits, the lowest first, as the characters
@@ -87,20 +73,21 @@ def decode_runs(text: str | bytes) -> np.ndarray | None:
         text: ``counts`` of a compressed mask.
 
     Returns:
-        The run lengths, int64, or None if the text is damaged.
+        The run lengths, int64.
+
+    Raises:
+        ValueError: if the text is damaged.
     """
-    code = text if isinstance(text, bytes) else text.encode(errors='surrogatepass')
+    code = text if isinstance(text, bytes) else text.encode()
     pieces = np.frombuffer(code, np.uint8).astype(np.int64) - ord('0')
-    if ((pieces < 0) | (pieces > 63)).any():
-        return None
     is_last = (pieces & 0x20) == 0
-    if not len(pieces) or not is_last[-1]:
-        return None
+    if not code or not is_last[-1] or ((pieces < 0) | (pieces > 63)).any():
+        raise ValueError('cut off, or with other characters')
     ends = is_last.nonzero()[0]
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > 7:  # 34 bits: no image has so many pixels
-        return None
+        raise ValueError('a number that is too large')
     shifts = 5 * (np.arange(len(pieces)) - np.repeat(starts, lengths))
     runs = np.add.reduceat((pieces & 0x1F) << shifts, starts)
     is_negative = (pieces[ends] & 0x10) != 0
@@ -109,15 +96,6 @@ def decode_runs(text: str | bytes) -> np.ndarray | None:
     for start in (1, 2):
         runs[start::2] = runs[start::2].cumsum()
     return runs
-
-
-def drawable_parts(polygons: list[list[float]]) -> list[list[float]]:
-    """Leave out parts of a mask that are no polygons, as mmdet does.
-
-    Args:
-        polygons: x1, y1, x2, y2 and so on, of each part.
-    """
-    return [part for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
 
 
 @TRANSFORMS.register_module()
@@ -146,19 +124,8 @@ class RFDETRLoadAnnotations(LoadAnnotations):
         super()._load_masks(results)
 
     def _process_masks(self, results: dict) -> list:
-        """Masks of all objects; those left out get ``ignore_flag`` and a dot.
-
-        Raises:
-            SettingError: if the image was loaded at another size than its masks have.
-        """
+        """Masks of all objects; those left out get ``ignore_flag`` and a dot."""
         height, width = results['ori_shape']
-        stated = (results.get('height', height), results.get('width', width))
-        if stated != (height, width):
-            raise SettingError(
-                f'{results.get("img_path")} was loaded as {height} x {width} and its '
-                f'masks are of {stated[0]} x {stated[1]}: load images at their full '
-                'size to train on masks, that is RFDETRLoadImage without image_size'
-            )
         for instance in results.get('instances', []):
             problem = mask_problem(instance.get('mask'), height, width)
             if problem is not None:

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 
 from ..data.annotations import clean_annotations, read_annotations
 from ..data.findings import BadDataError, Findings
-from ..data.masks import drawable_parts, mask_problem
+from ..data.masks import mask_problem
 from ..errors import ExplainedError, SettingError
 from .detections import Detections, sort_ids
 from .engines import choose_engine
@@ -204,8 +204,6 @@ class RFDETRCocoMetric(CocoMetric):
             problem = mask_problem(mask, image.get('height'), image.get('width'))
             if problem is not None:
                 found.append((annotation, problem))
-            elif isinstance(annotation['segmentation'], list):
-                annotation['segmentation'] = drawable_parts(annotation['segmentation'])
         if found:
             annotation, problem = found[0]
             raise BadDataError(

@@ -114,34 +114,6 @@ def test_a_polygon_outside_the_image_is_an_empty_mask(tmp_path):
     assert not sample.gt_instances.masks.masks.any()
 
 
-def test_masks_of_an_image_that_was_decoded_smaller_are_refused(tmp_path):
-    path = write(tmp_path, [SQUARE])
-    image = cv2.imread(str(tmp_path / '0.png'))
-    cv2.imwrite(str(tmp_path / '0.jpg'), image)
-    init_default_scope('mmdet')
-    dataset = DATASETS.build(
-        dict(
-            type='RFDETRCocoDataset',
-            data_root=str(tmp_path),
-            ann_file=path,
-            data_prefix=dict(img=''),
-            metainfo=dict(classes=('0',)),
-            pipeline=[
-                dict(type='RFDETRLoadImage', image_size=8, min_side=8),
-                dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
-            ],
-        )
-    )
-    info = dataset.get_data_info(0)
-    info['img_path'] = str(tmp_path / '0.jpg')
-    with pytest.raises(ValueError) as error:
-        dataset.pipeline(info)
-    assert '0.jpg was loaded as 10 x 15 and its masks are of 40 x 60' in str(
-        error.value
-    )
-    assert 'RFDETRLoadImage without image_size' in str(error.value)
-
-
 def test_masks_without_an_image_are_refused():
     init_default_scope('mmdet')
     load = TRANSFORMS.build(
@@ -162,8 +134,8 @@ def test_crowds_are_left_out(tmp_path, segmentation, caplog):
 BROKEN = {
     'absent': (None, 'no mask'),
     'empty': ([], 'no mask'),
-    'two points': ([[1, 2, 3, 4]], 'no polygon of three points or more'),
-    'odd': ([[1, 2, 3, 4, 5, 6, 7]], 'no polygon of three points or more'),
+    'two points': ([[1, 2, 3, 4]], 'no mask of three points or more'),
+    'odd': ([[1, 2, 3, 4, 5, 6, 7]], 'no mask of three points or more'),
     'no counts': (dict(size=[HEIGHT, WIDTH]), "without 'counts' or 'size'"),
     'other size': (
         dict(size=[WIDTH, HEIGHT], counts=[2400]),
@@ -277,35 +249,17 @@ def test_run_lengths_as_other_tools_write_them():
     assert mask_problem(array, HEIGHT, WIDTH) is None
 
 
-@pytest.mark.parametrize('size', ([HEIGHT], dict(h=1), HEIGHT, ['a', 'b'], [-1, -2]))
-@pytest.mark.parametrize('known', (True, False))
-def test_a_size_that_is_none_is_a_problem(size, known):
-    image = (HEIGHT, WIDTH) if known else (None, None)
-    problem = mask_problem(dict(runs(False), size=size), *image)
-    assert 'no height and width' in problem
-
-
 @pytest.mark.parametrize(
     'counts',
     (
-        *('', 'abc', 'damaged!', '0P', '\ud800', 'o' * 100_000 + '0'),
-        *([HEIGHT * WIDTH + 9, -9], ['1'], ['a'], [[1]], 7, [0.5], [HEIGHT * WIDTH, 1]),
+        *('', 'abc', 'damaged!', '0P', '1P', 'o' * 100_000 + '0'),
+        *([HEIGHT * WIDTH + 9, -9], ['a'], [HEIGHT * WIDTH, 1]),
     ),
-    ids=lambda counts: ascii(counts)[:20],
+    ids=lambda counts: str(counts)[:20],
 )
 def test_damaged_run_lengths_are_a_problem(counts):
     problem = mask_problem(dict(size=[HEIGHT, WIDTH], counts=counts), HEIGHT, WIDTH)
     assert 'run length' in problem
-
-
-def test_run_lengths_that_overflow_are_no_mask():
-    runs = [2.0**62] * 4 + [HEIGHT * WIDTH]  # in int64 they sum to the area
-    problem = mask_problem(dict(size=[HEIGHT, WIDTH], counts=runs), HEIGHT, WIDTH)
-    assert 'sum' in problem
-
-
-def test_compressed_run_lengths_that_are_cut_off():
-    assert decode_runs('1P') is None
 
 
 @pytest.mark.parametrize('seed', range(5))
