@@ -51,25 +51,21 @@ def read_size(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
         if Path(path).stat().st_size == 0:
             raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
     with _decoder_errors(), Image.open(path) as image:
-        stored = _stored_shape(image)
-        # Asking a PNG without EXIF data for them would decode it.
-        known = image.format != 'PNG' or 'exif' in image.info
-        turned = known and _orientation(image) >= 5
-        return stored, stored[::-1] if turned else stored
+        _, stored, shown = _read_header(image)
+        return stored, shown
 
 
-def _stored_shape(image: Image.Image) -> tuple[int, int]:
-    """Height and width as stored. Of a TIFF, Pillow tells those that are shown."""
-    if image.format == 'TIFF':
-        return image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]
-    return image.size[::-1]
-
-
-def _orientation(image: Image.Image) -> int:
-    """What the EXIF data say, 1 to 8; 1 for what means nothing, as in Pillow."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return orientation if known else 1
+def _read_header(image: Image.Image) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Orientation, 1 to 8, and (height, width) as stored and as shown."""
+    # Asking a PNG without EXIF data for them would decode it.
+    has_exif = image.format != 'PNG' or 'exif' in image.info
+    orientation = image.getexif().get(_ORIENTATION) if has_exif else 1
+    if orientation not in range(1, 9):  # which Pillow ignores as well
+        orientation = 1
+    stored = image.size[::-1]
+    if image.format == 'TIFF':  # of which Pillow tells the sides that are shown
+        stored = image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]
+    return orientation, stored, stored[::-1] if orientation >= 5 else stored
 
 
 class ImageSource:
@@ -95,13 +91,9 @@ class ImageSource:
             raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
         with _decoder_errors():
             self._image = Image.open(io.BytesIO(data))
-            orientation = _orientation(self._image)
-            if self._image.format != 'JPEG':
-                self._image.load()  # some have another size than their header says
-            stored = _stored_shape(self._image)
-        as_stored = orientation >= 5 and stated == stored != stored[::-1]
-        swapped = orientation >= 5 and not as_stored
-        self.shape = stored[::-1] if swapped else stored
+            orientation, stored, shown = _read_header(self._image)
+        as_stored = stated == stored != shown
+        self.shape = stored if as_stored else shown
         if self._image.format == 'TIFF':  # which Pillow turns while it loads
             undone = _OPPOSITE.get(orientation, orientation)
             self._to_turn = undone if as_stored else 1
