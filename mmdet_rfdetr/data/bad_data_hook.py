@@ -13,6 +13,11 @@ from mmengine.runner import Runner
 from .coco import RFDETRCocoDataset
 
 _EXAMPLES = 3
+_WHAT = dict(
+    train='skipped in training',
+    val='taken as black in validation',
+    test='taken as black in testing',
+)
 
 
 @HOOKS.register_module()
@@ -22,19 +27,9 @@ class RFDETRBadDataHook(Hook):
     def __init__(self) -> None:
         self._told: dict[int, int] = {}
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Report images that were skipped."""
-        self._report(runner.train_dataloader.dataset, 'skipped in training')
-
-    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
-        """Report images that were replaced."""
-        self._report(runner.val_dataloader.dataset, 'taken as black in validation')
-
-    def after_test_epoch(self, runner: Runner, metrics=None) -> None:
-        """Report images that were replaced."""
-        self._report(runner.test_dataloader.dataset, 'taken as black in testing')
-
-    def _report(self, dataset, what: str) -> None:
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Report images that were skipped or replaced, if there are more of them."""
+        dataset = getattr(runner, f'{mode}_dataloader').dataset
         for part in coco_parts(dataset):
             flags = part.unreadable.int()
             all_reduce(flags, 'max')
@@ -48,7 +43,8 @@ class RFDETRBadDataHook(Hook):
                 if flags[info['file_index']]
             ]
             print_log(
-                f'{count} of {len(part)} images could not be read and were {what}: '
+                f'{count} of {len(part)} images could not be read and were '
+                f'{_WHAT[mode]}: '
                 f'{", ".join(paths[:_EXAMPLES])}{" ..." * (count > _EXAMPLES)}',
                 logger='current',
                 level=logging.WARNING,

@@ -48,13 +48,6 @@ class Finding(Enum):
         self.fault = fault
 
 
-class _Known(dict):
-    """A COCO object that may lack a key."""
-
-    def __missing__(self, key: str) -> str:
-        return f'without {key}'
-
-
 class Findings:
     """Counts of findings with the first examples of each.
 
@@ -72,7 +65,8 @@ class Findings:
         self.counts[finding] += 1
         if len(self.examples[finding]) < _EXAMPLES:
             if isinstance(example, dict):
-                example = 'object {id} of image {image_id}'.format_map(_Known(example))
+                own, image = example.get('id'), example.get('image_id')
+                example = f'object {own} of image {image}'
             self.examples[finding].append(example)
 
     @property

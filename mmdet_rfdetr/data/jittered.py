@@ -16,7 +16,11 @@ from ..errors import SettingError
 from .images import ImageSource, largest_reduction
 from .loading import read_file
 from .sizes import multi_scale_sizes
-from .transforms import size_by_short_side
+from .transforms import (
+    RFDETRRandomSquareCrop,
+    drop_empty_boxes,
+    size_by_short_side,
+)
 
 Region = tuple[float, float, float, float]
 """Left, top, right and bottom within an image, in pixels of the whole file."""
@@ -66,19 +70,11 @@ class RFDETRLoadJittered(BaseTransform):
         flip_prob: float = 0.5,
         backend_args: dict | None = None,
     ) -> None:
-        if offsets is not None and size_divisor is None:
-            raise SettingError(f'RFDETRLoadJittered: {offsets=} needs size_divisor')
-        if not 0 < crop_sides[0] <= crop_sides[1]:
-            raise SettingError(
-                f'RFDETRLoadJittered: {crop_sides=} must be the least and the greatest'
-            )
-        self.sizes = [image_size]
-        if offsets is not None:
-            self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+        self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
+        self.crop = RFDETRRandomSquareCrop(*crop_sides)
         self.backend_args = backend_args
         self.jitter_prob = jitter_prob
         self.short_sides = tuple(short_sides)
-        self.crop_sides = crop_sides
         self.flip_prob = flip_prob
 
     @autocast_box_type()
@@ -122,10 +118,7 @@ class RFDETRLoadJittered(BaseTransform):
             return 0.0, 0.0, float(width), float(height)
         short_side = self.short_sides[np.random.randint(len(self.short_sides))]
         new_height, new_width = size_by_short_side(shape, short_side)
-        largest = min(self.crop_sides[1], new_height, new_width)
-        side = np.random.randint(min(self.crop_sides[0], largest), largest + 1)
-        top = np.random.randint(new_height - side + 1)
-        left = np.random.randint(new_width - side + 1)
+        left, top, side = self.crop.draw((new_height, new_width))
         x_scale, y_scale = width / new_width, height / new_height
         return (
             left * x_scale,
@@ -138,7 +131,7 @@ class RFDETRLoadJittered(BaseTransform):
         return (
             f'{type(self).__name__}(sizes={self.sizes}, '
             f'jitter_prob={self.jitter_prob}, short_sides={self.short_sides}, '
-            f'crop_sides={self.crop_sides}, flip_prob={self.flip_prob})'
+            f'crop={self.crop}, flip_prob={self.flip_prob})'
         )
 
 
@@ -215,6 +208,4 @@ def _place_boxes(results: dict, region: Region) -> None:
     boxes.clip_(results['img_shape'])
     if results['flip']:
         boxes.flip_(results['img_shape'])
-    kept = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
-    for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
-        results[key] = results[key][kept]
+    drop_empty_boxes(results)

@@ -62,29 +62,16 @@ class RFDETRResize(Resize):
                 'RFDETRResize takes either image_size or sizes, and got '
                 f'image_size={image_size}, sizes={sizes}'
             )
-        if offsets is not None and (image_size is None or size_divisor is None):
-            raise SettingError(
-                f'RFDETRResize needs image_size and size_divisor for offsets={offsets},'
-                f' and got image_size={image_size}, size_divisor={size_divisor}'
-            )
         if max_long_side is not None and not keep_ratio:
             raise SettingError(
                 f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True'
             )
-        if offsets is not None:
-            sizes = multi_scale_sizes(image_size, size_divisor, offsets)
-        self.sizes = tuple(sizes or [image_size])
-        if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
-            raise SettingError(
-                f'RFDETRResize: keep_ratio=True takes the shorter side alone, and got '
-                f'sizes={self.sizes}'
-            )
+        self.sizes = sizes or multi_scale_sizes(image_size, size_divisor, offsets)
         self.max_long_side = max_long_side
         self.antialias = antialias
         # The scale is set for each image; mmcv's class insists on having one.
         super().__init__(scale=self.sizes[0], keep_ratio=keep_ratio)
 
-    @autocast_box_type()
     def transform(self, results: dict) -> dict:
         """Resize; arguments and result are mmdet's."""
         size = self.sizes[np.random.randint(len(self.sizes))]
@@ -93,12 +80,8 @@ class RFDETRResize(Resize):
             height, width = size_by_short_side(shape, size, self.max_long_side)
         else:
             height, width = (size, size) if isinstance(size, int) else size
-        results['scale'] = (width, height)
-        self._resize_img(results)
-        self._resize_bboxes(results)
-        self._resize_masks(results)
-        self._record_homography_matrix(results)
-        return results
+        self.scale = (width, height)
+        return super().transform(results)
 
     def _resize_img(self, results: dict) -> None:
         """Resize the image to ``results['scale']``, (width, height)."""
@@ -143,7 +126,7 @@ class RFDETRRandomSquareCrop(BaseTransform):
     def __init__(self, min_side: int = 384, max_side: int = 600) -> None:
         if not 0 < min_side <= max_side:
             raise SettingError(
-                'RFDETRRandomSquareCrop needs 0 < min_side <= max_side, and got '
+                'a random square crop needs 0 < min_side <= max_side, and got '
                 f'min_side={min_side}, max_side={max_side}'
             )
         self.min_side = min_side
@@ -152,32 +135,44 @@ class RFDETRRandomSquareCrop(BaseTransform):
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
         """Crop the image and its annotations."""
-        height, width = results['img'].shape[:2]
+        left, top, side = self.draw(results['img'].shape[:2])
+        results['img'] = results['img'][top : top + side, left : left + side]
+        results['img_shape'] = (side, side)
+        if results.get('gt_masks') is not None:
+            corners = np.array([left, top, left + side, top + side])
+            results['gt_masks'] = results['gt_masks'].crop(corners)
+        if results.get('gt_bboxes') is not None:
+            results['gt_bboxes'].translate_([-left, -top])
+            results['gt_bboxes'].clip_((side, side))
+            drop_empty_boxes(results)
+        return results
+
+    def draw(self, shape: tuple[int, int]) -> tuple[int, int, int]:
+        """Draw a square within an image of (height, width): left, top and side."""
+        height, width = shape
         largest = min(self.max_side, height, width)
         side = np.random.randint(min(self.min_side, largest), largest + 1)
         top = np.random.randint(height - side + 1)
         left = np.random.randint(width - side + 1)
-        results['img'] = results['img'][top : top + side, left : left + side]
-        results['img_shape'] = (side, side)
-        if results.get('gt_bboxes') is None:
-            return results
-
-        boxes = results['gt_bboxes']
-        boxes.translate_([-left, -top])
-        boxes.clip_((side, side))
-        kept = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
-        if results.get('gt_masks') is not None:
-            corners = np.array([left, top, left + side, top + side])
-            results['gt_masks'] = results['gt_masks'].crop(corners)
-        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks'):
-            if results.get(key) is not None:
-                results[key] = results[key][kept]
-        return results
+        return left, top, side
 
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(min_side={self.min_side}, max_side={self.max_side})'
         )
+
+
+def drop_empty_boxes(results: dict) -> None:
+    """Leave out objects of whose boxes nothing is left.
+
+    Args:
+        results: of a pipeline, with mmdet's ``gt_bboxes`` and what belongs to them.
+    """
+    boxes = results['gt_bboxes']
+    kept = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
+    for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks'):
+        if results.get(key) is not None:
+            results[key] = results[key][kept]
 
 
 def size_by_short_side(

@@ -207,7 +207,7 @@ def test_broken_files_are_reported_as_ever(tmp_path):
 def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match='offsets.* needs size_divisor'):
         load(offsets=(5,))
-    with pytest.raises(ValueError, match='the least and the greatest'):
+    with pytest.raises(ValueError, match='min_side=600, max_side=384'):
         load(crop_sides=(600, 384))
 
 
