@@ -4,7 +4,6 @@ from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
 # isort: split
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -171,25 +170,18 @@ def check_places(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
     """The sides in order; what is compared with comes first."""
-    names = ('task', 'checkpoint', 'device', 'dtype', 'clock', 'threads', 'warmup')
-    names += ('batch_size', 'boxes', 'detections')
-    options = {name: getattr(args, name) for name in names}
-    options.update(
-        data=data, deploy=int(args.deploy), cuda_graphs=int(args.cuda_graphs)
-    )
+    options = dict(vars(args), data=data, cfg_options=args.cfg_options or {})
+    del options['out_dir']  # a path, which is no JSON
     sides = []
     if args.official:
-        python = args.official_python
-        compiled = dict(options, compile=int(args.official_compile))
-        sides.append(Side(args.official, args.official, python, compiled))
-    own = json.dumps(args.cfg_options or {})
+        official = dict(options, target=args.official)
+        sides.append(Side(args.official, official, args.official_python))
     if args.task == 'metric':
-        stock = json.dumps({'val_evaluator.type': 'CocoMetric'})
-        reference = dict(options, cfg_options=stock)
-        sides.append(Side('CocoMetric', args.configs[0], options=reference))
+        stock = {'val_evaluator.type': 'CocoMetric'}
+        reference = dict(options, target=args.configs[0], cfg_options=stock)
+        sides.append(Side('CocoMetric', reference))
     for config in args.configs:
-        name = Path(config).stem
-        sides.append(Side(name, config, options=dict(options, cfg_options=own)))
+        sides.append(Side(Path(config).stem, dict(options, target=config)))
     return sides
 
 

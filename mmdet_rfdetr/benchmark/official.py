@@ -14,8 +14,8 @@ from worker import serve
 CLIP = 0.1
 
 
-def build(task: str, args, clock: Clock) -> tuple:
-    """Build a side; see ``plugin.build``. ``args.side`` is a class like RFDETRNano."""
+def build(args, clock: Clock) -> tuple:
+    """Build a side; see ``plugin.build``. The target is a class like RFDETRNano."""
     import logging
     import warnings
 
@@ -23,13 +23,13 @@ def build(task: str, args, clock: Clock) -> tuple:
 
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    if not hasattr(rfdetr, args.side):
-        raise ValueError(f'the official package has no model {args.side}')
-    if task == 'loader':
+    if not hasattr(rfdetr, args.target):
+        raise ValueError(f'the official package has no model {args.target}')
+    if args.task == 'loader':
         return loader(rfdetr, args, clock)
     settings = dict(pretrain_weights=args.checkpoint or None, device=args.device)
-    model = getattr(rfdetr, args.side)(**settings)
-    return dict(latency=latency, training=training)[task](model, args, clock)
+    model = getattr(rfdetr, args.target)(**settings)
+    return dict(latency=latency, training=training)[args.task](model, args, clock)
 
 
 def autocast(args):
@@ -85,7 +85,7 @@ def training(model, args, clock):
 
     torch.manual_seed(0)
     config = TrainConfig(dataset_dir='.', output_dir='.', multi_scale=False)
-    if args.compile:
+    if args.official_compile:
         network, criterion = _compiled(model.model_config, config)
     else:
         network = model.model.model
@@ -102,7 +102,7 @@ def training(model, args, clock):
         clock.watch(criterion.matcher, method, 'matching')
 
     def work():
-        if args.compile:
+        if args.official_compile:
             torch.compiler.cudagraph_mark_step_begin()
         with clock.phase('forward'), autocast(args):
             outputs = network(NestedTensor(images, padding), targets)
@@ -141,7 +141,7 @@ def loader(rfdetr, args, clock):
     from rfdetr.datasets import coco
     from rfdetr.datasets.io_utils import decode_pil_image
 
-    settings = getattr(rfdetr.config, args.side + 'Config')()
+    settings = getattr(rfdetr.config, args.target + 'Config')()
     scales = dict(
         multi_scale=True,
         expanded_scales=True,

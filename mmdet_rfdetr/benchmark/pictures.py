@@ -1,10 +1,12 @@
 """Pictures and annotations that a benchmark draws for itself."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from ..data.demo import Picture, write_coco
 
 SIZE = (900, 1200)
 """Height and width: about one megapixel, every third picture on end."""
@@ -26,8 +28,13 @@ def draw_data_set(folder: Path, count: int, boxes: int, classes: list[str]) -> P
         Path of the annotation file.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'annotations.json'
+    write_coco(path, _draw(folder, count, boxes, len(classes)), classes)
+    return path
+
+
+def _draw(folder: Path, count: int, boxes: int, classes: int) -> Iterator[Picture]:
     rng = np.random.default_rng(0)
-    images, annotations = [], []
     for number in range(count):
         height, width = SIZE if number % 3 else SIZE[::-1]
         coarse = rng.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
@@ -39,23 +46,7 @@ def draw_data_set(folder: Path, count: int, boxes: int, classes: list[str]) -> P
             noisy.clip(0, 255).astype(np.uint8),
             [cv2.IMWRITE_JPEG_QUALITY, 90],
         )
-        images.append(dict(id=number, file_name=name, height=height, width=width))
         sides = rng.random((boxes, 2)) * (0.4 * width, 0.4 * height) + 8
         corners = rng.random((boxes, 2)) * ((width, height) - sides)
-        for corner, side in zip(corners, sides, strict=True):
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=number,
-                    category_id=int(rng.integers(len(classes))),
-                    bbox=[*corner.tolist(), *side.tolist()],
-                    area=float(side.prod()),
-                    iscrowd=0,
-                )
-            )
-    path = folder / 'annotations.json'
-    categories = [dict(id=key, name=name) for key, name in enumerate(classes)]
-    path.write_text(
-        json.dumps(dict(images=images, annotations=annotations, categories=categories))
-    )
-    return path
+        labels = rng.integers(classes, size=boxes)
+        yield name, (height, width), np.hstack([corners, sides]), labels

@@ -1,9 +1,9 @@
 """A config's side: what is measured, and in which phases."""
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,26 +24,25 @@ Work = Callable[[], None]
 CLIP = 0.1
 
 
-def build(task: str, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict]:
+def build(args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     """Build a side.
 
     Args:
-        task: one of ``TASKS``.
-        args: of the side, see :mod:`.worker`.
+        args: its options, see :class:`.sides.Side`.
         clock: gets the phases.
 
     Returns:
         What does one sample of work, and facts about it.
     """
-    cfg = Config.fromfile(args.side)
-    cfg.merge_from_dict(json.loads(args.cfg_options))
+    cfg = Config.fromfile(args.target)
+    cfg.merge_from_dict(args.cfg_options)
     init_default_scope('mmdet')
     if cfg.get('default_hooks', {}).get('allocator'):
         keep_freed_memory()  # as the hook does in a run of this config
-    return TASKS[task](cfg, args, clock)
+    return TASKS[args.task](cfg, args, clock)
 
 
-def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
+def build_model(cfg: Config, args: SimpleNamespace) -> nn.Module:
     """The config's model with its checkpoint, under the precision asked for."""
     if args.dtype != 'config':
         device = torch.device(args.device).type
@@ -54,7 +53,7 @@ def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     return model.to(args.device)
 
 
-def latency(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict]:
+def latency(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     """From image files to detections in their pixels, by the test pipeline."""
     model = build_model(cfg, args).eval()
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
@@ -71,7 +70,7 @@ def latency(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, 
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
     if args.deploy:
-        model.switch_to_deploy(cuda_graphs=bool(args.cuda_graphs))
+        model.switch_to_deploy(cuda_graphs=args.cuda_graphs)
     clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
 
     def work() -> None:
@@ -86,7 +85,7 @@ def latency(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, 
     return work, dict(facts, images=args.batch_size)
 
 
-def training(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict]:
+def training(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     """Steps on one batch in memory: fused AdamW, clipping, no data loading."""
     torch.manual_seed(0)
     model = build_model(cfg, args).train()
@@ -112,7 +111,7 @@ def training(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work,
     return work, dict(images=args.batch_size)
 
 
-def loader(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict]:
+def loader(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     """What one worker does to a training image: decode, augment, resize, pack."""
     annotations = Path(args.data, 'annotations.json')
     names = tuple(c['name'] for c in json.loads(annotations.read_text())['categories'])
@@ -135,7 +134,7 @@ def loader(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, d
     return work, dict(images=1)
 
 
-def metric(cfg: Config, args: argparse.Namespace, clock: Clock) -> tuple[Work, dict]:
+def metric(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     """COCO evaluation of random detections by the config's evaluator."""
     annotations = Path(args.data, 'annotations.json')
     document = json.loads(annotations.read_text())
@@ -159,7 +158,7 @@ def _files(folder: str) -> list[str]:
     return [str(path) for path in sorted(Path(folder).glob('*.jpg'))]
 
 
-def _target(size: int, args: argparse.Namespace, cfg: Config) -> DetDataSample:
+def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:
     """An annotated image that fills the batch."""
     corners = torch.rand(args.boxes, 2) * 0.6 * size
     sides = (0.05 + 0.3 * torch.rand(args.boxes, 2)) * size
@@ -188,7 +187,7 @@ def _detections(document: dict, count: int):
         boxes[: len(own)] = near + rng.normal(0, 4, near.shape)
         boxes[:, 2:] += boxes[:, :2]
         labels = rng.integers(len(document['categories']), size=count)
-        labels[: len(own)] = [a['category_id'] for a in own]
+        labels[: len(own)] = [a['category_id'] - 1 for a in own]
         yield dict(
             img_id=image['id'],
             ori_shape=size[::-1],

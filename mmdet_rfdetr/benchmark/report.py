@@ -6,8 +6,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-_UNITS = (('GB', 1e9), ('MB', 1e6))
-
 
 def table(results: Sequence[dict]) -> str:
     """Make a Markdown table: a row for each side, a column for each phase (p50/p95).
@@ -29,7 +27,7 @@ def table(results: Sequence[dict]) -> str:
                 result['name'],
                 *cells,
                 f'{rate:.3g}',
-                _bytes(result['memory']),
+                f'{result["memory"] / 1e6:.0f} MB',
                 f'{flops / 1e9:.1f}' if flops else '',
                 _ratio(result.get('speedup')),
             ]
@@ -74,8 +72,3 @@ def _ratio(found: dict | None) -> str:
         if found
         else '1'
     )
-
-
-def _bytes(count: int) -> str:
-    name, size = next((unit for unit in _UNITS if count >= unit[1]), _UNITS[-1])
-    return f'{count / size:.3g} {name}'

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .summary import speedup, summarise
+import numpy as np
 
 OFFICIAL_PYTHON = 'RFDETR_OFFICIAL_PYTHON'
 _SCRIPT = Path(__file__).with_name('official.py')
@@ -26,15 +26,17 @@ class Side:
 
     Args:
         name: for the table.
-        target: config file, or class of the official package.
+        options: ``target``, a config file or a class of the official package, and the
+            tool's arguments of these names: ``task``, ``data``, ``checkpoint``,
+            ``cfg_options``, ``device``, ``dtype``, ``clock``, ``batch_size``,
+            ``boxes``, ``detections``, ``threads``, ``warmup``, ``deploy``,
+            ``cuda_graphs``, ``official_compile``.
         python: interpreter that runs it, if it is the official package.
-        options: arguments of its process, see ``worker.build_parser``.
     """
 
     name: str
-    target: str
+    options: dict
     python: str | None = None
-    options: dict = field(default_factory=dict)
     rounds: list[list[dict]] = field(default_factory=list, init=False)
     facts: dict = field(default_factory=dict, init=False)
     memory: int = field(default=0, init=False)
@@ -46,17 +48,14 @@ class Side:
             BenchmarkError: if it fails.
         """
         command = [sys.executable, '-m', 'mmdet_rfdetr.benchmark.worker']
-        if self.python is not None:
-            command = [self.python, str(_SCRIPT)]
-        for key, value in self.options.items():
-            command += [f'--{key.replace("_", "-")}', str(value)]
         environment = dict(os.environ)
         if self.python is not None:
+            command = [self.python, str(_SCRIPT)]
             environment.pop('PYTHONPATH', None)
         self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 closed by close()
         try:
             self._process = subprocess.Popen(
-                [*command, self.target],
+                [*command, json.dumps(self.options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -165,3 +164,29 @@ def measure(
     for side, result in zip(sides[1:], results[1:], strict=True):
         result['speedup'] = speedup(sides[0].totals(), side.totals())
     return results
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Median (``p50``) and 95 % quantile (``p95``) of one phase, in milliseconds."""
+    p50, p95 = np.quantile(values, (0.5, 0.95)).tolist()
+    return dict(p50=p50, p95=p95, samples=len(values))
+
+
+def speedup(
+    base: Sequence[Sequence[float]], other: Sequence[Sequence[float]]
+) -> dict[str, float]:
+    """How many times faster ``other`` is, round by round.
+
+    Args:
+        base: milliseconds of each round's samples.
+        other: the same of the other side, in the same rounds.
+
+    Returns:
+        Median of the rounds' ratios and their 25 to 75 % range.
+    """
+    ratios = [
+        np.median(slow) / np.median(fast)
+        for slow, fast in zip(base, other, strict=True)
+    ]
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+    return dict(median=median, p25=low, p75=high, rounds=len(ratios))

@@ -1,46 +1,25 @@
 """One side's process: ``python -m mmdet_rfdetr.benchmark.worker``, started by the tool.
 
+Its only argument is a JSON object, the options of a side; see :class:`.sides.Side`.
 Prints one JSON object when it is ready. For each line ``run N`` on standard input it
 answers with the phases of N samples in milliseconds, for ``quit`` with the peak memory.
 The official package's side, ``official.py``, speaks the same.
 """
 
-import argparse
 import json
 import os
 import platform
 import resource
 import sys
 from collections.abc import Callable
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The arguments of a side; the tool sets them all."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('side', help='config file, or name of an official model')
-    parser.add_argument('--task', required=True)
-    parser.add_argument('--data', required=True, help='folder of pictures')
-    parser.add_argument('--checkpoint', default='')
-    parser.add_argument('--cfg-options', default='{}', help='JSON')
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--dtype', default='config')
-    parser.add_argument('--clock', default='wall')
-    parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--boxes', type=int, default=20)
-    parser.add_argument('--detections', type=int, default=300)
-    parser.add_argument('--threads', type=int, default=0)
-    parser.add_argument('--warmup', type=int, default=3)
-    parser.add_argument('--deploy', type=int, default=0)
-    parser.add_argument('--cuda-graphs', type=int, default=0)
-    parser.add_argument('--compile', type=int, default=0, help='official package only')
-    return parser
+from types import SimpleNamespace
 
 
 def serve(build: Callable, clock_type: type) -> None:
     """Build a side, warm it up, and answer until it is told to quit.
 
     Args:
-        build: called with the task, the arguments and the clock.
+        build: called with the options and the clock.
         clock_type: ``Clock``, which each side finds in its own way.
     """
     answers = os.fdopen(os.dup(1), 'w')
@@ -50,14 +29,14 @@ def serve(build: Callable, clock_type: type) -> None:
         answers.write(json.dumps(content) + '\n')
         answers.flush()
 
-    args = build_parser().parse_args()
+    args = SimpleNamespace(**json.loads(sys.argv[1]))
     try:
         import torch
 
         if args.threads:
             torch.set_num_threads(args.threads)
         clock = clock_type(args.clock, torch.device(args.device))
-        work, facts = build(args.task, args, clock)
+        work, facts = build(args, clock)
         for _ in range(args.warmup):
             work()
         clock.take()

@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
@@ -17,6 +19,9 @@ SPLITS = ('train', 'val')
 # Raise it whenever the same settings give other pictures.
 _VERSION = 1
 _STAMP = 'demo.json'
+
+Picture = tuple[str, tuple[int, int], np.ndarray, np.ndarray]
+"""File name, (height, width), boxes (T, 4) xywh and labels (T,) of a drawn picture."""
 
 
 @DATASETS.register_module()
@@ -40,12 +45,7 @@ class RFDETRDemoDataset(RFDETRCocoDataset):
 
     METAINFO = dict(
         classes=CLASSES,
-        palette=[
-            (220, 20, 60),
-            (30, 144, 255),
-            (0, 160, 80),
-            (250, 170, 30),
-        ],
+        palette=[(220, 20, 60), (30, 144, 255), (0, 160, 80), (250, 170, 30)],
     )
 
     def __init__(
@@ -94,8 +94,10 @@ def write_demo(folder: str, settings: dict) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
-        for number, split in enumerate(SPLITS):
-            _write_split(scratch, number, split, settings)
+        (scratch / 'annotations').mkdir()
+        for split in SPLITS:
+            path = scratch / 'annotations' / f'{split}.json'
+            write_coco(path, _draw_split(scratch, split, settings), CLASSES)
         (scratch / _STAMP).write_text(json.dumps(settings))
         scratch.chmod(0o755)  # mkdtemp keeps others out
         try:
@@ -122,37 +124,46 @@ def _check(folder: Path, settings: dict) -> None:
         )
 
 
-def _write_split(folder: Path, number: int, split: str, settings: dict) -> None:
-    """Write the pictures of one split and its annotation file."""
+def _draw_split(folder: Path, split: str, settings: dict) -> Iterator[Picture]:
+    """Write the pictures of one split."""
     side = settings['picture_size']
     (folder / split).mkdir()
-    images, annotations = [], []
+    # Full colour resolution: at this size an outline is a few pixels.
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    quality += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     for index in range(settings[f'num_{split}']):
-        picture, boxes, labels = draw_picture(settings['seed'], number, index, side)
-        name = f'{index:06d}.jpg'
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
-        # Full colour resolution: at this size an outline is a few pixels.
-        quality += [
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-        ]
-        if not cv2.imwrite(str(folder / split / name), picture, quality):
-            raise OSError(f'cannot write {folder / split / name}: is the disk full?')
-        images.append(dict(id=index + 1, file_name=name, height=side, width=side))
+        picture, boxes, labels = draw_picture(
+            settings['seed'], SPLITS.index(split), index, side
+        )
+        path = folder / split / f'{index:06d}.jpg'
+        if not cv2.imwrite(str(path), picture, quality):
+            raise OSError(f'cannot write {path}: is the disk full?')
+        yield path.name, (side, side), boxes, labels
+
+
+def write_coco(path: Path, pictures: Iterable[Picture], classes: Sequence[str]) -> None:
+    """Write an annotation file.
+
+    Args:
+        path: the file.
+        pictures: file name, (height, width), boxes (T, 4) xywh and labels (T,) of each.
+        classes: names of the categories, whose ids are the labels plus one.
+    """
+    images, annotations = [], []
+    for number, (name, (height, width), boxes, labels) in enumerate(pictures, start=1):
+        images.append(dict(id=number, file_name=name, height=height, width=width))
         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
-                    image_id=index + 1,
+                    image_id=number,
                     category_id=label + 1,
                     bbox=box,
                     area=round(box[2] * box[3], 2),
                     iscrowd=0,
                 )
             )
-    categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)]
-    path = folder / 'annotations' / f'{split}.json'
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        json.dumps(dict(images=images, annotations=annotations, categories=categories))
-    )
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
+    document = dict(images=images, annotations=annotations, categories=categories)
+    path.write_text(json.dumps(document))

@@ -16,9 +16,13 @@ from mmdet_rfdetr.benchmark.clock import Clock
 from mmdet_rfdetr.benchmark.flops import count_flops
 from mmdet_rfdetr.benchmark.pictures import draw_data_set
 from mmdet_rfdetr.benchmark.report import draw, table, write_json
-from mmdet_rfdetr.benchmark.sides import BenchmarkError, Side, measure
-from mmdet_rfdetr.benchmark.summary import speedup, summarise
-from mmdet_rfdetr.benchmark.worker import build_parser
+from mmdet_rfdetr.benchmark.sides import (
+    BenchmarkError,
+    Side,
+    measure,
+    speedup,
+    summarise,
+)
 from tests.fixtures import REPOSITORY
 from tests.project import NANO, write_project
 
@@ -34,13 +38,23 @@ def project(tmp_path_factory):
     return SimpleNamespace(config=str(config), data=str(folder / 'drawn'))
 
 
+DEFAULTS = dict(
+    checkpoint='',
+    cfg_options={},
+    device='cpu',
+    dtype='config',
+    batch_size=1,
+    deploy=False,
+    cuda_graphs=False,
+)
+
+
 def run_task(project, task, **options):
     """Samples of a side, in this process; also its facts."""
-    arguments = [project.config, f'--task={task}', f'--data={project.data}']
-    arguments += [f'--{key}={value}' for key, value in options.items()]
-    args = build_parser().parse_args(arguments)
+    own = dict(target=project.config, task=task, data=project.data)
+    args = SimpleNamespace(**{**DEFAULTS, **own, **options})
     clock = Clock('cpu', torch.device('cpu'))
-    work, facts = plugin.build(task, args, clock)
+    work, facts = plugin.build(args, clock)
     samples = []
     for _ in range(3):
         work()
@@ -49,7 +63,7 @@ def run_task(project, task, **options):
 
 
 def test_latency_is_told_in_three_phases(project):
-    samples, facts = run_task(project, 'latency', **{'batch-size': 2})
+    samples, facts = run_task(project, 'latency', batch_size=2)
     for phases in samples:
         assert sorted(phases) == ['network', 'post-processing', 'pre-processing']
         assert all(value > 0 for value in phases.values())
@@ -59,7 +73,7 @@ def test_latency_is_told_in_three_phases(project):
 
 
 def test_a_deployed_model_is_measured(project):
-    samples, facts = run_task(project, 'latency', deploy=1)
+    samples, facts = run_task(project, 'latency', deploy=True)
     plain, expected = run_task(project, 'latency')
     assert facts['flops'] == expected['flops']
     assert samples[0].keys() == plain[0].keys()
@@ -217,7 +231,7 @@ def test_the_table_has_all_sides_and_phases():
     head, _, one, two = table(RESULTS).splitlines()
     assert 'a, ms | total, ms | b, ms' in head
     assert 'speed against one' in head
-    assert one == '| one | 1 / 2 | 4 / 5 |  | 500 | 3 GB |  | 1 |'
+    assert one == '| one | 1 / 2 | 4 / 5 |  | 500 | 3000 MB |  | 1 |'
     assert (
         two == '| two |  | 2 / 3 | 1.5 / 2 | 1e+03 | 5 MB | 31.9 | 2.00 (1.90-2.10) |'
     )
@@ -243,7 +257,7 @@ def test_drawn_pictures_are_a_coco_set(tmp_path):
     assert len(document['images']) == 4
     assert len(document['annotations']) == 20
     for annotation in document['annotations']:
-        image = document['images'][annotation['image_id']]
+        image = document['images'][annotation['image_id'] - 1]
         x, y, width, height = annotation['bbox']
         assert 0 <= x < x + width <= image['width']
         assert 0 <= y < y + height <= image['height']
@@ -254,7 +268,7 @@ def test_drawn_pictures_are_a_coco_set(tmp_path):
 # A side without torch: speaks what a worker speaks.
 FAKE = """
 import json, sys
-name = sys.argv[-1]
+name = json.loads(sys.argv[-1])['target']
 if name == 'broken':
     print(json.dumps(dict(error='KeyError: no such model')), flush=True)
     sys.exit(1)
@@ -276,7 +290,7 @@ def fake(tmp_path, monkeypatch):
     script = tmp_path / 'fake.py'
     script.write_text(FAKE)
     monkeypatch.setattr('mmdet_rfdetr.benchmark.sides._SCRIPT', script)
-    return lambda target: Side(target, target, sys.executable)
+    return lambda target: Side(target, dict(target=target), sys.executable)
 
 
 def test_sides_take_turns_and_are_compared(fake):
@@ -303,7 +317,7 @@ def test_a_side_that_fails_is_named(fake, name, message):
 
 def test_an_interpreter_that_is_none():
     with pytest.raises(BenchmarkError, match='cannot start.*No such file'):
-        measure([Side('official', 'RFDETRNano', '/no/python')], 1, 1)
+        measure([Side('official', dict(target='RFDETRNano'), '/no/python')], 1, 1)
 
 
 def run_tool(monkeypatch, *arguments):
