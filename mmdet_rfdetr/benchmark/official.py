@@ -5,6 +5,7 @@ network, criterion, clipping and fused AdamW, and the transforms of its COCO tra
 its own decoder.
 """
 
+import itertools
 from pathlib import Path
 
 # A script's own folder is searched for modules.
@@ -50,13 +51,12 @@ def latency(model, args, clock):
     network = model.model.model.to(args.device).eval()
     post = model.model.postprocess
     size = model.model.resolution
-    files = [str(path) for path in sorted(Path(args.data).glob('*.jpg'))]
-    turn = iter(range(10**9))
+    files = itertools.cycle(sorted(Path(args.data).glob('*.jpg')))
 
     def prepare():
         batch, sizes = [], []
         for _ in range(args.batch_size):
-            image = Image.open(files[next(turn) % len(files)]).convert('RGB')
+            image = Image.open(next(files)).convert('RGB')
             sizes.append(image.size[::-1])
             tensor = F.to_tensor(image).to(args.device)
             tensor = F.resize(tensor, [size, size])
@@ -160,10 +160,10 @@ def loader(rfdetr, args, clock):
         x, y, width, height = annotation['bbox']
         boxes[annotation['image_id']].append([x, y, x + width, y + height])
     torch.manual_seed(0)
-    turn = iter(range(10**9))
+    infos = itertools.cycle(document['images'])
 
     def work():
-        info = document['images'][next(turn) % len(document['images'])]
+        info = next(infos)
         with clock.phase('image'):
             path = Path(args.data, info['file_name'])
             image, scale = decode_pil_image(path, draft_size=draft)

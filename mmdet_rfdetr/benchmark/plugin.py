@@ -1,5 +1,6 @@
 """A config's side: what is measured, and in which phases."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -57,15 +58,15 @@ def latency(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dic
     """From image files to detections in their pixels, by the test pipeline."""
     model = build_model(cfg, args).eval()
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
-    files = _files(args.data)
-    turn = iter(range(10**9))
+    files = itertools.cycle(map(str, sorted(Path(args.data).glob('*.jpg'))))
 
     def prepare() -> dict:
-        batch = []
-        for _ in range(args.batch_size):
-            path = files[next(turn) % len(files)]
-            batch.append(pipeline(dict(img_path=path, img_id=0, instances=[])))
-        return model.data_preprocessor(pseudo_collate(batch), False)
+        infos = [
+            dict(img_path=next(files), img_id=0, instances=[])
+            for _ in range(args.batch_size)
+        ]
+        batch = pseudo_collate([pipeline(info) for info in infos])
+        return model.data_preprocessor(batch, False)
 
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
@@ -125,11 +126,11 @@ def loader(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict
         )
     )
     np.random.seed(0)
-    turn = iter(range(10**9))
+    turn = itertools.cycle(range(len(dataset)))
 
     def work() -> None:
         with clock.phase('image'):
-            dataset[next(turn) % len(dataset)]
+            dataset[next(turn)]
 
     return work, dict(images=1)
 
@@ -152,10 +153,6 @@ def metric(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict
 
 
 TASKS = dict(latency=latency, training=training, loader=loader, metric=metric)
-
-
-def _files(folder: str) -> list[str]:
-    return [str(path) for path in sorted(Path(folder).glob('*.jpg'))]
 
 
 def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:
