@@ -34,15 +34,13 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
         FileNotFoundError: if its annotation file, or every image, is missing.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    shared: list[tuple[dict, list[str]]] = []
-    for split in SPLITS:
-        dataset_cfg = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
-        same = [names for other, names in shared if other == dataset_cfg]
-        if same:
-            same[0].append(split)
-        elif dataset_cfg is not None:
-            shared.append((dataset_cfg, [split]))
-    for dataset_cfg, names in shared:
+    configs = {
+        split: (cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in SPLITS
+    }
+    for first, dataset_cfg in configs.items():
+        names = [split for split in SPLITS if configs[split] == dataset_cfg]
+        if dataset_cfg is None or names[0] != first:
+            continue
         # Faults are told, not raised.
         dataset = DATASETS.build(
             _with_settings(dataset_cfg, bad_data='skip', check_images=True)
@@ -50,7 +48,7 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
         parts = list(coco_parts(dataset))
         if not parts:
             raise BadDataError(
-                f'The {names[0]} data set is a {type(dataset).__name__}; what can be '
+                f'The {first} data set is a {type(dataset).__name__}; what can be '
                 "checked is type='RFDETRCocoDataset'."
             )
         for part in parts:

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
-from mmengine.runner import Runner
 
 from mmdet_rfdetr.data import demo, demo_pictures
 from mmdet_rfdetr.data.demo_pictures import CLASSES, draw_picture
@@ -188,31 +187,3 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='is the disk full'):
         build(tmp_path / 'demo')
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_loader_delivers_batches(tmp_path):
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='LoadAnnotations', with_bbox=True),
-        dict(type='RFDETRResize', image_size=32),
-        dict(type='PackDetInputs'),
-    ]
-    dataset = dict(
-        SMALL,
-        type='RFDETRDemoDataset',
-        data_root=str(tmp_path / 'demo'),
-        ann_file='annotations/val.json',
-        data_prefix=dict(img='val/'),
-        pipeline=pipeline,
-    )
-    loader = Runner.build_dataloader(
-        dict(
-            batch_size=3,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dataset,
-        )
-    )
-    (batch,) = loader
-    assert [tuple(image.shape) for image in batch['inputs']] == [(3, 32, 32)] * 3
-    assert all(len(s.gt_instances) >= 1 for s in batch['data_samples'])
