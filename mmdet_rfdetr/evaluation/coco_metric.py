@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 from ..data.annotations import clean_annotations, read_annotations
 from ..data.findings import BadDataError, Findings
 from ..data.masks import mask_problem
-from ..errors import ExplainedError, SettingError
+from ..errors import SettingError
 from .detections import Detections, sort_ids
 from .engines import choose_engine
 from .ground_truth import build_index, select
@@ -87,7 +87,7 @@ class RFDETRCocoMetric(CocoMetric):
         )
         self._coco_api = build_index(clean_annotations(document, Findings(ann_file)))
         if 'segm' in self.metrics:
-            self._check_masks()
+            self._require_masks({})
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images that were looked at.
@@ -138,7 +138,7 @@ class RFDETRCocoMetric(CocoMetric):
                     "metric 'segm' needs masks, and the model gives none: evaluate "
                     "with metric='bbox' alone, or train one of the rfdetr-seg configs"
                 )
-            _check_sizes(ground_truth, self.img_ids)
+            self._require_masks(sizes)
         found: dict[str, float] = {}
         for metric in self.metrics:
             logger.info(f'Evaluating {metric}...')
@@ -195,13 +195,21 @@ class RFDETRCocoMetric(CocoMetric):
                 'of its data loader'
             )
 
-    def _check_masks(self) -> None:
+    def _require_masks(self, sizes: dict[Hashable, tuple[int, int]]) -> None:
+        """Stop if an object has no mask that can be drawn.
+
+        pycocotools reads beyond the end of run lengths that do not fit their image.
+
+        Args:
+            sizes: (height, width) of images, where they are known better than by what
+                the annotations state.
+        """
         found = []
         for annotation in self._coco_api.anns.values():
             image = self._coco_api.imgs[annotation['image_id']]
-            mask = annotation.get('segmentation')
-            # Where no size is stated, the image itself will tell; see _check_sizes.
-            problem = mask_problem(mask, image.get('height'), image.get('width'))
+            stated = image.get('height'), image.get('width')
+            size = sizes.get(image['id'], stated)
+            problem = mask_problem(annotation.get('segmentation'), *size)
             if problem is not None:
                 found.append((annotation, problem))
         if found:
@@ -211,20 +219,4 @@ class RFDETRCocoMetric(CocoMetric):
                 f'none that can be drawn; the first is annotation {annotation["id"]} '
                 f'of image {annotation["image_id"]}, which has {problem}: remove these '
                 "objects, or evaluate with metric='bbox' alone"
-            )
-
-
-def _check_sizes(ground_truth: COCO, image_ids: Sequence[Hashable]) -> None:
-    """Refuse run lengths of another size than the image that was looked at.
-
-    Raises:
-        ExplainedError: engines would read beyond the shorter of the two.
-    """
-    for annotation in ground_truth.anns.values():
-        mask, image = annotation.get('segmentation'), annotation['image_id']
-        size = ground_truth.imgs[image]['height'], ground_truth.imgs[image]['width']
-        if isinstance(mask, dict) and tuple(mask['size']) != size:
-            raise ExplainedError(
-                f'A mask of image {image_ids[image]!r} has the size {mask["size"]}, '
-                f'and the image {list(size)} (height, width): correct the annotations.'
             )

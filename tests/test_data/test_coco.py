@@ -149,26 +149,6 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
     assert len(sample.ignored_instances) == 1  # the crowd
 
 
-@pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools
-def test_objects_with_a_broken_mask_are_no_targets_of_mask_training(tmp_path):
-    data = document()
-    sound = data['annotations'][0]
-    data['annotations'] += [
-        dict(sound, id=115, segmentation=[[1, 1, 2, 2], [1, 1, 5, 1, 5, 5]]),
-        dict(sound, id=116, segmentation=dict(size=[40, 60])),
-        dict(sound, id=117, segmentation=dict(size=[60, 40], counts='abc')),
-        dict(sound, id=118, segmentation=[[1, 1, None, 1, 5, 5], 'text']),
-    ]
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
-        dict(type='PackDetInputs'),
-    ]
-    sample = build(write(tmp_path, data), pipeline=pipeline)[0]['data_samples']
-    areas = sample.gt_instances.masks.masks.sum(axis=(1, 2))
-    assert areas.tolist() == pytest.approx([100, 8], abs=6)
-
-
 def test_every_fault_of_images_is_counted(tmp_path, told):
     data = document()
     sound = data['images'][0]
