@@ -165,15 +165,15 @@ def read_region(
     """
     left, top, right, bottom = region
     image = source.decode(largest_reduction((bottom - top, right - left), size))
-    scale = (image.width / source.shape[1], image.height / source.shape[0]) * 2
-    box = [round(edge * factor) for edge, factor in zip(region, scale, strict=True)]
-    for start, end, side in ((0, 2, image.width), (1, 3, image.height)):
-        if box[start] >= box[end]:  # less than a pixel of a very narrow image
-            box[start] = min(box[start], side - 1)
-            box[end] = box[start] + 1
-    if box != [0, 0, image.width, image.height]:
-        image = image.crop(box)
-    taken = tuple(edge / factor for edge, factor in zip(box, scale, strict=True))
+    x_scale, y_scale = image.width / source.shape[1], image.height / source.shape[0]
+    # At least one pixel, also of a very narrow image.
+    left = min(round(left * x_scale), image.width - 1)
+    top = min(round(top * y_scale), image.height - 1)
+    right = max(round(right * x_scale), left + 1)
+    bottom = max(round(bottom * y_scale), top + 1)
+    if (left, top, right, bottom) != (0, 0, image.width, image.height):
+        image = image.crop((left, top, right, bottom))
+    taken = left / x_scale, top / y_scale, right / x_scale, bottom / y_scale
     return resize_antialiased(image, size, flip), taken
 
 

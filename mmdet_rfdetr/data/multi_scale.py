@@ -81,23 +81,20 @@ def _resize_sample(sample: DetDataSample, old: tuple[int, int], size: int) -> No
     The image's own size is rounded up, as resizing the official padding mask to the
     nearest pixel does; boxes are scaled by what it really grew.
     """
-    shape = sample.img_shape[:2]
-    new_shape = tuple(
-        -(-side * size // whole) for side, whole in zip(shape, old, strict=True)
-    )
-    scale = tuple(new / side for new, side in zip(new_shape, shape, strict=True))
+    height, width = sample.img_shape[:2]
+    new_height, new_width = -(-height * size // old[0]), -(-width * size // old[1])
+    x_scale, y_scale = new_width / width, new_height / height
+    square = (size, size)
     meta = dict(
-        img_shape=new_shape, batch_input_shape=(size, size), pad_shape=(size, size)
+        img_shape=(new_height, new_width), batch_input_shape=square, pad_shape=square
     )
     if 'scale_factor' in sample:
-        meta['scale_factor'] = (
-            sample.scale_factor[0] * scale[1],
-            sample.scale_factor[1] * scale[0],
-        )
+        x_factor, y_factor = sample.scale_factor
+        meta['scale_factor'] = (x_factor * x_scale, y_factor * y_scale)
     sample.set_metainfo(meta)
     for name in ('gt_instances', 'ignored_instances'):
         instances = sample.get(name)
         if instances is not None and 'bboxes' in instances:
             boxes = instances.bboxes
-            factors = upload((scale[1], scale[0]) * 2, boxes.device, boxes.dtype)
+            factors = upload((x_scale, y_scale) * 2, boxes.device, boxes.dtype)
             instances.bboxes = boxes * factors

@@ -57,10 +57,10 @@ class RFDETRResize(Resize):
         max_long_side: int | None = None,
         antialias: bool = True,
     ) -> None:
-        if (image_size is None) == (sizes is None):
+        if (image_size is None) == (sizes is None) or (sizes and offsets):
             raise SettingError(
-                'RFDETRResize takes either image_size or sizes, and got '
-                f'image_size={image_size}, sizes={sizes}'
+                'RFDETRResize takes either image_size, maybe with offsets, or sizes, '
+                f'and got {image_size=}, {offsets=}, {sizes=}'
             )
         if max_long_side is not None and not keep_ratio:
             raise SettingError(

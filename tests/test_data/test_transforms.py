@@ -180,8 +180,9 @@ def test_resize_keeps_an_image_without_objects():
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        ({}, 'either image_size or sizes'),
-        (dict(image_size=64, sizes=(64,)), 'either image_size or sizes'),
+        ({}, 'either image_size, maybe with offsets, or sizes'),
+        (dict(image_size=64, sizes=(64,)), 'either image_size'),
+        (dict(sizes=(64,), offsets=(0,)), 'either image_size'),
         (dict(image_size=64, offsets=(0,)), 'needs size_divisor'),
         (dict(image_size=64, max_long_side=100), 'keep_ratio=True'),
     ],
