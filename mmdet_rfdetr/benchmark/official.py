@@ -6,7 +6,12 @@ its own decoder.
 """
 
 import itertools
+import json
+import logging
+import warnings
 from pathlib import Path
+
+import torch
 
 # A script's own folder is searched for modules.
 from clock import Clock
@@ -17,9 +22,6 @@ CLIP = 0.1
 
 def build(args, clock: Clock) -> tuple:
     """Build a side; see ``plugin.build``. The target is a class like RFDETRNano."""
-    import logging
-    import warnings
-
     import rfdetr
 
     warnings.filterwarnings('ignore')
@@ -35,8 +37,6 @@ def build(args, clock: Clock) -> tuple:
 
 def autocast(args):
     """The precision asked for, around the network."""
-    import torch
-
     low = args.dtype not in ('config', 'float32')
     dtype = getattr(torch, args.dtype) if low else None
     return torch.autocast(torch.device(args.device).type, dtype, enabled=low)
@@ -44,7 +44,6 @@ def autocast(args):
 
 def latency(model, args, clock):
     """From image files to detections in their pixels."""
-    import torch
     import torchvision.transforms.functional as F
     from PIL import Image
 
@@ -78,7 +77,6 @@ def latency(model, args, clock):
 
 def training(model, args, clock):
     """Steps on one batch in memory."""
-    import torch
     from rfdetr.config import TrainConfig
     from rfdetr.models.lwdetr import build_criterion_from_config
     from rfdetr.utilities.tensors import NestedTensor
@@ -135,9 +133,6 @@ def _compiled(model_config, train_config):
 
 def loader(rfdetr, args, clock):
     """What one worker does to a training image, at the package's defaults."""
-    import json
-
-    import torch
     from rfdetr.datasets import coco
     from rfdetr.datasets.io_utils import decode_pil_image
 
@@ -185,8 +180,6 @@ def loader(rfdetr, args, clock):
 
 def _target(args):
     """Boxes of one image, cxcywh of its size."""
-    import torch
-
     boxes = torch.rand(args.boxes, 4) * 0.3 + 0.05
     boxes[:, :2] += 0.3
     labels = torch.randint(1, 80, (args.boxes,))

@@ -68,15 +68,14 @@ class Side:
 
     def run(self, count: int) -> None:
         """Take samples, as one round."""
-        self._write(f'run {count}')
+        self._process.stdin.write(f'{count}\n')
+        self._process.stdin.flush()
         self.rounds.append(self._read()['samples'])
 
     def stop(self) -> None:
-        """End the process; its peak memory is known then."""
-        self._write('quit')
+        """End the work; its peak memory is known then."""
+        self._process.stdin.close()
         self.memory = self._read()['memory']
-        self._process.wait()
-        self.close()
 
     def close(self) -> None:
         """Leave no process and no open file, whatever happened."""
@@ -105,10 +104,6 @@ class Side:
             memory=self.memory,
             phases=dict(phases, total=summarise(totals)),
         )
-
-    def _write(self, line: str) -> None:
-        self._process.stdin.write(line + '\n')
-        self._process.stdin.flush()
 
     def _read(self) -> dict:
         line = self._process.stdout.readline()

@@ -1,9 +1,9 @@
 """One side's process: ``python -m mmdet_rfdetr.benchmark.worker``, started by the tool.
 
 Its only argument is a JSON object, the options of a side; see :class:`.sides.Side`.
-Prints one JSON object when it is ready. For each line ``run N`` on standard input it
-answers with the phases of N samples in milliseconds, for ``quit`` with the peak memory.
-The official package's side, ``official.py``, speaks the same.
+Prints one JSON object when it is ready. For each line on standard input, a number N, it
+answers with the phases of N samples in milliseconds, and at the end of the input with
+the peak memory. The official package's side, ``official.py``, speaks the same.
 """
 
 import json
@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import torch
+
 
 def serve(build: Callable, clock_type: type) -> None:
-    """Build a side, warm it up, and answer until it is told to quit.
+    """Build a side, warm it up, and answer until the input ends.
 
     Args:
         build: called with the options and the clock.
@@ -31,8 +33,6 @@ def serve(build: Callable, clock_type: type) -> None:
 
     args = SimpleNamespace(**json.loads(sys.argv[1]))
     try:
-        import torch
-
         if args.threads:
             torch.set_num_threads(args.threads)
         clock = clock_type(args.clock, torch.device(args.device))
@@ -43,21 +43,12 @@ def serve(build: Callable, clock_type: type) -> None:
     except Exception as error:  # the tool tells the user
         answer(error=f'{type(error).__name__}: {error}')
         raise
-    answer(
-        ready=True,
-        facts=dict(
-            facts,
-            device=_device_name(torch, args.device),
-            threads=torch.get_num_threads(),
-            torch=torch.__version__,
-        ),
-    )
+    device = _device_name(args.device)
+    threads = torch.get_num_threads()
+    answer(facts=dict(facts, device=device, threads=threads, torch=torch.__version__))
     for line in sys.stdin:
-        command, _, count = line.strip().partition(' ')
-        if command != 'run':
-            break
         samples = []
-        for _ in range(int(count)):
+        for _ in range(int(line)):
             work()
             samples.append(clock.take())
         answer(samples=samples)
@@ -67,7 +58,7 @@ def serve(build: Callable, clock_type: type) -> None:
     answer(memory=memory)
 
 
-def _device_name(torch, device: str) -> str:
+def _device_name(device: str) -> str:
     if device.startswith('cuda'):
         return torch.cuda.get_device_name(device)
     try:

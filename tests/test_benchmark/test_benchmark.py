@@ -275,11 +275,9 @@ if name == 'broken':
 if name == 'dies':
     sys.exit('out of memory')
 facts = dict(images=1, device='CPU', threads=1, torch='2')
-print(json.dumps(dict(ready=True, facts=facts)), flush=True)
+print(json.dumps(dict(facts=facts)), flush=True)
 for line in sys.stdin:
-    if not line.startswith('run'):
-        break
-    samples = [dict(work=float(name))] * int(line.split()[1])
+    samples = [dict(work=float(name))] * int(line)
     print(json.dumps(dict(samples=samples)), flush=True)
 print(json.dumps(dict(memory=7)), flush=True)
 """
