@@ -215,15 +215,11 @@ def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f'RFDETRResize(antialias=True) takes uint8 images and got {image.dtype}: '
             'load with to_float32=False or set antialias=False'
         )
-
-    def resize(image: np.ndarray) -> np.ndarray:
-        return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
-
     if image.ndim == 2 or image.shape[2] == 3:
-        return resize(image)
+        return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
     # Pillow would take two or four channels for colours and their opacity.
-    channels = [np.ascontiguousarray(image[:, :, i]) for i in range(image.shape[2])]
-    return np.stack([resize(channel) for channel in channels], axis=2)
+    channels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.stack([resize_filtered(channel, size) for channel in channels], axis=2)
 
 
 def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
