@@ -44,20 +44,21 @@ def _run_length_problem(
     size, counts = mask.get('size'), mask.get('counts')
     if size is None or counts is None:
         return "a run-length mask without 'counts' or 'size'"
-    if None not in (height, width) and list(size) != [height, width]:
-        return (
-            f'a run-length mask of height and width {size} in an image of '
-            f'{[height, width]}'
-        )
     try:
+        if None not in (height, width) and list(size) != [height, width]:
+            return (
+                f'a run-length mask of height and width {size} in an image of '
+                f'{[height, width]}'
+            )
         is_text = isinstance(counts, (str, bytes))
         runs = decode_runs(counts) if is_text else np.array(counts, dtype=float)
-    except (TypeError, ValueError):
+        pixels = size[0] * size[1]
+    except (TypeError, ValueError, LookupError):
         return 'damaged run lengths'
     if (runs < 0).any():
         return f'a negative run length, {runs.min():.0f}'
-    if runs.sum() != size[0] * size[1]:
-        return f'run lengths that sum to {runs.sum():.0f}, not {size[0] * size[1]}'
+    if runs.sum() != pixels:
+        return f'run lengths that sum to {runs.sum():.0f}, not {pixels}'
     return None
 
 

@@ -262,6 +262,12 @@ def test_damaged_run_lengths_are_a_problem(counts):
     assert 'run length' in problem
 
 
+@pytest.mark.parametrize('size', ([HEIGHT], dict(h=1), HEIGHT, ['a', 'b']))
+@pytest.mark.parametrize('image', ((HEIGHT, WIDTH), (None, None)))
+def test_a_size_that_is_none_is_a_problem(size, image):
+    assert 'run' in mask_problem(dict(runs(False), size=size), *image)
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_compressed_run_lengths_are_read_as_pycocotools_reads_them(seed):
     mask = np.random.default_rng(seed).random((50, 70)) < (0.5, 0.01, 0.99, 0, 1)[seed]
