@@ -347,30 +347,28 @@ def test_the_tool_compares_and_reports(project, fake, tmp_path, monkeypatch, cap
     assert (tmp_path / 'out' / 'result.png').stat().st_size > 5000
 
 
-def test_errors_say_what_to_type(project, monkeypatch, capsys):
-    def fail(*arguments):
-        with pytest.raises(SystemExit):
-            run_tool(monkeypatch, *arguments)
-        return capsys.readouterr().err
+OFFICIAL = ['--official=A', '--official-python=p']
+GPU = ['--device=cuda']
 
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['absent.py'], "config 'absent.py' does not exist"),
+        (['--official=A'], '--official needs --official-python'),
+        (['--task=metric', *OFFICIAL], 'leave out --official'),
+        (['--rounds', '0'], '--rounds must be 1 or more'),
+        ([*GPU, '--clock=cpu'], '--clock cpu does not see a GPU'),
+        ([*GPU, '--cuda-graphs'], '--cuda-graphs needs --deploy'),
+        ([*GPU, '--official-compile'], '--official-compile needs --official'),
+        (
+            [*GPU, '--official-compile', *OFFICIAL],
+            '--official-compile needs --task training',
+        ),
+    ],
+)
+def test_errors_say_what_to_type(arguments, message, project, monkeypatch, capsys):
     monkeypatch.delenv('RFDETR_OFFICIAL_PYTHON', raising=False)
-    assert "config 'absent.py' does not exist" in fail('absent.py')
-    message = fail(project.config, '--official', 'RFDETRNano')
-    assert '--official needs --official-python' in message
-    message = fail(
-        project.config, '--task=metric', '--official=A', '--official-python=p'
-    )
-    assert 'leave out --official' in message
-    assert '--rounds must be 1 or more' in fail(project.config, '--rounds', '0')
-    on_gpu = '--device=cuda'
-    message = fail(project.config, on_gpu, '--clock=cpu')
-    assert '--clock cpu does not see a GPU' in message
-    assert '--cuda-graphs needs --deploy' in fail(
-        project.config, on_gpu, '--cuda-graphs'
-    )
-    switch = '--official-compile'
-    assert f'{switch} needs --official' in fail(project.config, on_gpu, switch)
-    official = '--official=A', '--official-python=p'
-    assert f'{switch} needs --task training' in fail(
-        project.config, on_gpu, switch, *official
-    )
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, project.config, *arguments)
+    assert message in capsys.readouterr().err
