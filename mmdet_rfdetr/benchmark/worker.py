@@ -52,10 +52,19 @@ def serve(build: Callable, clock_type: type) -> None:
             work()
             samples.append(clock.take())
         answer(samples=samples)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if args.device.startswith('cuda'):
-        memory = torch.cuda.max_memory_allocated()
-    answer(memory=memory)
+    on_gpu = args.device.startswith('cuda')
+    answer(memory=torch.cuda.max_memory_allocated() if on_gpu else peak_memory())
+
+
+def peak_memory() -> int:
+    """The most bytes that this process ever held."""
+    try:
+        with open('/proc/self/status') as file:
+            peak = next(line for line in file if line.startswith('VmHWM:'))
+        return int(peak.split()[1]) * 1024
+    except FileNotFoundError:  # no Linux; there getrusage counts the parent's, too
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _device_name(device: str) -> str:

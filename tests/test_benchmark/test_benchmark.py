@@ -6,6 +6,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -24,6 +25,7 @@ from mmdet_rfdetr.benchmark.sides import (
     summarise,
 )
 from tests.fixtures import REPOSITORY
+from tests.interpreter import run_code
 from tests.project import NANO, write_project
 
 TOOL = REPOSITORY / 'tools' / 'benchmark.py'
@@ -263,6 +265,24 @@ def test_drawn_pictures_are_a_coco_set(tmp_path):
         assert 0 <= y < y + height <= image['height']
     sizes = {(image['height'], image['width']) for image in document['images']}
     assert sizes == {(900, 1200), (1200, 900)}
+
+
+PEAK = """
+from mmdet_rfdetr.benchmark.worker import peak_memory
+before = peak_memory()
+pages = bytearray(2**28)
+print(before, peak_memory() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+def test_peak_memory_is_that_of_the_process_alone():
+    of_parent = np.ones(2**27)  # 1 GiB, more than imports take
+    result = run_code(PEAK)
+    assert result.returncode == 0, result.stderr
+    before, grown = map(int, result.stdout.split())
+    assert before < of_parent.nbytes
+    assert 0.9 * 2**28 < grown < 1.1 * 2**28
 
 
 # A side without torch: speaks what a worker speaks.
