@@ -111,6 +111,11 @@ class Matches:
         sums = values.new_zeros(len(self.stage_sizes))
         return sums.index_add(0, self.stages, self.without_padding(values))
 
+    def sum_rows(self, values: Tensor) -> Tensor:
+        """Sum (B, R, K) over images, queries and classes of each stage: (stages,)."""
+        rows = values.sum((0, 2))
+        return torch.stack([part.sum() for part in rows.split(self.stage_sizes)])
+
     def without_padding(self, values: Tensor) -> Tensor:
         """Values of the pairs (pairs,), 0 where the object is padding."""
         return values if self.valid is None else values.masked_fill(~self.valid, 0)
