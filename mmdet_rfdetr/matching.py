@@ -20,7 +20,7 @@ from .masks import (
     drawing_order,
     random_points,
 )
-from .matching_costs import pair_costs
+from .matching_costs import pair_costs, replace_non_finite
 from .matching_on_device import capacity, match_stages
 from .matching_solver import assign_groups
 from .precision import float32_island
@@ -193,20 +193,18 @@ class RFDETRHungarianAssigner:
         self.point_ratio = point_ratio
         self.points = points
         self.solver = solver
-        self._accident: Tensor | bool = False
+        self._accident: Tensor | None = None
         self._warned = set()
 
     def take_accident(self) -> Tensor | bool:
         """Whether a cost was not finite since this was asked last.
 
-        Matching on a GPU answers with a tensor, which the host need not read yet.
+        A tensor on the device of the costs, which the host need not read yet.
         """
-        accident = self._accident
-        if isinstance(accident, Tensor):
-            self._accident, accident = accident, accident.clone()
-            self._accident.zero_()
-        else:
-            self._accident = False
+        if self._accident is None:
+            return False
+        accident = self._accident.clone()
+        self._accident.zero_()
         return accident
 
     def prepare(self, targets: Targets, queries: int) -> Targets:
@@ -269,9 +267,8 @@ class RFDETRHungarianAssigner:
             return self._match_on_device(costs, stage_sizes, targets, num_groups)
         if mask_preds is not None:
             self._add_mask_costs(costs, mask_preds, targets, objects)
-        pairs = self._solve(
-            download(costs).numpy(), stage_sizes, targets.counts, num_groups
-        )
+        host = self._bring_to_host(costs, stage_sizes, targets.counts)
+        pairs = self._solve(host, stage_sizes, targets.counts, num_groups)
         index = upload(pairs, cls_scores.device)
         return Matches(
             *index.unbind(),
@@ -319,9 +316,9 @@ class RFDETRHungarianAssigner:
         )
 
     def _note_accident(self, bad: Tensor) -> None:
-        if not isinstance(self._accident, Tensor):
+        if self._accident is None:
             # From then on it stays where it is, because CUDA graphs write to it.
-            self._accident = torch.full_like(bad, self._accident)
+            self._accident = torch.zeros_like(bad)
         self._accident.logical_or_(bad)
 
     def _solve(
@@ -339,16 +336,12 @@ class RFDETRHungarianAssigner:
             counts: number of objects of each image.
             num_groups: G.
         """
-        # Cheaper than looking at every number, and enough as a rule.
-        finite = np.isfinite(costs.sum())
         offsets = np.cumsum([0, *counts])
         places, problems = [], []
         start = 0
         for stage, size in enumerate(stage_sizes):
             queries = size // num_groups
             block = costs[..., start : start + size]
-            if not finite:
-                block = self._replace_non_finite(block, counts)
             for image, count in enumerate(counts):
                 if not count:
                     continue
@@ -398,38 +391,27 @@ class RFDETRHungarianAssigner:
             dice = 1 - (2 * overlap + 1) / (total + 1)
             blocks[stage].add_(dice, alpha=self.dice_weight)
 
-    def _replace_non_finite(
-        self, costs: np.ndarray, counts: Sequence[int]
+    def _bring_to_host(
+        self, costs: Tensor, stage_sizes: Sequence[int], counts: Sequence[int]
     ) -> np.ndarray:
-        """Make the solver avoid pairs without a finite cost, as upstream does.
-
-        Args:
-            costs: (B, objects of the fullest image, N) of one stage.
-            counts: number of objects of each image.
-
-        Returns:
-            ``costs`` if the used part is finite, else a repaired copy.
-        """
-        used = np.arange(costs.shape[1]) < np.asarray(counts)[:, None]
-        used = np.broadcast_to(used[..., None], costs.shape)
-        finite = np.isfinite(costs)
-        if finite[used].all():
-            return costs
-        if isinstance(self._accident, Tensor):
-            self._accident.fill_(True)
-        else:
-            self._accident = True
-        self._warn_once(
-            'matching costs are not finite; the network has diverged or its input '
-            'is broken: look at the loss terms and at the images of this step'
-        )
-        known = costs[finite & used]
-        replacement = np.finfo(costs.dtype).max
-        if known.size:
-            with np.errstate(over='ignore'):
-                worst = known.max() + np.abs(known).max() + 1
-            replacement = worst if np.isfinite(worst) else replacement
-        return np.where(finite, costs, replacement)
+        """Costs (B, n, R), finite for the objects of each image."""
+        host = download(costs).numpy()
+        # Cheaper than looking at every number, and enough as a rule.
+        if np.isfinite(host.sum()):
+            return host
+        used = torch.arange(host.shape[1]) < torch.tensor(counts)[:, None]
+        stages = []
+        for stage in torch.from_numpy(host).split(stage_sizes, dim=2):
+            repaired, bad = replace_non_finite(stage[:, :, None], used)
+            stages.append(repaired[:, :, 0])
+            if bad:
+                self._note_accident(bad.to(costs.device))
+                self._warn_once(
+                    'matching costs are not finite; the network has diverged or its '
+                    'input is broken: look at the loss terms and at the images of '
+                    'this step'
+                )
+        return torch.cat(stages, dim=2).numpy()
 
     def _warn_if_crowded(self, count: int, queries: int, num_queries: int) -> None:
         if count <= queries:

@@ -62,6 +62,29 @@ def pair_costs(
     return costs
 
 
+def replace_non_finite(costs: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Have a solver avoid pairs without a finite cost, as the official package does.
+
+    Args:
+        costs: (B, n, S, ...) of S stages.
+        used: (B, n), False for padding.
+
+    Returns:
+        Tuple of the costs, finite where they are used, and whether one was not, a bool
+        tensor without axes. What replaces it is dearer than all others of its stage.
+    """
+    used = used.view(*used.shape, *(1,) * (costs.dim() - 2))
+    finite = costs.isfinite()
+    known = finite & used
+    axes = [axis for axis in range(costs.dim()) if axis != 2]
+    highest = torch.where(known, costs, -torch.inf).amax(axes, keepdim=True)
+    largest = torch.where(known, costs, 0).abs().amax(axes, keepdim=True)
+    worst = highest + largest + 1
+    limit = torch.finfo(costs.dtype).max
+    worst = torch.where(worst.isfinite(), worst, limit)
+    return torch.where(finite, costs, worst), (~finite & used).any()
+
+
 def _blocks(costs: Tensor) -> Iterator[slice]:
     """Cut the n rows of costs (B, n, R) for the cache of a CPU; leave others whole."""
     images, count, rows = costs.shape

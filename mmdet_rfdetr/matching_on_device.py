@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .compat import solve_assignments_on_gpu
 from .errors import SettingError
+from .matching_costs import replace_non_finite
 
 SMALLEST_CAPACITY = 32
 """Fewest objects that an image is padded to."""
@@ -57,21 +58,12 @@ def match_stages(costs: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
             'at this size of the input: match on the host with --cfg-options '
             'model.train_cfg.assigner.solver=scipy'
         )
-    used = valid[:, :, None, None, None]
-    finite = costs.isfinite()
-    known = torch.where(finite & used, costs, -torch.inf)
-    highest = known.amax((0, 1, 3, 4), keepdim=True)
-    largest = (
-        torch.where(finite & used, costs, 0).abs().amax((0, 1, 3, 4), keepdim=True)
-    )
-    worst = highest + largest + 1
-    limit = torch.finfo(costs.dtype).max
-    worst = torch.where(worst.isfinite(), worst, limit)
+    costs, bad = replace_non_finite(costs, valid)
     # In float64, in which SciPy works.
-    costs = torch.where(used, torch.where(finite, costs, worst), 0).double()
+    costs = torch.where(valid[:, :, None, None, None], costs, 0).double()
     problems = costs.permute(2, 0, 3, 1, 4).contiguous()
     queries = _solve(problems.flatten(0, 2))
-    return queries.view(problems.shape[:-1]), (~finite & used).any()
+    return queries.view(problems.shape[:-1]), bad
 
 
 def _solve(problems: Tensor) -> Tensor:
