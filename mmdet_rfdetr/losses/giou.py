@@ -1,6 +1,7 @@
 """Generalized IoU loss that the host does not wait for."""
 
 import torch
+from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -37,15 +38,7 @@ class RFDETRGIoULoss(nn.Module):
 
         Returns:
             (n,) weighted, or their sum or mean.
-
-        Raises:
-            ValueError: for another reduction.
         """
-        if reduction_override not in ('none', 'sum', 'mean'):
-            raise ValueError(
-                f"reduction_override={reduction_override!r}: choose 'none', 'sum' or "
-                "'mean'"
-            )
         intersection = _area(
             torch.maximum(pred[:, :2], target[:, :2]),
             torch.minimum(pred[:, 2:], target[:, 2:]),
@@ -60,9 +53,7 @@ class RFDETRGIoULoss(nn.Module):
         ]
         union = (areas[0] + areas[1] - intersection).clamp(min=EPS)
         loss = 1 - (intersection / union - (hull - union) / hull)
-        if reduction_override != 'none':
-            loss = getattr(loss, reduction_override)()
-        return self.loss_weight * loss
+        return self.loss_weight * weight_reduce_loss(loss, reduction=reduction_override)
 
 
 def _area(top_left: Tensor, bottom_right: Tensor) -> Tensor:

@@ -33,8 +33,3 @@ def test_it_computes_in_float32():
     with torch.autocast('cpu', torch.bfloat16):
         low = RFDETRGIoULoss()(boxes(1).bfloat16(), boxes(2))
     assert low.dtype == torch.float32
-
-
-def test_a_reduction_that_is_none():
-    with pytest.raises(ValueError, match="reduction_override='max'"):
-        RFDETRGIoULoss()(boxes(1), boxes(2), reduction_override='max')
