@@ -106,7 +106,14 @@ def _unchanged(x: Tensor) -> Tensor:
 class DecoderLayer(nn.Module):
     """Post-norm layer: self-attention, deformable attention, feed-forward.
 
-    Arguments are those of :class:`RFDETRDecoder`.
+    Args:
+        embed_dims: width D.
+        self_attn_heads: heads of the attention among queries.
+        cross_attn_heads: heads of the deformable attention.
+        num_levels: L.
+        num_points: P, points of each head in each level.
+        feedforward_channels: hidden width of the feed-forward part.
+        dropout: probability, in every residual branch.
     """
 
     def __init__(
@@ -117,8 +124,8 @@ class DecoderLayer(nn.Module):
         cross_attn_heads: int,
         num_levels: int,
         num_points: int,
-        feedforward_channels: int,
-        dropout: float,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.self_attn = GroupSelfAttention(embed_dims, self_attn_heads)
@@ -183,39 +190,15 @@ class RFDETRDecoder(BaseModule):
     Args:
         num_layers: number of layers.
         embed_dims: width D.
-        self_attn_heads: heads of the attention among queries.
-        cross_attn_heads: heads of the deformable attention.
-        num_levels: L.
-        num_points: P, points of each head in each level.
-        feedforward_channels: hidden width of the feed-forward part.
-        dropout: probability, in every residual branch.
+        **layer: the other arguments of :class:`DecoderLayer`.
     """
 
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        embed_dims: int,
-        self_attn_heads: int,
-        cross_attn_heads: int,
-        num_levels: int,
-        num_points: int,
-        feedforward_channels: int = 2048,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, *, num_layers: int, embed_dims: int, **layer) -> None:
         super().__init__()
         self.embed_dims = embed_dims
-        layer = DecoderLayer(
-            embed_dims=embed_dims,
-            self_attn_heads=self_attn_heads,
-            cross_attn_heads=cross_attn_heads,
-            num_levels=num_levels,
-            num_points=num_points,
-            feedforward_channels=feedforward_channels,
-            dropout=dropout,
-        )
+        first = DecoderLayer(embed_dims=embed_dims, **layer)
         # Copies, so that the biases of all layers start from the same numbers.
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
         self.ref_point_head = ReLUMLP(
             products.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
@@ -235,11 +218,9 @@ class RFDETRDecoder(BaseModule):
         *,
         references: Tensor,
         valid_ratios: Tensor | None,
-        num_groups: int,
-        memory: Tensor,
-        memory_mask: Tensor | None,
         spatial_shapes: Sequence[tuple[int, int]],
         last_only: bool = False,
+        **layer_inputs,
     ) -> Tensor:
         """Run all layers.
 
@@ -248,11 +229,11 @@ class RFDETRDecoder(BaseModule):
             references: (B, N, 4) cxcywh relative to the unpadded image.
             valid_ratios: (B, L, 2) part of the width and of the height of each
                 level that is image, or None if there is no padding.
-            num_groups: g; attention among queries stays inside a group.
-            memory: (B, S, D).
-            memory_mask: (B, S), True where padded, or None.
             spatial_shapes: (h, w) of each level.
             last_only: give the output of the last layer alone.
+            **layer_inputs: ``num_groups``, g, attention among queries stays inside a
+                group; ``memory`` (B, S, D); ``memory_mask`` (B, S), True where
+                padded, or None.
 
         Returns:
             (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
@@ -268,11 +249,9 @@ class RFDETRDecoder(BaseModule):
             query = layer(
                 query,
                 query_pos=query_pos,
-                num_groups=num_groups,
-                memory=memory,
-                memory_mask=memory_mask,
                 spatial_shapes=spatial_shapes,
                 reference_points=reference_points,
+                **layer_inputs,
             )
             if not last_only:
                 outputs.append(self.norm(query))
