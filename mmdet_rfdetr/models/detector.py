@@ -423,9 +423,7 @@ class RFDETR(Switches, DetectionTransformer):
         if valid_sizes is None:
             proposals, valid = unpadded_proposals(tuple(spatial_shapes), memory.device)
         else:
-            proposals, valid = make_proposals(
-                spatial_shapes, valid_sizes, memory.device
-            )
+            proposals, valid = make_proposals(spatial_shapes, valid_sizes)
             valid = valid & ~memory_mask
         selected = self.query_selection(
             memory,

@@ -76,9 +76,7 @@ class GroupLayerNorm(nn.Module):
 
 @float32_island()
 def make_proposals(
-    spatial_shapes: Sequence[tuple[int, int]],
-    valid_sizes: Tensor | None,
-    device: torch.device,
+    spatial_shapes: Sequence[tuple[int, int]], valid_sizes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One square box around every memory token.
 
@@ -90,21 +88,19 @@ def make_proposals(
     Args:
         spatial_shapes: (h, w) of each level.
         valid_sizes: (B, L, 2) rows and columns of each level that hold image and
-            not padding, or None if there is no padding.
-        device: where to make them.
+            not padding.
 
     Returns:
-        Tuple of proposals (B or 1, S, 4) cxcywh and their validity (B or 1, S).
+        Tuple of proposals (B, S, 4) cxcywh and their validity (B, S), on the device
+        of the sizes.
     """
+    device = valid_sizes.device
     proposals = []
     for level, (height, width) in enumerate(spatial_shapes):
         y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
         x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-        if valid_sizes is None:
-            y, x = y[None] / height, x[None] / width
-        else:
-            y = y / valid_sizes[:, level, :1]
-            x = x / valid_sizes[:, level, 1:]
+        y = y / valid_sizes[:, level, :1]
+        x = x / valid_sizes[:, level, 1:]
         centres = torch.stack(
             (
                 x[:, None, :].expand(-1, height, -1),
@@ -131,7 +127,7 @@ def unpadded_proposals(
     Returns:
         Tuple of proposals (1, S, 4) and their validity (1, S), None if all are valid.
     """
-    proposals, valid = make_proposals(spatial_shapes, None, torch.device('cpu'))
+    proposals, valid = make_proposals(spatial_shapes, torch.tensor([spatial_shapes]))
     all_valid = bool(valid.all())
     return proposals.to(device), None if all_valid else valid.to(device)
 

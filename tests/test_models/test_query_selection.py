@@ -21,7 +21,8 @@ def seed():
 
 
 def proposals_of(shapes, valid_sizes=None):
-    return make_proposals(shapes, valid_sizes, torch.device('cpu'))
+    whole = torch.tensor([shapes])
+    return make_proposals(shapes, whole if valid_sizes is None else valid_sizes)
 
 
 def test_proposals_are_centred_on_the_cells_in_rows():
