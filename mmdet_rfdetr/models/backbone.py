@@ -232,15 +232,14 @@ class RFDETRBackbone(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.patch_embed, *self.blocks[: self.frozen_stages]]
+        frozen = [self.patch_embed, self.cls_token, self.pos_embed]
+        if self.num_registers:
+            frozen.append(self.register_tokens)
+        frozen += self.blocks[: self.frozen_stages]
         if self.frozen_stages == self.out_indices[-1]:
             frozen.append(self.norm)
-        for module in frozen:
-            module.requires_grad_(False)
-        self.cls_token.requires_grad_(False)
-        self.pos_embed.requires_grad_(False)
-        if self.num_registers:
-            self.register_tokens.requires_grad_(False)
+        for part in frozen:
+            part.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps at the stride of a patch.
@@ -283,7 +282,10 @@ class RFDETRBackbone(BaseModule):
         position = resize_position_table(self.pos_embed, grid)
         patches = self.patch_embed(images.to(self.patch_embed.weight.dtype))
         patches = patches.flatten(2).transpose(1, 2) + position[:, 1:]
-        windows = self._to_windows(patches, grid)
+        return self._complete(self._to_windows(patches, grid), position)
+
+    def _complete(self, windows: Tensor, position: Tensor) -> Tensor:
+        """Put class token and registers before the patches of each window."""
         rows = len(windows)
         tokens = [(self.cls_token + position[:, :1]).expand(rows, -1, -1)]
         if self.num_registers:

@@ -6,6 +6,8 @@ are packed and one operator with what follows them. None of this can be trained,
 none of it fits a checkpoint.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -114,7 +116,6 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
     if dtype != torch.float32:
         for module in model.modules():
             if isinstance(module, (*CAST, PackedLinear)):
-                for tensor in module.parameters(recurse=False):
-                    tensor.data = tensor.data.to(dtype)
-                for tensor in module.buffers(recurse=False):
+                own = module.parameters(recurse=False), module.buffers(recurse=False)
+                for tensor in itertools.chain(*own):
                     tensor.data = tensor.data.to(dtype)

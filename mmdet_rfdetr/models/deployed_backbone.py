@@ -61,11 +61,7 @@ class DeployedBackbone(RFDETRBackbone):
     def _make_start(self, grid: tuple[int, int]) -> Tensor:
         """Tokens of one image without its patches, (num_windows**2, tokens, C)."""
         position = resize_position_table(self.pos_embed, grid)
-        windows = self._to_windows(position[:, 1:], grid)
-        tokens = [(self.cls_token + position[:, :1]).expand(len(windows), -1, -1)]
-        if self.num_registers:
-            tokens.append(self.register_tokens.expand(len(windows), -1, -1))
-        return torch.cat((*tokens, windows), dim=1)
+        return self._complete(self._to_windows(position[:, 1:], grid), position)
 
     def _windows_of(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """View of the patches, (B, window rows, window columns, rows, columns, C)."""
