@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import golden_rule, parity
+from tests import parity
 from tests.interpreter import run
 from tests.processors import unknown_processor
 
@@ -53,23 +53,11 @@ def without_unused_blocks(expected, model):
     }
 
 
-def weight_of(case):
-    return lambda name, shape: golden_rule.weight(name, shape, case['seed'])
-
-
-def points_of(case):
-    """The source of random points that the official side uses as well."""
-
-    def points(name, shape, device):
-        return torch.from_numpy(golden_rule.draw(name, shape, case['seed'])).to(device)
-
-    return points
-
-
 def compare_eval(case, model, expected, tolerances):
     """Compare all stages of an evaluation, and the detections; our stages."""
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    samples = parity.make_samples(case['sizes'], case['batch_size'])
+    images, samples = parity.rule_batch(
+        case['sizes'], case['batch_size'], seed=case['seed']
+    )
     stages = parity.eval_stages(model, images, samples)
     expected = without_unused_blocks(expected, model)
     detections = [
@@ -85,7 +73,7 @@ def compare_eval(case, model, expected, tolerances):
     for sample, size in zip(samples, sizes, strict=True):
         parity.set_original_size(sample, size)
     with torch.no_grad():
-        results = model(torch.from_numpy(images), samples, 'predict')
+        results = model(images, samples, 'predict')
     for image, (result, wanted) in enumerate(zip(results, detections, strict=True)):
         found = dict(result.pred_instances.items())
         parity.assert_detections_agree(
@@ -128,15 +116,8 @@ def compare_train(case, config, expected):
     The step is computed by PyTorch's operators, as the official one beside it: where
     another operator rounds differently, a ReLU may switch and move a gradient.
     """
-    model = parity.build_model(config, weight_of(case))
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    objects = golden_rule.objects(
-        case['counts'],
-        config['bbox_head']['num_classes'],
-        case['seed'],
-        case['batch_size'] if 'mask_head' in config else None,
-    )
-    samples = parity.make_samples(case['sizes'], case['batch_size'], objects)
+    model = parity.rule_model(config, case['seed'])
+    images, samples = parity.case_batch(case, config)
     with pytest.MonkeyPatch.context() as patch:
         unknown_processor(patch)
         stages = parity.train_stages(model, images, samples)

@@ -7,6 +7,7 @@ comparison can name the first one that diverges: that is where to look.
 
 import contextlib
 import re
+from functools import partial
 from types import SimpleNamespace
 from unittest import mock
 
@@ -19,6 +20,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.boxes import cxcywh_to_xyxy
 from mmdet_rfdetr.checkpoints.names import from_official, to_official
+from tests import golden_rule
 
 ENCODERS = {'small': (384, 6), 'base': (768, 12)}
 """Official sizes of the ViT: width and heads."""
@@ -150,6 +152,58 @@ def build_model(config, make_weight):
     return model
 
 
+def rule_model(config, seed=1):
+    """Build a model with weights from the rule."""
+    return build_model(config, partial(golden_rule.weight, seed=seed))
+
+
+def rule_batch(
+    sizes, batch_size=None, counts=None, *, num_classes=5, masked=False, seed=1
+):
+    """Images (B, 3, H, W) and data samples from the rule.
+
+    Args:
+        sizes: (height, width) of each image.
+        batch_size: that they are padded to, the largest of them if left out.
+        counts: number of objects of each image.
+        num_classes: labels of the objects lie below.
+        masked: whether objects have masks.
+        seed: of the numbers.
+    """
+    batch_size = batch_size or tuple(map(max, zip(*sizes, strict=True)))
+    images, _ = golden_rule.images(sizes, batch_size, seed)
+    mask_size = batch_size if masked else None
+    objects = counts and golden_rule.objects(counts, num_classes, seed, mask_size)
+    return torch.from_numpy(images), make_samples(sizes, batch_size, objects)
+
+
+def points_of(case):
+    """The random points that the official side uses in a case as well."""
+
+    def points(name, shape, device):
+        return torch.from_numpy(golden_rule.draw(name, shape, case['seed'])).to(device)
+
+    return points
+
+
+def case_config(case):
+    """The config of a case of :mod:`tests.official` with all its sizes."""
+    sizes = case['model']
+    return model_config(sizes, sizes['num_classes'] + 1, points_of(case))
+
+
+def case_batch(case, config):
+    """Images and data samples of a case, with objects if it has any."""
+    return rule_batch(
+        case['sizes'],
+        case['batch_size'],
+        case.get('counts'),
+        num_classes=config['bbox_head']['num_classes'],
+        masked='mask_head' in config,
+        seed=case['seed'],
+    )
+
+
 def official_entries(entries):
     """Entries of a state dict, or gradients, by their official names."""
     blocks = {name.split('.')[2] for name in entries if '.blocks.' in name}
@@ -254,7 +308,7 @@ def _at_home(model, images, samples):
     device = next(model.parameters()).device
     if samples is not None:
         samples = [sample.to(device) for sample in samples]
-    return torch.from_numpy(images).to(device), samples
+    return torch.as_tensor(images).to(device), samples
 
 
 def _arrays(stages):
@@ -270,7 +324,7 @@ def eval_stages(model, images, samples=None):
 
     Args:
         model: the detector; hooks are left on it.
-        images: (B, 3, H, W) array.
+        images: (B, 3, H, W) array or tensor.
         samples: data samples that tell the padding.
     """
     seen = {}
@@ -308,7 +362,7 @@ def train_stages(model, images, samples):
 
     Args:
         model: the detector; hooks are left on it and gradients in it.
-        images: (B, 3, H, W) array.
+        images: (B, 3, H, W) array or tensor.
         samples: data samples with objects.
     """
     seen = {}

@@ -13,7 +13,7 @@ from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import mmdet_rfdetr
 from mmdet_rfdetr.models import packed_linear
-from tests import golden_rule, parity
+from tests import parity
 
 from .kernels import Kernels
 from .processors import unknown_processor
@@ -32,11 +32,8 @@ def nano(precision):
 
 
 def inputs(batch, objects=20):
-    images, _ = golden_rule.images((IMAGE,) * batch, IMAGE, seed=1)
-    objects = golden_rule.objects([objects] * batch, 80, seed=1)
-    return torch.from_numpy(images), parity.make_samples(
-        (IMAGE,) * batch, IMAGE, objects
-    )
+    counts = [objects] * batch
+    return parity.rule_batch([IMAGE] * batch, counts=counts, num_classes=80)
 
 
 BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')

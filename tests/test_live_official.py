@@ -14,7 +14,6 @@ from tests.live import (
     compare_eval,
     compare_train,
     needs_official,
-    weight_of,
     without_unused_blocks,
 )
 
@@ -73,7 +72,7 @@ def test_shipped_config(variant, tmp_path):
         sizes=[(height, width)],
     )
     (expected,) = ask(tmp_path, [case])
-    model = parity.build_model(config, weight_of(case))
+    model = parity.rule_model(config, case['seed'])
     stages = compare_eval(case, model, expected, parity.EVAL_TOLERANCES)
     for name in ('pred_logits', 'pred_boxes'):
         difference = np.abs(stages[name] - expected[name]).max()
@@ -124,11 +123,6 @@ def random_case(seed):
     )
 
 
-def config_of(case):
-    sizes = case['model']
-    return parity.model_config(sizes, sizes['num_classes'] + 1)
-
-
 SEEDS = range(12)
 
 
@@ -147,9 +141,9 @@ def random_answers(tmp_path_factory):
 def test_random_small_model(seed, random_answers):
     case = random_case(seed)
     evaluated, trained = random_answers[seed]
-    model = parity.build_model(config_of(case), weight_of(case))
+    model = parity.rule_model(parity.case_config(case), seed)
     compare_eval(case, model, evaluated, parity.SMALL_TOLERANCES)
-    compare_train(case, config_of(case), trained)
+    compare_train(case, parity.case_config(case), trained)
 
 
 SWITCHES = {
@@ -165,7 +159,7 @@ def test_other_losses(tmp_path):
     case = golden.CASES['levels']
     answers = ask(tmp_path, [dict(case, criterion=c) for c in SWITCHES.values()])
     for loss, expected in zip(SWITCHES, answers, strict=True):
-        config = config_of(case)
+        config = parity.case_config(case)
         config['bbox_head']['loss_cls'] = dict(type=loss)
         compare_train(case, config, expected)
 
@@ -174,7 +168,7 @@ def test_fresh_models_are_alike(tmp_path):
     """Means and deviations of all parameters, as far as their number can tell."""
     case = dict(model=golden.CASES['levels']['model'], seed=1)
     (expected,) = ask(tmp_path, [case])
-    model = MODELS.build(config_of(case))
+    model = MODELS.build(parity.case_config(case))
     expected = without_unused_blocks(expected, model)
     ours = parity.official_entries(model.state_dict())
     assert ours.keys() == expected.keys()

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 
 from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.matching_on_device import capacity
 from mmdet_rfdetr.models.cuda_graphs import _Step
-from tests import golden_rule, parity
+from tests import parity
 from tests.test_matching import make_outputs, make_targets
 from tests.test_models.small import small_config
 
@@ -122,22 +121,11 @@ def model(solver, loss, **changes):
     config = {**small_config(num_queries=40, group_detr=GROUPS), **changes}
     config['bbox_head']['loss_cls'] = dict(type=loss)
     config['train_cfg']['assigner']['solver'] = solver
-    built = MODELS.build(config).train()
-    built.load_state_dict(
-        {
-            name: torch.from_numpy(golden_rule.weight(name, tuple(value.shape), seed=1))
-            for name, value in built.state_dict().items()
-        }
-    )
-    return built
+    return parity.rule_model(config).train()
 
 
 def batch(counts):
-    images, _ = golden_rule.images(((SIDE, SIDE),) * len(counts), (SIDE, SIDE), seed=1)
-    objects = golden_rule.objects(counts, 5, seed=1)
-    return torch.from_numpy(images), parity.make_samples(
-        ((SIDE, SIDE),) * len(counts), (SIDE, SIDE), objects
-    )
+    return parity.rule_batch(((SIDE, SIDE),) * len(counts), counts=counts)
 
 
 def numbers(built, losses):

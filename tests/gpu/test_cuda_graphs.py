@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from .. import golden_rule, parity
+from .. import parity
 from ..test_models.small import small_config as detection
 from ..test_segmentation.case import tiny_config as segmentation
 from .conftest import COMPILING
@@ -26,10 +26,9 @@ def pair(config, device, dtype='float32'):
 
 
 def batch(device, size, count, seed, padded=False):
-    images, _ = golden_rule.images(((size, size),) * count, (size, size), seed=seed)
     sizes = [(size, size)] * (count - padded) + [(size // 2, size)] * padded
-    samples = parity.make_samples(sizes, (size, size))
-    return torch.from_numpy(images).to(device), [s.to(device) for s in samples]
+    images, samples = parity.rule_batch(sizes, (size, size), seed=seed)
+    return images.to(device), [s.to(device) for s in samples]
 
 
 @torch.no_grad()

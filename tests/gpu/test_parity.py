@@ -8,7 +8,7 @@ in its own way; hence wider tolerances, and the official selection.
 import pytest
 import torch
 
-from .. import golden, golden_rule, parity
+from .. import golden, parity
 from ..fixtures import load_pair, needs_fixtures, rule
 from ..test_models import test_fixture_parity as fixture
 from ..test_models import test_golden_parity as small
@@ -61,11 +61,9 @@ def test_fixture_train_stages(case, device):
 
 @pytest.mark.parametrize('name', [name for name in golden.CASES if name != 'masks'])
 def test_small_eval_stages(name, device):
-    case = golden.CASES[name]
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    samples = parity.make_samples(case['sizes'], case['batch_size'])
+    _, model, images, samples = small.prepare(name)
     expected, view = small.official_numbers(name, 'eval')
-    stages = parity.eval_stages(small.build(case).to(device), images, samples)
+    stages = parity.eval_stages(model.to(device), images, samples)
     parity.assert_stages_agree(
         stages, without(expected, 'image'), wider(parity.SMALL_TOLERANCES), view
     )
@@ -73,10 +71,8 @@ def test_small_eval_stages(name, device):
 
 def test_two_runs_agree(device):
     """Nothing depends on the order in which the GPU happens to finish."""
-    case = golden.CASES['windows']
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    model = small.build(case).to(device).eval()
-    images = torch.from_numpy(images).to(device)
+    _, model, images, _ = small.prepare('windows')
+    model, images = model.to(device).eval(), images.to(device)
     with torch.no_grad():
         first, second = (model(images)['pred_logits'] for _ in range(2))
     assert torch.equal(first, second)

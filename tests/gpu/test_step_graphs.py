@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 
 from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.matching_costs import pair_costs
 
-from .. import golden_rule, parity
+from .. import parity
 from ..test_matching import make_outputs, make_targets
 from ..test_matching_on_device import pairs, unpadded
 from ..test_models.small import small_config
@@ -25,22 +24,13 @@ GROUPS = 3
 def build(device, **changes):
     config = small_config(num_queries=40, group_detr=GROUPS)
     config['train_cfg']['assigner']['solver'] = 'device'
-    model = MODELS.build({**config, **changes})
-    model.load_state_dict(
-        {
-            name: torch.from_numpy(golden_rule.weight(name, tuple(value.shape), seed=1))
-            for name, value in model.state_dict().items()
-        }
-    )
-    return model.to(device).train()
+    return parity.rule_model({**config, **changes}).to(device).train()
 
 
 def batch(device, counts, side=64, seed=1):
     sizes = ((side, side),) * len(counts)
-    images, _ = golden_rule.images(sizes, (side, side), seed=seed)
-    objects = golden_rule.objects(counts, 5, seed=seed)
-    samples = parity.make_samples(sizes, (side, side), objects)
-    return torch.from_numpy(images).to(device), [s.to(device) for s in samples]
+    images, samples = parity.rule_batch(sizes, counts=counts, seed=seed)
+    return images.to(device), [s.to(device) for s in samples]
 
 
 def numbers(model, *batches):

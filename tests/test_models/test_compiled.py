@@ -16,7 +16,7 @@ from torch._inductor.utils import fresh_cache
 from mmdet_rfdetr.data.sizes import multi_scale_sizes
 from mmdet_rfdetr.models import packed_linear
 from mmdet_rfdetr.models.compiled import PARTS, CompileError
-from tests import golden_rule, parity
+from tests import parity
 from tests.processors import unknown_processor
 from tests.test_precision.batches import golden_batch
 from tests.test_training import tiny
@@ -68,10 +68,10 @@ def model(precision=None, *, compile=None, **backbone):
 
 
 def batch(size=tiny.SIZE, count=2, padded=False):
-    images, _ = golden_rule.images(((size, size),) * count, (size, size), seed=1)
-    objects = golden_rule.objects([2] * count, len(tiny.CLASSES), seed=1)
     sizes = [(size, size)] * (count - padded) + [(size // 2, size)] * padded
-    return torch.from_numpy(images), parity.make_samples(sizes, (size, size), objects)
+    return parity.rule_batch(
+        sizes, (size, size), [2] * count, num_classes=len(tiny.CLASSES)
+    )
 
 
 def step(model, images, samples):

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmdet_rfdetr.models.compiled import Compilation, CompileError
 from mmdet_rfdetr.models.cuda_graphs import RecordingError, _recording, _Step
-from tests import golden_rule, parity
+from tests import parity
 
 from .small import small_config
 
@@ -215,10 +215,7 @@ def test_several_processes_are_refused(recorded, monkeypatch):
 
 
 def batch(counts=(3, 1)):
-    sizes = ((SIDE, SIDE),) * BATCH
-    images, _ = golden_rule.images(sizes, (SIDE, SIDE), seed=1)
-    objects = golden_rule.objects(counts, 5, seed=1)
-    return torch.from_numpy(images), parity.make_samples(sizes, (SIDE, SIDE), objects)
+    return parity.rule_batch([(SIDE, SIDE)] * BATCH, counts=counts)
 
 
 def test_on_a_cpu_both_switches_do_nothing():

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 
 from mmdet_rfdetr.models.deployed import DeployedModelError
-from tests import golden, golden_rule, parity
+from tests import golden, parity
 from tests.test_segmentation.case import tiny_config
 
 from .small import small_config
@@ -17,19 +17,12 @@ PRECISIONS = {'float32': None, 'bfloat16': dict(device_type='cpu', dtype='bfloat
 
 def build(task='detection', precision='float32'):
     """A model whose layer scales and statistics are far from ones."""
-    model = MODELS.build({**CONFIGS[task](), 'precision': PRECISIONS[precision]})
-    model.load_state_dict(
-        {
-            name: torch.from_numpy(golden_rule.weight(name, tuple(value.shape), seed=1))
-            for name, value in model.state_dict().items()
-        }
-    )
-    return model.eval()
+    config = dict(CONFIGS[task](), precision=PRECISIONS[precision])
+    return parity.rule_model(config).eval()
 
 
 def inputs():
-    images, _ = golden_rule.images(((96, 96), (96, 96)), (96, 96), seed=1)
-    return torch.from_numpy(images), parity.make_samples(((96, 96),) * 2, (96, 96))
+    return parity.rule_batch([(96, 96)] * 2)
 
 
 @pytest.mark.parametrize('task', CONFIGS)
@@ -54,13 +47,9 @@ def test_outputs_are_those_of_the_plain_model(task):
 def test_every_output_is_that_of_the_plain_model(case):
     """Levels, registers, padding, other sizes of the grid, few tokens, masks."""
     case = golden.CASES[case]
-    model = parity.build_model(
-        parity.model_config(case['model'], case['model']['num_classes']),
-        lambda name, shape: golden_rule.weight(name, shape, seed=case['seed']),
-    ).eval()
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], seed=1)
-    images = torch.from_numpy(images)
-    samples = parity.make_samples(case['sizes'], case['batch_size'])
+    config = parity.case_config(case)
+    model = parity.rule_model(config, case['seed']).eval()
+    images, samples = parity.case_batch(case, config)
     with torch.no_grad():
         plain = model(images, samples), scores(model, images, samples)
         model.switch_to_deploy()

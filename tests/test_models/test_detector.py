@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.boxes import apply_deltas
-from tests import golden_rule, parity
+from tests import parity
 
 from .small import CLASSES, SIZES, small_config
 
@@ -14,18 +14,11 @@ QUERIES, GROUPS = SIZES['num_queries'], SIZES['group_detr']
 
 
 def build(**sizes):
-    return parity.build_model(
-        small_config(**sizes),
-        lambda name, shape: golden_rule.weight(name, shape, seed=1),
-    )
+    return parity.rule_model(small_config(**sizes))
 
 
-def inputs(*sizes, counts=None, batch_size=None):
-    """Images and samples, padded to the largest size or to ``batch_size``."""
-    batch_size = batch_size or tuple(map(max, zip(*sizes, strict=True)))
-    images, _ = golden_rule.images(sizes, batch_size, seed=1)
-    objects = counts and golden_rule.objects(counts, CLASSES, seed=1)
-    return torch.from_numpy(images), parity.make_samples(sizes, batch_size, objects)
+def inputs(*sizes, **options):
+    return parity.rule_batch(sizes, **options)
 
 
 SQUARE = ((64, 64), (64, 64))
@@ -92,7 +85,7 @@ def test_evaluation_uses_the_first_group():
 
 def test_queries_are_placed_on_the_proposals():
     model = build().eval()
-    seen = parity.eval_stages(model, inputs(*SQUARE)[0].numpy())
+    seen = parity.eval_stages(model, inputs(*SQUARE)[0])
     expected = apply_deltas(
         model.reference_embedding[0], torch.from_numpy(seen['enc_boxes'])
     )
@@ -224,9 +217,7 @@ def test_recomputed_blocks_give_the_same_gradients():
     for with_cp in (False, True):
         config = small_config()
         config['backbone']['with_cp'] = with_cp
-        model = parity.build_model(
-            config, lambda name, shape: golden_rule.weight(name, shape, seed=1)
-        ).train()
+        model = parity.rule_model(config).train()
         losses = model(*inputs(*SQUARE, counts=(2, 1)), 'loss')
         sum(losses.values()).backward()
         gradients.append([p.grad for p in model.parameters()])

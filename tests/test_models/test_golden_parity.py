@@ -6,7 +6,7 @@ These tests need nothing but the repository; see :mod:`tests.golden`.
 import pytest
 import torch
 
-from tests import golden, golden_rule, parity
+from tests import golden, parity
 
 
 @pytest.fixture(scope='module', params=golden.CASES)
@@ -14,16 +14,12 @@ def name(request):
     return request.param
 
 
-def build(case):
-    sizes = case['model']
-
-    def points(name, shape, device):
-        return torch.from_numpy(golden_rule.draw(name, shape, case['seed']))
-
-    return parity.build_model(
-        parity.model_config(sizes, sizes['num_classes'] + 1, points),
-        lambda name, shape: golden_rule.weight(name, shape, case['seed']),
-    )
+def prepare(name):
+    """Case, model, images and samples."""
+    case = golden.CASES[name]
+    config = parity.case_config(case)
+    model = parity.rule_model(config, case['seed'])
+    return case, model, *parity.case_batch(case, config)
 
 
 def official_numbers(name, part):
@@ -60,10 +56,7 @@ def comparable(name, key):
 
 
 def test_eval_stages(name):
-    case = golden.CASES[name]
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    samples = parity.make_samples(case['sizes'], case['batch_size'])
-    model = build(case)
+    case, model, images, samples = prepare(name)
     stages = parity.eval_stages(model, images, samples)
     expected, view = official_numbers(name, 'eval')
     detections = {
@@ -90,16 +83,7 @@ def test_eval_stages(name):
 
 
 def test_train_stages(name):
-    case = golden.CASES[name]
-    images, _ = golden_rule.images(case['sizes'], case['batch_size'], case['seed'])
-    objects = golden_rule.objects(
-        case['counts'],
-        case['model']['num_classes'] + 1,
-        case['seed'],
-        case['batch_size'] if case['model'].get('segmentation_head') else None,
-    )
-    samples = parity.make_samples(case['sizes'], case['batch_size'], objects)
-    stages = parity.train_stages(build(case), images, samples)
+    stages = parity.train_stages(*prepare(name)[1:])
     expected, view = official_numbers(name, 'train')
     parity.assert_stages_agree(stages, expected, parity.TRAIN_TOLERANCES, view)
     parity.assert_few_gradients_jump(stages, expected, view)
@@ -107,8 +91,8 @@ def test_train_stages(name):
 
 def test_the_cases_reach_every_parameter(name):
     """A parameter without an official gradient would be compared with nothing."""
-    case = golden.CASES[name]
-    ours = parity.official_entries(build(case).state_dict())
+    _, model, _, _ = prepare(name)
+    ours = parity.official_entries(model.state_dict())
     expected, _ = official_numbers(name, 'train')
     compared = {
         key.removeprefix('grad/') for key in expected if key.startswith('grad/')

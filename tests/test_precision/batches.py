@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import golden, golden_rule, parity
+from .. import golden, parity
 from ..fixtures import load_json, rule
 
 
@@ -13,22 +13,10 @@ def golden_batch(name, training):
         name: one of ``golden.CASES``.
         training: these cases are the same for training and evaluation.
     """
-    config = golden.CASES[name]
-    sizes, seed = config['model'], config['seed']
-    num_logits = sizes['num_classes'] + 1
-    masks = config['batch_size'] if sizes.get('segmentation_head') else None
-
-    def points(key, shape, device):
-        return torch.from_numpy(golden_rule.draw(key, shape, seed)).to(device)
-
-    model = parity.build_model(
-        parity.model_config(sizes, num_logits, points),
-        lambda key, shape: golden_rule.weight(key, shape, seed),
-    )
-    images, _ = golden_rule.images(config['sizes'], config['batch_size'], seed)
-    objects = golden_rule.objects(config['counts'], num_logits, seed, masks)
-    samples = parity.make_samples(config['sizes'], config['batch_size'], objects)
-    return model, torch.from_numpy(images), samples
+    case = golden.CASES[name]
+    config = parity.case_config(case)
+    model = parity.rule_model(config, case['seed'])
+    return model, *parity.case_batch(case, config)
 
 
 def fixture_batch(name, training):

@@ -11,8 +11,6 @@ from tests.live import (
     compare_eval,
     compare_train,
     needs_official,
-    points_of,
-    weight_of,
 )
 
 pytestmark = [needs_official, pytest.mark.slow]
@@ -52,7 +50,7 @@ def answers(request, tmp_path_factory):
         original_sizes=ORIGINAL_SIZES,
         counts=[3, 1],
     )
-    source = dict(points=points_of(case))
+    source = dict(points=parity.points_of(case))
     config['bbox_head']['loss_mask'].update(source)
     config['train_cfg']['assigner'].update(source)
     folder = tmp_path_factory.mktemp(variant)
@@ -64,7 +62,7 @@ def answers(request, tmp_path_factory):
 def test_evaluation(answers):
     """All stages with their masks, and detections with masks of the original size."""
     variant, config, case, expected, _ = answers
-    model = parity.build_model(config, weight_of(case))
+    model = parity.rule_model(config, case['seed'])
     stages = compare_eval(case, model, expected, parity.EVAL_TOLERANCES)
     for name in ('pred_logits', 'pred_boxes', 'pred_masks'):
         difference = np.abs(stages[name] - expected[name]).max()
