@@ -93,7 +93,7 @@ def packable(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-class PackedMLP(nn.Module):
+class PackedMLP(nn.Sequential):
     """Linear layers of constant weights with ReLU between.
 
     Args:
@@ -101,15 +101,7 @@ class PackedMLP(nn.Module):
     """
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        last = len(layers) - 1
-        self.layers = nn.ModuleList(
-            PackedLinear(*layer, 'none' if index == last else 'relu')
-            for index, layer in enumerate(layers)
+        *hidden, last = layers
+        super().__init__(
+            *(PackedLinear(*layer, 'relu') for layer in hidden), PackedLinear(*last)
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
