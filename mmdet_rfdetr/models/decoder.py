@@ -99,10 +99,6 @@ class GroupSelfAttention(nn.Module):
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
-def _unchanged(x: Tensor) -> Tensor:
-    return x
-
-
 class DecoderLayer(nn.Module):
     """Post-norm layer: self-attention, deformable attention, feed-forward.
 
@@ -151,7 +147,7 @@ class DecoderLayer(nn.Module):
         **memory_inputs,
     ) -> Tensor:
         """Refine the queries (B, N, D); the inputs are those of the decoder."""
-        drop = self.dropout if self.training else _unchanged
+        drop = self.dropout
         query = self.norm1(query + drop(self.self_attn(query, query_pos, num_groups)))
         query = self.norm2(
             query + drop(self.cross_attn(query + query_pos, **memory_inputs))
