@@ -9,8 +9,6 @@ import contextlib
 import itertools
 import os
 import sys
-from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import torch
@@ -149,29 +147,6 @@ def config(folder, accumulation):
     )
 
 
-@contextlib.contextmanager
-def given_selection(tokens):
-    """Select these tokens (G, B, k) in each step, and note what that costs.
-
-    Yields:
-        For each step, how much worse than the best ones the given tokens are: the
-        largest difference of their scores at one place of the order.
-    """
-    if tokens is None:
-        yield []
-        return
-    topk, remaining, margins = torch.Tensor.topk, iter(tokens), []
-
-    def pick(scores, count, dim):
-        chosen = torch.from_numpy(next(remaining))
-        best = topk(scores, count, dim=dim).values
-        margins.append(float((best - scores.gather(dim, chosen)).abs().max()))
-        return SimpleNamespace(indices=chosen)
-
-    with mock.patch.object(torch.Tensor, 'topk', pick):
-        yield margins
-
-
 def train(folder, accumulation, tokens=None):
     """Train from ``start.pth``; the same names as on the official side.
 
@@ -183,7 +158,10 @@ def train(folder, accumulation, tokens=None):
     runner = Runner.from_cfg(config(folder, accumulation))
     record = Record()
     runner.register_hook(record, priority='LOWEST')
-    with given_selection(tokens) as margins:
+    given = contextlib.nullcontext([])
+    if tokens is not None:
+        given = parity.given_selection(tokens)
+    with given as margins:
         runner.train()
     found = {
         f'term/{parity.official_term(name)}': np.array(

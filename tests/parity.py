@@ -6,6 +6,7 @@ comparison can name the first one that diverges: that is where to look.
 """
 
 import contextlib
+import itertools
 import re
 from functools import partial
 from types import SimpleNamespace
@@ -476,6 +477,29 @@ def _backward_order(name):
 
 
 @contextlib.contextmanager
+def given_selection(steps):
+    """Make the selection pick given tokens.
+
+    Args:
+        steps: for each call a (G, B, k) array of tokens in descending order of score.
+
+    Yields:
+        For each call, how much worse than the best ones the given tokens are: the
+        largest difference of their scores at one place of the order.
+    """
+    topk, remaining, margins = torch.Tensor.topk, iter(steps), []
+
+    def pick(scores, count, dim):
+        chosen = torch.from_numpy(next(remaining)).long().to(scores.device)
+        best = topk(scores, count, dim=dim).values
+        margins.append(float((best - scores.gather(dim, chosen)).abs().max()))
+        return SimpleNamespace(indices=chosen)
+
+    with mock.patch.object(torch.Tensor, 'topk', pick):
+        yield margins
+
+
+@contextlib.contextmanager
 def forced_selection(indices, margin=1e-5):
     """Make the selection pick given tokens, where they are as good as the best.
 
@@ -486,21 +510,12 @@ def forced_selection(indices, margin=1e-5):
         indices: (G, B, k) array of tokens in descending order of score.
         margin: by so much may the scores be out of order.
     """
-    indices = torch.from_numpy(indices).long()
-    topk = torch.Tensor.topk
-
-    def pick(scores, count, dim):
-        best = topk(scores, count, dim=dim).values
-        chosen = indices.to(scores.device)
-        difference = (scores.gather(dim, chosen) - best).abs().max()
-        assert difference < margin, (
-            f'enc_topk_index is the first stage that diverges: the tokens to select '
-            f'miss the best scores by {difference:.2g}'
-        )
-        return SimpleNamespace(indices=chosen)
-
-    with mock.patch.object(torch.Tensor, 'topk', pick):
+    with given_selection(itertools.repeat(indices)) as margins:
         yield
+    assert max(margins) < margin, (
+        f'enc_topk_index is the first stage that diverges: the tokens to select '
+        f'miss the best scores by {max(margins):.2g}'
+    )
 
 
 def assert_stages_agree(ours, expected, tolerances, view=lambda name, value: value):
