@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,15 +126,6 @@ class Matches:
         pairs = slice(start, start + sum(self.pair_counts[stage]))
         first = sum(self.stage_sizes[:stage])
         return self.rows[pairs] - first, self.targets[pairs]
-
-
-def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """First row, number and size of stages that follow each other in one size."""
-    first = 0
-    for size, same in itertools.groupby(sizes):
-        count = len(list(same))
-        yield first, count, size
-        first += count * size
 
 
 @TASK_UTILS.register_module()
@@ -290,16 +281,17 @@ class RFDETRHungarianAssigner:
         images, count, _ = costs.shape
         valid = targets.valid.view(images, count)
         numbers = functools.partial(torch.arange, device=costs.device)
-        parts = []
+        parts, first = [], 0
         # Stages of the same size are one call, and mostly all are.
-        for first, stages, size in _runs(stage_sizes):
-            queries = size // num_groups
+        for size, same in itertools.groupby(stage_sizes):
+            stages, queries = len(list(same)), size // num_groups
             end = first + stages * size
             block = costs[..., first:end].unflatten(2, (stages, num_groups, queries))
             found, bad = match_stages(block, valid)
             self._note_accident(bad)
             of_groups = numbers(first, end, queries).view(stages, 1, num_groups, 1)
             parts.append(found + of_groups)
+            first = end
         rows = torch.cat(parts)
 
         def of_pairs(values: Tensor, *shape: int) -> Tensor:
