@@ -41,25 +41,13 @@ def ask(folder, cases):
     return found
 
 
-def without_unused_blocks(expected, model):
-    """Official stages of blocks that this package does not build."""
-    built = len(model.backbone.blocks)
-    unused = {f'block_{index}' for index in range(built, 12)}
-    layers = tuple(f'.encoder.layer.{index}.' for index in range(built, 12))
-    return {
-        name: value
-        for name, value in expected.items()
-        if name not in unused and not any(layer in name for layer in layers)
-    }
-
-
 def compare_eval(case, model, expected, tolerances):
     """Compare all stages of an evaluation, and the detections; our stages."""
     images, samples = parity.rule_batch(
         case['sizes'], case['batch_size'], seed=case['seed']
     )
     stages = parity.eval_stages(model, images, samples)
-    expected = without_unused_blocks(expected, model)
+    expected = parity.without_unused_blocks(expected, model)
     detections = [
         {
             name.removeprefix(f'image{image}_'): expected.pop(name)
@@ -123,7 +111,7 @@ def compare_train(case, config, expected):
         stages = parity.train_stages(model, images, samples)
     expected = {
         name: value
-        for name, value in without_unused_blocks(expected, model).items()
+        for name, value in parity.without_unused_blocks(expected, model).items()
         if not name.endswith('.attention.key.bias')
     }
     parity.assert_stages_agree(stages, expected, parity.TRAIN_TOLERANCES)

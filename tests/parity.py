@@ -212,6 +212,18 @@ def official_entries(entries):
     return {name: value for name, value in official.items() if value.numel()}
 
 
+def without_unused_blocks(expected, model):
+    """Official stages but those of blocks that this package does not build."""
+    built = len(model.backbone.blocks)
+    unused = {f'block_{index}' for index in range(built, 12)}
+    layers = tuple(f'.encoder.layer.{index}.' for index in range(built, 12))
+    return {
+        name: value
+        for name, value in expected.items()
+        if name not in unused and not any(layer in name for layer in layers)
+    }
+
+
 def make_samples(sizes, batch_size, objects=None):
     """Data samples of images that are padded to the size of the batch.
 

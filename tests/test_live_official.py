@@ -14,7 +14,6 @@ from tests.live import (
     compare_eval,
     compare_train,
     needs_official,
-    without_unused_blocks,
 )
 
 pytestmark = needs_official
@@ -169,7 +168,7 @@ def test_fresh_models_are_alike(tmp_path):
     case = dict(model=golden.CASES['levels']['model'], seed=1)
     (expected,) = ask(tmp_path, [case])
     model = MODELS.build(parity.case_config(case))
-    expected = without_unused_blocks(expected, model)
+    expected = parity.without_unused_blocks(expected, model)
     ours = parity.official_entries(model.state_dict())
     assert ours.keys() == expected.keys()
     for name, value in ours.items():

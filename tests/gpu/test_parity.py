@@ -62,7 +62,7 @@ def test_fixture_train_stages(case, device):
 @pytest.mark.parametrize('name', [name for name in golden.CASES if name != 'masks'])
 def test_small_eval_stages(name, device):
     _, model, images, samples = small.prepare(name)
-    expected, view = small.official_numbers(name, 'eval')
+    expected, view = small.official_numbers(name, model, 'eval')
     stages = parity.eval_stages(model.to(device), images, samples)
     parity.assert_stages_agree(
         stages, without(expected, 'image'), wider(parity.SMALL_TOLERANCES), view

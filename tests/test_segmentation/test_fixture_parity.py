@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from mmdet_rfdetr.masks import MaskFeatures
 from tests import parity
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule
+from tests.test_models.test_fixture_parity import build
 from tests.test_segmentation.case import tiny_config
 
 pytestmark = needs_fixtures
@@ -19,12 +20,7 @@ pytestmark = needs_fixtures
 
 @pytest.fixture(scope='module')
 def model():
-    config = load_json('seg_nano/config')
-    make_weight = rule().weight
-    return parity.build_model(
-        parity.model_config(config['model'], config['num_logits']),
-        lambda name, shape: make_weight(name, shape, config['case_seed']),
-    ).eval()
+    return build('seg_nano', training=False)[0].eval()
 
 
 @pytest.mark.parametrize('size', [0, 1])
