@@ -55,11 +55,6 @@ class GroupSelfAttention(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise SettingError(
-                f'embed_dims={embed_dims} does not divide by '
-                f'self_attn_heads={num_heads}'
-            )
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
@@ -110,6 +105,9 @@ class DecoderLayer(nn.Module):
         num_points: P, points of each head in each level.
         feedforward_channels: hidden width of the feed-forward part.
         dropout: probability, in every residual branch.
+
+    Raises:
+        SettingError: if the width does not divide by a number of heads.
     """
 
     def __init__(
@@ -124,6 +122,14 @@ class DecoderLayer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        for key, heads in (
+            ('self_attn_heads', self_attn_heads),
+            ('cross_attn_heads', cross_attn_heads),
+        ):
+            if embed_dims % heads:
+                raise SettingError(
+                    f'embed_dims={embed_dims} does not divide by {key}={heads}'
+                )
         self.self_attn = GroupSelfAttention(embed_dims, self_attn_heads)
         self.cross_attn = MultiScaleDeformableAttention(
             embed_dims=embed_dims,

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import SettingError
 from ..precision import float32_island, products
 
 
@@ -61,11 +60,6 @@ class MultiScaleDeformableAttention(nn.Module):
         self, *, embed_dims: int, num_heads: int, num_levels: int, num_points: int
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise SettingError(
-                f'embed_dims={embed_dims} does not divide by '
-                f'cross_attn_heads={num_heads}'
-            )
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points

@@ -146,10 +146,3 @@ def test_heads_start_in_directions_of_their_own():
         linear = getattr(attention, name)
         assert not linear.bias.any()
         assert 0.9 * bound < linear.weight.abs().max() <= bound
-
-
-def test_width_that_does_not_divide():
-    with pytest.raises(ValueError, match='embed_dims=12 .* cross_attn_heads=5'):
-        MultiScaleDeformableAttention(
-            embed_dims=12, num_heads=5, num_levels=1, num_points=2
-        )
