@@ -273,11 +273,6 @@ def test_padding_is_not_taken_for_a_broken_cost(log):
     assert log() == ''
 
 
-def test_unknown_argument():
-    with pytest.raises(TypeError, match='class_weight'):
-        RFDETRHungarianAssigner(class_weight=1.0)
-
-
 def test_padded_index():
     index = make_targets(0, 2, 1).padded_index('cpu')
     assert index.tolist() == [[0, 0], [0, 1], [2, 0]]

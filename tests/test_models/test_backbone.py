@@ -169,11 +169,6 @@ def test_arguments_that_do_not_fit(arguments, message):
         small_backbone(**arguments)
 
 
-def test_unknown_argument():
-    with pytest.raises(TypeError, match='patchsize'):
-        small_backbone(patchsize=16)
-
-
 def test_other_input_channels():
     backbone = small_backbone(in_channels=5)
     assert backbone(torch.zeros(1, 5, 32, 32))[0].shape == (1, 48, 4, 4)

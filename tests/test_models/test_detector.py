@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -249,9 +250,18 @@ def test_input_that_does_not_divide():
         build()(torch.zeros(1, 3, 72, 64))
 
 
-def test_unknown_argument():
-    with pytest.raises(TypeError, match='encoder'):
-        MODELS.build({**small_config(), 'encoder': {}})
+@pytest.mark.parametrize(
+    'part',
+    (
+        *('', 'backbone', 'neck', 'decoder', 'bbox_head', 'bbox_head.loss_cls'),
+        *('bbox_head.loss_iou', 'train_cfg.assigner'),
+    ),
+)
+def test_an_unknown_argument_of_any_part(part):
+    config = Config(small_config())
+    config.merge_from_dict({f'{part}.size'.strip('.'): 3})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
+        MODELS.build(config._cfg_dict)
 
 
 def test_every_group_meets_its_own_queries():

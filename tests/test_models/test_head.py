@@ -126,11 +126,6 @@ def test_unknown_key(name):
         make_head(**{name: dict(nms=0.5)})
 
 
-def test_unknown_argument():
-    with pytest.raises(TypeError, match='num_class'):
-        make_head(num_class=3)
-
-
 def instances(*counts):
     made = []
     for count in counts:

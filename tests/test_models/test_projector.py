@@ -70,8 +70,3 @@ def test_layer_norms_are_over_channels_with_a_small_epsilon():
 def test_scales_that_do_not_exist(scales):
     with pytest.raises(ValueError, match="'P3', 'P4', 'P5'.* ascending"):
         make(scales=scales)
-
-
-def test_unknown_argument():
-    with pytest.raises(TypeError, match='norm_cfg'):
-        make(norm_cfg=dict(type='LN'))
