@@ -65,23 +65,6 @@ def test_pairs_are_in_order():
         assert list(zip(rows.tolist(), objects.tolist(), strict=True)) == pairs
 
 
-def test_images_do_not_influence_each_other():
-    """The images of a batch are padded to the same number of objects."""
-    targets = make_targets(4, 1)
-    logits, boxes = make_outputs(2, 10)
-    together = RFDETRHungarianAssigner().assign(logits, boxes, (10,), targets, 2)
-    alone = RFDETRHungarianAssigner().assign(
-        logits[1:],
-        boxes[1:],
-        (10,),
-        Targets(labels=targets.labels[4:], boxes=targets.boxes[4:], counts=(1,)),
-        2,
-    )
-    assert [(row, target - 4) for row, target in pairs_of(together, 0, 1)] == (
-        pairs_of(alone, 0, 0)
-    )
-
-
 @pytest.mark.parametrize('counts', ((0, 0), (0,)))
 def test_no_objects_at_all(counts):
     logits, boxes = make_outputs(len(counts), 12)
