@@ -154,8 +154,7 @@ class TargetMasks:
 
         Args:
             batch_gt_instances: with ``masks``, mmdet's bitmaps or polygons or
-                tensors (n, h, w). They cover their image, or the padded batch if
-                all of them have its size.
+                tensors (n, h, w), which cover their image and no padding.
             batch_img_metas: with ``img_shape`` and, if there is padding,
                 ``batch_input_shape``.
             device: where the masks are needed.
@@ -173,11 +172,9 @@ class TargetMasks:
                 )
             masks = _to_array(instances.masks)
             image = meta['img_shape'][:2]
-            batch = tuple(meta.get('batch_input_shape', image))
+            batch = meta.get('batch_input_shape', image)
             stacks.append(masks)
             spans.append((image[1] / batch[1], image[0] / batch[0]))
-        if all(masks.shape[1:] == batch for masks in stacks):
-            spans = [(1.0, 1.0)] * len(stacks)
         counts = [len(masks) for masks in stacks]
         sizes = np.repeat([masks.shape[:0:-1] for masks in stacks], counts, axis=0)
         spans = np.repeat(spans, counts, axis=0)

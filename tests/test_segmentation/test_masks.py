@@ -108,32 +108,10 @@ def test_a_mask_covers_its_image_and_not_the_padding():
     masks = targets_of(bitmap, img_shape=(40, 60), batch_input_shape=(80, 80))
     points = torch.tensor([[[0.74, 0.49], [0.76, 0.49], [0.74, 0.51], [0.0, 0.0]]])
     assert masks.sample(points, torch.tensor([0])).tolist() == [[1, 0, 0, 1]]
-
-
-def test_a_mask_that_was_padded_covers_the_batch():
-    bitmap = np.zeros((1, 80, 80), np.uint8)
-    bitmap[:, :40, :60] = 1
-    masks = targets_of(
-        BitmapMasks(bitmap, 80, 80), img_shape=(40, 60), batch_input_shape=(80, 80)
-    )
-    points = torch.tensor([[[0.74, 0.49], [0.76, 0.49], [0.74, 0.51], [0.0, 0.0]]])
+    # Also if the mask happens to have the size of the batch.
+    bitmap = BitmapMasks(np.ones((1, 80, 80), np.uint8), 80, 80)
+    masks = targets_of(bitmap, img_shape=(40, 60), batch_input_shape=(80, 80))
     assert masks.sample(points, torch.tensor([0])).tolist() == [[1, 0, 0, 1]]
-
-
-def test_a_mask_that_happens_to_have_the_size_of_the_batch_covers_its_image():
-    # Images of 80 x 80 and 80 x 160, padded and then resized to 80 x 80 together.
-    square = BitmapMasks(np.ones((1, 80, 80), np.uint8), 80, 80)
-    wide = BitmapMasks(np.ones((1, 80, 160), np.uint8), 80, 160)
-    masks = TargetMasks.from_instances(
-        [InstanceData(masks=square), InstanceData(masks=wide)],
-        [
-            dict(img_shape=(80, 40), batch_input_shape=(80, 80)),
-            dict(img_shape=(80, 80), batch_input_shape=(80, 80)),
-        ],
-        CPU,
-    )
-    points = torch.tensor([[[0.49, 0.5], [0.51, 0.5]]])
-    assert masks.sample(points, torch.arange(2)).tolist() == [[1, 0], [1, 1]]
 
 
 def test_masks_of_different_sizes_are_joined():
