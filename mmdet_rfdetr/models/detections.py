@@ -94,16 +94,11 @@ def box_scales(
         device: where they are needed.
         rescale: pixels of the original image, not of the batch.
     """
-    scales = [[_box_scale(meta, rescale)] for meta in batch_img_metas]
+    scales = []
+    for meta in batch_img_metas:
+        height, width = meta['img_shape'][:2]
+        if rescale:
+            factors = meta['scale_factor']
+            width, height = width / factors[0], height / factors[1]
+        scales.append([[width, height] * 2])
     return upload(scales, device, torch.float32)
-
-
-def _box_scale(meta: dict, rescale: bool) -> list[float]:
-    """Width, height, width, height that normalised boxes are multiplied with."""
-    height, width = meta['img_shape'][:2]
-    if rescale:
-        width, height = (
-            size / factor
-            for size, factor in zip((width, height), meta['scale_factor'], strict=True)
-        )
-    return [width, height] * 2
