@@ -219,10 +219,7 @@ def batch(counts=(3, 1)):
 
 
 def test_on_a_cpu_both_switches_do_nothing():
-    config = small_config()
-    config['train_cfg']['assigner']['solver'] = 'device'
-    torch.manual_seed(0)
-    recording = MODELS.build(dict(config, cuda_graphs=True))
+    recording = recording_model()
     plain = copy.deepcopy(recording)
     plain.step_graphs = None
     images, samples = batch()
@@ -240,9 +237,7 @@ def test_on_a_cpu_both_switches_do_nothing():
 
 
 def test_a_copy_has_graphs_of_its_own():
-    config = small_config()
-    config['train_cfg']['assigner']['solver'] = 'device'
-    first = MODELS.build(dict(config, cuda_graphs=True))
+    first = recording_model()
     second = copy.deepcopy(first)
     assert second.step_graphs._model is second
     first.switch_to_deploy(cuda_graphs=True)
@@ -251,9 +246,7 @@ def test_a_copy_has_graphs_of_its_own():
 
 
 def test_without_graphs_is_undone():
-    config = small_config()
-    config['train_cfg']['assigner']['solver'] = 'device'
-    built = MODELS.build(dict(config, cuda_graphs=True))
+    built = recording_model()
     graphs = built.step_graphs
     with pytest.raises(KeyError), built.without_graphs():
         assert built.step_graphs is None
@@ -286,7 +279,5 @@ def test_graphs_within_graphs_are_refused():
     with pytest.raises(ValueError, match='set model.compile.mode to None'):
         built.switch_to_deploy(cuda_graphs=True)
     assert not built.deployed
-    config = small_config()
-    config['train_cfg']['assigner']['solver'] = 'device'
     with pytest.raises(ValueError, match='model.compile.mode=None'):
-        MODELS.build(dict(config, cuda_graphs=True)).compile(mode='reduce-overhead')
+        recording_model().compile(mode='reduce-overhead')
