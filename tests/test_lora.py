@@ -12,7 +12,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmdet_rfdetr.checkpoints import CheckpointError, convert_checkpoint
 from mmdet_rfdetr.checkpoints import lora as lora_files
 
-from . import golden, golden_rule, parity
+from . import golden, parity
 from .interpreter import hide, run, run_code
 from .live import PYTHON, ask
 from .test_training import tiny
@@ -187,18 +187,13 @@ def official_file(found):
 
 
 def config(**lora):
-    made = parity.model_config(CASE['model'], CASE['model']['num_classes'] + 1)
+    made = parity.case_config(CASE)
     made['backbone'].update(lora)
     return made
 
 
 def inputs():
-    images, _ = golden_rule.images(CASE['sizes'], CASE['batch_size'], CASE['seed'])
-    objects = golden_rule.objects(
-        CASE['counts'], CASE['model']['num_classes'] + 1, CASE['seed']
-    )
-    samples = parity.make_samples(CASE['sizes'], CASE['batch_size'], objects)
-    return torch.from_numpy(images), samples
+    return parity.case_batch(CASE, config())
 
 
 @needs_peft
