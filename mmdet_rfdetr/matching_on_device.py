@@ -28,10 +28,8 @@ def capacity(counts: Sequence[int], queries: int) -> int | None:
     most = max(counts)
     if most > queries:
         return None
-    size = SMALLEST_CAPACITY
-    while size < most:
-        size *= 2
-    return min(size, queries)
+    power_of_two = 1 << max(most - 1, 0).bit_length()
+    return min(max(power_of_two, SMALLEST_CAPACITY), queries)
 
 
 def match_stages(costs: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
