@@ -310,7 +310,8 @@ class RFDETRHungarianAssigner:
     def _note_accident(self, bad: Tensor) -> None:
         if self._accident is None:
             # From then on it stays where it is, because CUDA graphs write to it.
-            self._accident = torch.zeros_like(bad)
+            with torch.inference_mode(False):
+                self._accident = torch.zeros_like(bad)
         self._accident.logical_or_(bad)
 
     def _solve(

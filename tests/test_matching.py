@@ -6,7 +6,7 @@ from mmengine.logging import MMLogger
 from scipy.optimize import linear_sum_assignment
 
 from mmdet_rfdetr.boxes import cxcywh_to_xyxy
-from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
+from mmdet_rfdetr.matching import SOLVERS, RFDETRHungarianAssigner, Targets
 
 CLASSES = 4
 
@@ -133,6 +133,18 @@ def test_as_many_objects_as_queries_is_fine(log):
     logits, boxes = make_outputs(1, 6)
     RFDETRHungarianAssigner().assign(logits, boxes, (6,), make_targets(3), 2)
     assert log() == ''
+
+
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_an_accident_in_inference_mode(solver, log):
+    """The note of it is no tensor of that mode, and can be changed afterwards."""
+    assigner = RFDETRHungarianAssigner(solver=solver)
+    targets = assigner.prepare(make_targets(2), 40)
+    with torch.inference_mode():
+        logits, boxes = make_outputs(1, 40)
+        assigner.assign(logits, boxes * float('nan'), (40,), targets, 1)
+    assert assigner.take_accident()
+    assert not assigner.take_accident()
 
 
 @pytest.mark.parametrize('value', (float('nan'), float('inf'), -float('inf')))
