@@ -48,12 +48,12 @@ def test_a_loss_that_is_not_finite_stops_every_run(
     dtype, pictures, tmp_path, monkeypatch
 ):
     """Under float16, too: no scale can help there."""
-    loss = RFDETRHead.loss
+    loss = RFDETRHead.loss_by_feat
 
     def broken(*args, **kwargs):
         terms = loss(*args, **kwargs)
         return {name: value * float('nan') for name, value in terms.items()}
 
-    monkeypatch.setattr(RFDETRHead, 'loss', broken)
+    monkeypatch.setattr(RFDETRHead, 'loss_by_feat', broken)
     with pytest.raises(NonFiniteError, match='Iteration 1'):
         run(project_config(pictures, tmp_path, 'cpu', dtype), 'train', GUARD)
