@@ -45,13 +45,10 @@ class EncodedMasks(BitmapMasks):
 
     def __getitem__(self, index: int | slice | np.ndarray) -> 'dict | EncodedMasks':
         """Code of one mask, or the masks of a slice or an array of indices."""
-        if isinstance(index, slice):
-            chosen = self.codes[index]
-        elif np.ndim(index) == 0:
-            return self.codes[index]
-        else:
-            chosen = [self.codes[i] for i in np.arange(len(self))[index]]
-        return EncodedMasks(chosen, self.height, self.width)
+        places = np.arange(len(self))[index]
+        if places.ndim == 0:
+            return self.codes[places]
+        return EncodedMasks([self.codes[i] for i in places], self.height, self.width)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode one mask after the other, (height, width) uint8."""
