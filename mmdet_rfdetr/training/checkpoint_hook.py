@@ -5,16 +5,15 @@ from collections.abc import Callable
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
+from .bare import bare
 from .plain import log_from_plain, log_to_plain, plain_entries
 
 BACKEND = 'rfdetr_local'
@@ -31,6 +30,39 @@ class CompleteFiles(LocalBackend):
 
 
 register_backend(BACKEND, CompleteFiles, force=True)
+
+
+class FormerFiles:
+    """A storage that removes files of one folder, and those only when it is told to.
+
+    mmengine removes a best checkpoint before it writes the next one. That of a run
+    which this one continues elsewhere stays there.
+
+    Args:
+        backend: the storage.
+        folder: where the files lie.
+    """
+
+    def __init__(self, backend: BaseStorageBackend, folder: str) -> None:
+        self.backend = backend
+        self.folder = folder
+        self.outdated: list[str] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def isfile(self, path: str) -> bool:
+        """Whether it is a file that may be removed."""
+        return os.path.dirname(path) == self.folder and self.backend.isfile(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file later."""
+        self.outdated.append(path)
+
+    def remove_outdated(self) -> None:
+        """Remove the files now."""
+        while self.outdated:
+            self.backend.remove(self.outdated.pop())
 
 
 @HOOKS.register_module()
@@ -78,8 +110,8 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
         if self.backend_args is None and isinstance(self.file_backend, LocalBackend):
             self.backend_args = dict(backend=BACKEND)
-            self.file_backend = CompleteFiles()
             self._on_all_ranks(lambda: self._prepare(runner), None)
+        self.file_backend = FormerFiles(self.file_backend, self.out_dir)
 
     @master_only
     def _prepare(self, runner: Runner) -> None:
@@ -165,7 +197,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
         loop.load_state_dict(state['loop'])
         self._last_step = state['last_step']
-        for name, parameter in _bare(runner.model).named_parameters():
+        for name, parameter in bare(runner.model).named_parameters():
             if name in state['gradients']:
                 parameter.grad = state['gradients'][name].to(parameter)
 
@@ -176,18 +208,15 @@ class RFDETRCheckpointHook(CheckpointHook):
             leave()
 
     def after_val(self, runner: Runner) -> None:
-        """Note in the last checkpoint that its epoch is validated.
+        """Note in the last checkpoint that its epoch is validated, and what is best.
 
         Early stopping, the last hook after a validation, has counted by now.
         """
         position = getattr(runner._train_loop, 'position', None)
-        if position is None:
-            return
-        position.validation_due = False
-        step = runner.epoch if self.by_epoch else runner.iter
-        if self._last_step == step:
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._save_checkpoint_with_step(runner, step, meta)
+        if position is not None:
+            position.validation_due = False
+        if self._last_step == self._step(runner):
+            self._save_last(runner, self._last_step)
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save between two iterations, until the next regular checkpoint.
@@ -195,22 +224,35 @@ class RFDETRCheckpointHook(CheckpointHook):
         Returns:
             The path of the checkpoint.
         """
-        meta = dict(epoch=runner.epoch, iter=runner.iter)
-        self._save_as_last(runner, INTERRUPTED, meta)
+        self._save_as_last(runner, INTERRUPTED, _place(runner))
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Save what is being trained.
+
+        mmengine calls it once more after a validation, for what is best by then; that
+        is left to after_val.
+        """
+        if step != self._step(runner):
+            self._save_last(runner, step, meta)
+
+    def _step(self, runner: Runner) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
+
+    def _save_last(self, runner: Runner, step: int, meta: dict | None = None) -> None:
         """Save, point to it, and only then remove the oldest checkpoint."""
         outdated = self._count_in(runner, step)
-        name = self.filename_tmpl.format(step)
         self._last_step = step
-        self._save_as_last(runner, name, meta)
+        self._save_as_last(
+            runner, self.filename_tmpl.format(step), meta or _place(runner)
+        )
         if is_main_process():
             names = map(self.filename_tmpl.format, outdated)
             for old in (*names, INTERRUPTED):
                 path = self.file_backend.join_path(self.out_dir, old)
                 if self.file_backend.isfile(path):
                     self.file_backend.remove(path)
+        self.file_backend.remove_outdated()
 
     def _count_in(self, runner: Runner, step: int) -> list[int]:
         """Count a new checkpoint and return the steps of those that it outdates."""
@@ -253,71 +295,15 @@ class RFDETRCheckpointHook(CheckpointHook):
         """Save the best weights, and only then remove the former best ones."""
         if not self.save_best or not hasattr(self, 'file_backend'):
             return  # the latter is made by training
-        if 'auto' in self.key_indicators:
-            self._init_rule(self.rules, [next(iter(metrics))])
-        step = runner.epoch if self.by_epoch else runner.iter
-        meta = dict(epoch=runner.epoch, iter=runner.iter)
-        improved = [
-            self._save_if_best(runner, metrics, key, rule, step, meta)
-            for key, rule in zip(self.key_indicators, self.rules, strict=True)
-        ]
-        # The last checkpoint has to know what is best by now. RFDETRTrainLoop's is
-        # written again anyway, see after_val.
-        is_resumable = hasattr(runner.train_loop, 'position')
-        if any(improved) and self.last_ckpt is not None and not is_resumable:
-            self._save_checkpoint_with_step(runner, step, meta)
-
-    def _save_if_best(
-        self, runner: Runner, metrics: dict, key: str, rule: str, step: int, meta: dict
-    ) -> bool:
-        """Save the weights if they are the best by one metric."""
-        if key not in metrics:
-            raise SettingError(
-                f'save_best={key!r} is no metric of this validation: choose one of '
-                f'{", ".join(metrics)}.'
-            )
-        score = metrics[key]
-        suffix = '' if len(self.key_indicators) == 1 else f'_{key}'
-        hub = runner.message_hub
-        best = hub.get_info(f'best_score{suffix}', self.init_value_map[rule])
-        if score is None or not self.is_better_than[key](score, best):
-            return False
-        name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
-        path = self.file_backend.join_path(self.out_dir, name)
-        former = hub.get_info(f'best_ckpt{suffix}')
-        hub.update_info(f'best_score{suffix}', score)
-        hub.update_info(f'best_ckpt{suffix}', path)
-        self._remember_best(key, path)
-        self._on_all_ranks(
-            lambda: runner.save_checkpoint(
-                self.out_dir,
-                name,
-                save_optimizer=False,
-                save_param_scheduler=False,
-                meta=dict(meta),
-                by_epoch=False,
-                backend_args=self.backend_args,
-            ),
-            self.last_ckpt,
-        )
-        # The best one of a run that this one continues elsewhere stays there.
-        own = former is not None and os.path.dirname(former) == self.out_dir
-        is_outdated = own and former != path and is_main_process()
-        if is_outdated and self.file_backend.isfile(former):
-            self.file_backend.remove(former)
-            runner.logger.info(f'The previous best checkpoint {former} is removed')
-        runner.logger.info(
-            f'The best checkpoint with {score:0.4f} {key} at {step} '
-            f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.'
-        )
-        return True
-
-    def _remember_best(self, key: str, path: str) -> None:
-        # mmengine publishes what it finds in these attributes.
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path = path
-        else:
-            self.best_ckpt_path_dict[key] = path
+        for key in self.key_indicators:
+            if key not in metrics and key != 'auto':
+                raise SettingError(
+                    f'save_best={key!r} is no metric of this validation: choose one of '
+                    f'{", ".join(metrics)}.'
+                )
+        save = super()._save_best_checkpoint
+        self._on_all_ranks(lambda: save(runner, metrics), self.last_ckpt)
+        self.file_backend.remove_outdated()
 
     def _on_all_ranks(self, save: Callable[[], None], complete: str | None) -> None:
         """Save on the main rank; where that fails, stop all ranks.
@@ -353,7 +339,7 @@ def _training_state(runner: Runner) -> dict | None:
         # process, the mean that the step will take is the same.
         gradients = {
             name: parameter.grad.clone()
-            for name, parameter in _bare(runner.model).named_parameters()
+            for name, parameter in bare(runner.model).named_parameters()
             if parameter.grad is not None
         }
         for gradient in gradients.values():
@@ -361,5 +347,6 @@ def _training_state(runner: Runner) -> dict | None:
     return dict(loop=loop.state_dict(), gradients=gradients)
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+def _place(runner: Runner) -> dict:
+    """Where a run is, for the meta of a checkpoint."""
+    return dict(epoch=runner.epoch, iter=runner.iter)

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from .random_state import capture_random_state, restore_random_state
@@ -131,11 +130,6 @@ def some(names: list[str], count: int = 3) -> str:
     """The first names, and how many more there are."""
     more = len(names) - count
     return ', '.join(names[:count]) + (f' and {more} more' if more > 0 else '')
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model within a data-parallel wrapper."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def _is_finite(output) -> bool:

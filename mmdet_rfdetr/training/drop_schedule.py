@@ -5,10 +5,10 @@ import math
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..errors import SettingError
+from .bare import bare
 
 MODES = ('standard', 'early', 'late')
 SHAPES = ('constant', 'linear')
@@ -58,9 +58,7 @@ class RFDETRDropScheduleHook(Hook):
 
     def before_train(self, runner) -> None:
         """Read the highest rates and find out how many steps the phases have."""
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model = bare(runner.model)
         blocks = model.backbone.blocks
         self._drop_paths = [
             (number, block.drop_path)

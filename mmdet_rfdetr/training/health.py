@@ -10,7 +10,8 @@ from torch import nn
 from ..data.annotations import match_categories, read_annotations
 from ..data.bad_data_hook import coco_parts, innermost
 from ..errors import ExplainedError
-from .diagnosis import bare, some
+from .bare import bare
+from .diagnosis import some
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
 _LEAST_STEPS = 10

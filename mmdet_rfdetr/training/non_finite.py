@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mmdet_rfdetr.checkpoints import CheckpointError
 from mmdet_rfdetr.errors import ExplainedError
 
+from .bare import bare
 from .diagnosis import (
     Diagnosis,
-    bare,
     diagnose,
     non_finite_gradients,
     some,

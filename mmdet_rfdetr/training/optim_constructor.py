@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..errors import SettingError
 from ..precision import resolve_optim_wrapper
+from .bare import bare
 
 BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
 EMBEDDINGS = re.compile(r'(?:^|\.)(patch_embed|cls_token|pos_embed|register_tokens)\b')
@@ -105,8 +105,7 @@ class RFDETROptimWrapperConstructor:
         Raises:
             SettingError: if the model has no parameter of some family.
         """
-        if is_model_wrapper(model):
-            model = model.module
+        model = bare(model)
         cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
         optimizer_cfg = dict(cfg.pop('optimizer'))
         if optimizer_cfg['type'] == 'AdamW' and on_cuda(model):

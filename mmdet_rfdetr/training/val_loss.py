@@ -4,10 +4,10 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from ..errors import SettingError
+from .bare import bare
 
 
 @HOOKS.register_module()
@@ -36,9 +36,7 @@ class RFDETRValLossHook(Hook):
     @torch.no_grad()
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Add the loss terms of a batch."""
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model = bare(runner.model)
         data = model.data_preprocessor(data_batch, False)
         samples = data['data_samples']
         for sample in samples:

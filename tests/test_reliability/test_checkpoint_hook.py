@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import ExplainedError, SettingError
-from mmdet_rfdetr.training.checkpoint_hook import RFDETRCheckpointHook
+from mmdet_rfdetr.training.checkpoint_hook import CompleteFiles
 from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
 from tests.test_training.toy import runner
@@ -174,16 +174,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_a_best_checkpoint_outlives_a_failed_successor(tmp_path, monkeypatch):
-    save = RFDETRCheckpointHook._on_all_ranks
-    calls = []
+    put = CompleteFiles.put
 
-    def fail(self, write, complete):
-        calls.append(complete)
-        if len(calls) == 6:  # folder, epoch 1, its best, again, epoch 2, its best
+    def fail(self, obj, filepath):
+        if filepath.endswith('best_coco_bbox_mAP_epoch_2.pth'):
             raise CheckpointError('No space left on device')
-        save(self, write, complete)
+        put(self, obj, filepath)
 
-    monkeypatch.setattr(RFDETRCheckpointHook, '_on_all_ranks', fail)
+    monkeypatch.setattr(CompleteFiles, 'put', fail)
     with pytest.raises(CheckpointError):
         build(tmp_path).train()
     assert (tmp_path / 'best_coco_bbox_mAP_epoch_1.pth').is_file()
