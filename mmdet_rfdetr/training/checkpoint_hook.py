@@ -139,20 +139,18 @@ class RFDETRCheckpointHook(CheckpointHook):
             checkpoint['training_state'] = self._training_state
         hub = checkpoint['message_hub']
         hub['log_scalars'] = log_to_plain(hub['log_scalars'])
-        hub['runtime_info'], dropped = plain_entries(hub['runtime_info'])
+        dropped = {}
+        for entries in (hub['runtime_info'], checkpoint['meta'], checkpoint):
+            plain, others = plain_entries(entries)
+            entries.clear()
+            entries.update(plain)
+            dropped |= others
+        hub = checkpoint['message_hub']
         hub['resumed_keys'] = {
             key: resumed
             for key, resumed in hub['resumed_keys'].items()
             if resumed and (key in hub['log_scalars'] or key in hub['runtime_info'])
         }
-        meta, more = plain_entries(checkpoint['meta'])
-        checkpoint['meta'] = meta
-        rest, others = plain_entries(
-            {key: value for key, value in checkpoint.items() if key != 'message_hub'}
-        )
-        checkpoint.clear()
-        checkpoint.update(rest, message_hub=hub)
-        dropped = dropped | more | others
         if dropped:
             names = ', '.join(f'{key} ({kind})' for key, kind in dropped.items())
             runner.logger.warning(

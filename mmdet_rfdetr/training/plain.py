@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-SCALARS = (bool, int, float, complex, str, bytes, type(None))
+SCALARS = (bool, int, float, complex, str, bytes)  # bool before int, which it is
 
 
 class NotPlainError(TypeError):
@@ -30,14 +30,15 @@ def to_plain(value: Any) -> Any:
     Raises:
         NotPlainError: with the type of a value that is none of these.
     """
+    if value is None:
+        return None
     if isinstance(value, torch.Tensor):
         return value.detach()
-    if type(value) in SCALARS:
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray) and value.dtype.kind in 'biufc':
-        return value.tolist()
+    for kind in SCALARS:
+        if isinstance(value, kind):  # or of a class derived from it
+            return kind(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return to_plain(value.tolist())
     if isinstance(value, Mapping):
         plain = {to_plain(key): to_plain(entry) for key, entry in value.items()}
         if not hasattr(value, '_metadata'):
@@ -46,17 +47,9 @@ def to_plain(value: Any) -> Any:
         kept = type(value)(plain)
         kept._metadata = to_plain(value._metadata)
         return kept
-    if isinstance(value, (list, tuple, set, frozenset)):
-        entries = map(to_plain, value)
-        if isinstance(value, list):
-            return list(entries)
-        return set(entries) if isinstance(value, Set) else tuple(entries)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_plain(entry) for entry in value]
-    # An enumeration or a subclass of a plain type.
-    for kind in SCALARS[:-1]:
-        if isinstance(value, kind):
-            return kind(value)
+    for base, kind in ((Set, set), (tuple, tuple), (Sequence, list)):
+        if isinstance(value, base):
+            return kind(map(to_plain, value))
     raise NotPlainError(f'{type(value).__module__}.{type(value).__qualname__}')
 
 
