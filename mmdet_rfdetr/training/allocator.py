@@ -27,11 +27,8 @@ class RFDETRAllocatorHook(Hook):
             runner.logger.info('Freed memory stays in the process (glibc mallopt).')
 
 
-def keep_freed_memory(pad: int = 64 * 2**20) -> bool:
+def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory.
-
-    Args:
-        pad: bytes by which the heap grows beyond what is asked for.
 
     Returns:
         Whether glibc is there and took all settings.
@@ -41,5 +38,5 @@ def keep_freed_memory(pad: int = 64 * 2**20) -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     # No tensor gets a mapping of its own, which would end with it. To raise the size
     # from which tensors do is refused by an older glibc, and ends at 2 GiB.
-    settings = (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, pad)
+    settings = (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 64 * 2**20)
     return all(mallopt(name, value) == 1 for name, value in settings)

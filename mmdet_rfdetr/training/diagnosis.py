@@ -126,10 +126,10 @@ def non_finite_weights(model: nn.Module) -> list[str]:
     return [name for name, value in model.state_dict().items() if not _is_finite(value)]
 
 
-def some(names: list[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - count
-    return ', '.join(names[:count]) + (f' and {more} more' if more > 0 else '')
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = len(names) - 3
+    return ', '.join(names[:3]) + (f' and {more} more' if more > 0 else '')
 
 
 def _is_finite(output) -> bool:

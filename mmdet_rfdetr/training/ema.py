@@ -150,11 +150,12 @@ class RFDETREMAHook(EMAHook):
 
     def before_val_epoch(self, runner) -> None:
         """Put the averaged weights in the model's place."""
-        self._enter(runner, 'Validation')
+        runner.logger.info(f'Validation of {self._evaluated_weights()}')
+        super().before_val_epoch(runner)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Put the model's own weights back, and evaluate them if asked to."""
-        self.leave()
+        super().after_val_epoch(runner, metrics)
         if self.evaluate_base and self.updates:
             runner.logger.info(
                 'Validation of the weights without EMA; metrics: base/...'
@@ -165,11 +166,8 @@ class RFDETREMAHook(EMAHook):
 
     def before_test_epoch(self, runner) -> None:
         """Put the averaged weights in the model's place."""
-        self._enter(runner, 'Test')
-
-    def after_test_epoch(self, runner, metrics=None) -> None:
-        """Put the model's own weights back."""
-        self.leave()
+        runner.logger.info(f'Test of {self._evaluated_weights()}')
+        super().before_test_epoch(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Store both sets of weights, the averaged ones as ``state_dict``."""
@@ -191,17 +189,14 @@ class RFDETREMAHook(EMAHook):
                 'begins anew at its weights.'
             )
 
-    def _enter(self, runner, stage: str) -> None:
-        weights = self._loaded
+    def _evaluated_weights(self) -> str:
         if self.updates:
-            self._swap_ema_parameters()
-            weights = f'the EMA weights after {self.updates} updates'
-        runner.logger.info(f'{stage} of {weights}')
+            return f'the EMA weights after {self.updates} updates'
+        return self._loaded
 
-    def leave(self) -> None:
-        """End an evaluation: the model gets its own weights back."""
-        if self.updates:
-            self._swap_ema_parameters()
+    def _swap_ema_parameters(self) -> None:
+        if self.updates:  # without any there is no average
+            super()._swap_ema_parameters()
 
 
 @torch.no_grad()

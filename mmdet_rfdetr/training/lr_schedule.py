@@ -1,7 +1,6 @@
 """The learning-rate schedule, counted in optimizer steps."""
 
 import math
-from collections.abc import Iterator
 
 from mmdet.registry import HOOKS, PARAM_SCHEDULERS
 from mmengine.hooks import ParamSchedulerHook
@@ -190,7 +189,7 @@ class RFDETRParamSchedulerHook(ParamSchedulerHook):
         runner.message_hub.update_info(
             'accumulative_counts', accumulation(runner.optim_wrapper), resumed=False
         )
-        for scheduler in _schedulers(runner):
+        for scheduler in runner.param_schedulers or []:
             if isinstance(scheduler, RFDETRLR):
                 if scheduler.epochs == runner.max_epochs:
                     scheduler.last_until(runner.max_iters)
@@ -202,10 +201,3 @@ class RFDETRParamSchedulerHook(ParamSchedulerHook):
                     'has none: set by_epoch=False in param_scheduler, and its lengths '
                     'in iterations.'
                 )
-
-
-def _schedulers(runner: Runner) -> Iterator[_ParamScheduler]:
-    """All schedulers; mmengine keeps a dict of lists for more optimizers than one."""
-    found = runner.param_schedulers or []
-    for group in found.values() if isinstance(found, dict) else [found]:
-        yield from group

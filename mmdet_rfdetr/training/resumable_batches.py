@@ -6,7 +6,6 @@ are seeded for each batch instead, from the run's seed and the batch's place.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from mmengine.dist import get_rank
@@ -36,24 +35,11 @@ class ResumableBatches:
 
     def __init__(self, batches: BatchSampler, seed: int) -> None:
         self.batches = batches
+        self.sampler = batches.sampler  # which mmengine tells the epoch
+        self.batch_size = batches.batch_size
         self.seed = seed
         self.epoch = 0
         self.start = 0
-
-    @property
-    def sampler(self) -> Any:
-        """The sampler of single images; mmengine tells it the epoch."""
-        return self.batches.sampler
-
-    @property
-    def batch_size(self) -> int:
-        """Images in a batch of one process."""
-        return self.batches.batch_size
-
-    @property
-    def drop_last(self) -> bool:
-        """Whether a last batch that is smaller is left out."""
-        return self.batches.drop_last
 
     def __len__(self) -> int:
         """Batches in a whole epoch, wherever the next iteration begins."""

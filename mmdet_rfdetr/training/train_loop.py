@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from mmdet.registry import LOOPS
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ExplainedError
 from .checkpoint_hook import RFDETRCheckpointHook
-from .ema import RFDETREMAHook
 from .interruption import (
     EXIT_INTERRUPTED,
     InterruptedRunError,
@@ -100,7 +99,9 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
         self._check_intervals()
-        with self._interruption if self._savers() else nullcontext():
+        # mmengine's own checkpoint hook cannot save this loop anywhere.
+        can_save = self._hooks(RFDETRCheckpointHook)
+        with self._interruption if can_save else nullcontext():
             self.runner.call_hook('before_train')
             if self.runner.val_loop is not None:
                 tie_workers(self.runner.val_loop.dataloader)
@@ -164,11 +165,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             self.runner.val_loop.run()
             self.position.validation_due = False
         except InterruptedRunError:
-            for hook in self.runner.hooks:
-                if isinstance(hook, RFDETREMAHook):
-                    hook.leave()
-                elif isinstance(hook, EMAHook):
-                    hook._swap_ema_parameters()
+            for hook in self._hooks(EMAHook):
+                hook._swap_ema_parameters()
             restore_random_state(before)
             self._end()
 
@@ -182,16 +180,13 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             raise InterruptedRunError
 
     def _end(self) -> None:
-        for hook in self._savers():
+        for hook in self._hooks(RFDETRCheckpointHook):
             path = hook.save_interrupted(self.runner)
             self.runner.logger.info(f'Interrupted: continue with --resume ({path}).')
         raise SystemExit(EXIT_INTERRUPTED)
 
-    def _savers(self) -> list[RFDETRCheckpointHook]:
-        """The hooks that can save this loop anywhere; mmengine's own cannot."""
-        return [
-            hook for hook in self.runner.hooks if isinstance(hook, RFDETRCheckpointHook)
-        ]
+    def _hooks(self, kind: type[Hook]) -> list:
+        return [hook for hook in self.runner.hooks if isinstance(hook, kind)]
 
     def _restore_random_state(self) -> None:
         if self._random_state is not None:
@@ -215,7 +210,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             stop_training=self.stop_training,
             early_stopping=[
                 dict(wait_count=hook.wait_count, best_score=hook.best_score)
-                for hook in self._early_stopping()
+                for hook in self._hooks(EarlyStoppingHook)
             ],
         )
 
@@ -233,9 +228,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         self._check(state, position)
         self.position = position
         self.stop_training = state['stop_training']
-        for hook, values in zip(
-            self._early_stopping(), state['early_stopping'], strict=False
-        ):
+        stopping = self._hooks(EarlyStoppingHook)
+        for hook, values in zip(stopping, state['early_stopping'], strict=False):
             vars(hook).update(values)
         ranks = state['ranks']
         same_ranks = len(ranks) == get_world_size()
@@ -285,8 +279,3 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 'DefaultSampler without a batch_sampler can go on. Resume with as '
                 'many processes, or from the end of an epoch.'
             )
-
-    def _early_stopping(self) -> list[EarlyStoppingHook]:
-        return [
-            hook for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)
-        ]
