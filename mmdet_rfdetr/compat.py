@@ -16,8 +16,6 @@ import inspect
 import os
 import socket
 import sys
-import tempfile
-import types
 import urllib.parse
 import warnings
 
@@ -50,29 +48,21 @@ class MissingOpError(ExplainedError, RuntimeError):
     """An operator was called that mmcv-lite does not have."""
 
 
-class MissingOp:
-    """A stand-in for one compiled mmcv operator: importable, not callable.
+def call_missing_op(name: str, *args, **kwargs):
+    """Stand in for one compiled mmcv operator: say how to get it.
 
     Args:
         name: The operator's name in ``mmcv._ext``.
+        *args: What the operator takes.
+        **kwargs: The same.
+
+    Raises:
+        MissingOpError: always.
     """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f'MissingOp({self.name!r})'
-
-    def __call__(self, *args, **kwargs):
-        """Say which operator is missing and how to get it.
-
-        Raises:
-            MissingOpError: always.
-        """
-        raise MissingOpError(
-            f'The compiled operator {self.name!r} is not part of mmcv-lite. RF-DETR '
-            f'itself does not use it; what does needs full mmcv: {_FULL_MMCV}'
-        )
+    raise MissingOpError(
+        f'The compiled operator {name!r} is not part of mmcv-lite. RF-DETR itself does '
+        f'not use it; what does needs full mmcv: {_FULL_MMCV}'
+    )
 
 
 def require_compiled_ops(purpose: str) -> None:
@@ -91,30 +81,24 @@ def require_compiled_ops(purpose: str) -> None:
         )
 
 
-class _OpsModule(types.ModuleType):
-    """``mmcv._ext`` with a :class:`MissingOp` under every name."""
-
-    def __getattr__(self, name: str) -> MissingOp:
-        # Dunder names are questions that Python asks of any module ("do you have a
-        # __path__?"); to answer them with an operator would be a lie.
-        if name.startswith('__'):
-            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
-        return MissingOp(name)
-
-
 class _OpsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds ``mmcv._ext`` when no other finder does."""
+    """Finds ``mmcv._ext`` when no other finder does; it has every operator's name."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != 'mmcv._ext':
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
-    def create_module(self, spec):
-        return _OpsModule(spec.name)
-
     def exec_module(self, module):
-        """Nothing to run: the module's names are made on demand."""
+        module.__getattr__ = _missing_op
+
+
+def _missing_op(name: str):
+    # Dunder names are questions that Python asks of any module ("do you have a
+    # __path__?"); to answer them with an operator would be a lie.
+    if name.startswith('__'):
+        raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
+    return functools.partial(call_missing_op, name)
 
 
 def stub_compiled_ops() -> str | None:
@@ -218,16 +202,14 @@ def load_checkpoints_safely() -> str | None:
     from mmengine.runner import checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    # Storages, which mmengine unpickles from, count as files that are not there.
+    storages = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+    CheckpointLoader.register_scheme(('', *storages), load_from_local, force=True)
     CheckpointLoader.register_scheme(
         ('http://', 'https://'), load_from_http, force=True
     )
     # The schemes that look a link up, such as open-mmlab://, fetch it by this name.
     checkpoint.load_from_http = load_from_http
-    CheckpointLoader.register_scheme(
-        (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_storage, force=True
-    )
-    CheckpointLoader.register_scheme('pavi://', refuse_storage, force=True)
     return (
         "mmengine's loader refuses its own checkpoints on torch 2.6 and newer, and "
         'unpickles anything on older versions and from links.'
@@ -244,36 +226,6 @@ def load_from_local(filename: str, map_location=None) -> dict:
     from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
 
     return load_checkpoint_file(os.path.expanduser(filename), map_location)
-
-
-def load_from_storage(filename: str, map_location=None, backend='petrel') -> dict:
-    """Fetch a checkpoint from a storage and load it as a local file.
-
-    Args:
-        filename: Its address, as ``s3://bucket/epoch_1.pth``.
-        map_location: As in :func:`torch.load`.
-        backend: Name of mmengine's file backend for the storage.
-    """
-    from mmengine.fileio import get_file_backend
-
-    storage = get_file_backend(filename, backend_args={'backend': backend})
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, os.path.basename(filename))
-        with open(path, 'wb') as file:
-            file.write(storage.get(filename))
-        return load_from_local(path, map_location)
-
-
-def refuse_storage(filename: str, map_location=None) -> dict:
-    """Say how to use a checkpoint in a storage that gives objects and no files.
-
-    Raises:
-        ExplainedError: always.
-    """
-    raise ExplainedError(
-        f'{filename}: checkpoints are loaded from files, links and file storages, so '
-        'that no code in them runs: copy it to a file first.'
-    )
 
 
 def load_from_http(filename: str, map_location=None) -> dict:
