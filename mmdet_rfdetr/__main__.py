@@ -1,7 +1,6 @@
 """``python -m mmdet_rfdetr``: run a tool with this package imported, or look around."""
 
 import argparse
-import difflib
 import importlib.metadata
 import platform
 import runpy
@@ -13,6 +12,7 @@ import torch
 
 import mmdet_rfdetr
 from mmdet_rfdetr.cli import explained_errors
+from mmdet_rfdetr.config_mistakes import nearest
 from mmdet_rfdetr.precision.policy import has_native_bfloat16
 
 EXAMPLES = """\
@@ -49,6 +49,17 @@ def tool_folders() -> list[Path]:
     return [own, Path(mmdet.__file__).parent / '.mim']
 
 
+def all_tools() -> list[Path]:
+    """Every tool, in each folder the least nested ones first."""
+    return [
+        path
+        for folder in tool_folders()
+        for path in sorted(
+            folder.glob('tools/**/*.*'), key=lambda path: (len(path.parts), path)
+        )
+    ]
+
+
 def find_tool(name: str) -> Path | None:
     """Find a tool here, in this package, or in MMDetection, in this order.
 
@@ -59,21 +70,9 @@ def find_tool(name: str) -> Path | None:
     Returns:
         The path of the first file found, the least nested one, or None.
     """
-    folders = tool_folders()
-    candidates = [folder / name for folder in (Path(), *folders)]
-    if Path(name).name == name:
-        for folder in folders:
-            found = folder.glob(f'tools/**/{name}')
-            candidates += sorted(found, key=lambda path: (len(path.parts), path))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def similar_tool(name: str) -> str | None:
-    """The name of a tool that is almost ``name``'s, if there is one."""
-    names = {
-        path.name for folder in tool_folders() for path in folder.glob('tools/**/*.py')
-    }
-    return next(iter(difflib.get_close_matches(Path(name).name, names, n=1)), None)
+    candidates = [folder / name for folder in (Path(), *tool_folders())]
+    candidates += [path for path in all_tools() if path.name == name]
+    return next(filter(Path.is_file, candidates), None)
 
 
 def run_tool(path: Path, arguments: list[str]) -> None:
@@ -145,8 +144,8 @@ def main() -> None:
         return
     path = find_tool(args.tool)
     if path is None:
-        similar = similar_tool(args.tool)
-        hint = f'did you mean {similar}?' if similar else f'(looked from {Path.cwd()})'
+        similar = nearest(Path(args.tool).name, {path.name for path in all_tools()})
+        hint = similar or f'(looked from {Path.cwd()})'
         parser.error(f'there is no tool {args.tool!r} {hint}')
     if path.suffix != '.py':
         parser.error(f'{path} is no Python file: run it in a shell')

@@ -13,13 +13,13 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import distributed
 
-from mmdet_rfdetr import config
 from mmdet_rfdetr.checkpoints import loading
 from mmdet_rfdetr.config_mistakes import (
     building_mistake,
     merge_options,
     missing_package,
     read_config,
+    shipped_config,
 )
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
@@ -99,12 +99,9 @@ def require_file(parser: argparse.ArgumentParser, path: str, kind: str) -> None:
     """
     if '://' in path or Path(path).expanduser().is_file():
         return
-    message = f'{kind} {path!r} does not exist'
-    try:
-        message += f'; did you mean {config(Path(path).name)} ?'
-    except FileNotFoundError:
-        message += f' (looked from {Path.cwd()}).'
-    parser.error(message)
+    shipped = shipped_config(path)
+    hint = f'; did you mean {shipped} ?' if shipped else f' (looked from {Path.cwd()}).'
+    parser.error(f'{kind} {path!r} does not exist{hint}')
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
-from mmengine.registry import OPTIMIZERS, Registry
+from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from mmdet_rfdetr import config
@@ -64,31 +64,37 @@ def _import_mistake(error: Exception, path: str) -> str | None:
 
 def _file_mistake(error: Exception) -> str | None:
     """Say where in which config file the mistake is, if it is in one."""
-    files, line, place = [], None, ''
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        file = os.path.abspath(frame.f_code.co_filename)
-        if frame.f_code.co_name in READERS:
-            files.append(os.path.abspath(frame.f_locals['filename']))
-            line = None
-        elif files and file == files[-1]:
-            line, place = number, ''
-        elif line is not None:
-            place = f' (in {file}, line {number})'
+    frames = list(traceback.walk_tb(error.__traceback__))
+    files = [
+        os.path.abspath(frame.f_locals['filename'])
+        for frame, _ in frames
+        if frame.f_code.co_name in READERS
+    ]
     if not files:
         return None
     file, heirs = files[-1], [name for name in files if name != files[-1]]
-    if isinstance(error, OSError) and error.errno is not None and line is None:
+    lines = [
+        line
+        for frame, line in frames
+        if os.path.abspath(frame.f_code.co_filename) == file
+    ]
+    message = f'{type(error).__name__}: {_text(error)}'
+    if not lines and isinstance(error, OSError) and error.errno is not None:
         base = f'the _base_ of {heirs[-1]}, ' if heirs else ''
-        return f'{base}{file}, cannot be read ({error.strerror}){_shipped(file)}.'
-    if isinstance(error, SyntaxError) and line is None:
-        line, message = error.lineno, error.msg
-    else:
-        message = f'{type(error).__name__}: {_text(error)}'
-    at = f'{file}, line {line}' if line else file
+        shipped = shipped_config(file)
+        todo = (
+            f": write _base_ = __import__('mmdet_rfdetr').config({Path(file).name!r})"
+            if shipped
+            else ': correct the path'
+        )
+        return f'{base}{file}, cannot be read ({error.strerror}){todo}.'
+    if not lines and isinstance(error, SyntaxError):
+        lines, message = [error.lineno], error.msg
+    at = f'{file}, line {lines[-1]}' if lines else file
     todo = 'correct the file'
     if isinstance(error, ConfigParsingError):  # the shipped configs are not lazy ones
         todo = f'inherit by _base_ in {files[0]}, and leave out read_base()'
-    return f'{at}: {message}{place}: {todo}.'
+    return f'{at}: {message}: {todo}.'
 
 
 def _text(error: Exception) -> str:
@@ -96,14 +102,12 @@ def _text(error: Exception) -> str:
     return str(error.args[0] if len(error.args) == 1 else error)
 
 
-def _shipped(file: str) -> str:
-    """How to inherit from a shipped config of the name of ``file``, if there is one."""
-    name = Path(file).name
+def shipped_config(path: str) -> str | None:
+    """The path of the shipped config that has the name of another file, if any."""
     try:
-        config(name)
+        return config(Path(path).name)
     except FileNotFoundError:
-        return ': correct the path'
-    return f": write _base_ = __import__('mmdet_rfdetr').config({name!r})"
+        return None
 
 
 def merge_options(options: dict, cfg: Config) -> None:
@@ -146,7 +150,7 @@ def _check_options(options: dict, cfg: Config) -> None:
             )
         raise ExplainedError(
             f'--cfg-options {option}: no setting {name!r}; '
-            f'{_close(name, {*read, *own}) or "correct or remove it"} (what your own '
+            f'{nearest(name, {*read, *own}) or "correct or remove it"} (what your own '
             'code reads has to stand in the config file first).'
         )
 
@@ -175,9 +179,6 @@ def building_mistake(error: Exception) -> str | None:
         A sentence, or None for an error that is not about the config.
     """
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    if str(error) == 'None is not a callable object':
-        found = _optimizer(error)
-        return found and _unknown_type(found, OPTIMIZERS)
     if Path(frame.f_code.co_filename).name != 'build_functions.py':
         return None
     if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
@@ -201,26 +202,18 @@ def missing_package(error: ImportError) -> str | None:
     return str(error) if 'pip install' in str(error) else None
 
 
-def _optimizer(error: Exception) -> str | None:
-    """The type of the optimizer that mmengine's constructor looked up in vain."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if Path(frame.f_code.co_filename).name == 'default_constructor.py':
-            return frame.f_locals['self'].optimizer_cfg['type']
-    return None
-
-
 def _unknown_type(name: str, registry: Registry) -> str:
     known, kind = set(), registry.name
     while registry is not None:
         known |= registry.module_dict.keys()
         registry = registry.parent
     return (
-        f'there is no {kind} of type {name!r}: {_close(name, known) or "correct it"} '
+        f'there is no {kind} of type {name!r}: {nearest(name, known) or "correct it"} '
         '(a module that registers more has to be in custom_imports of the config).'
     )
 
 
-def _close(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """``'did you mean X?'``, or nothing where no name is like it."""
     close = difflib.get_close_matches(name, names, n=1)
     return f'did you mean {close[0]}?' if close else ''

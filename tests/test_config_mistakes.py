@@ -6,9 +6,7 @@ import re
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import FlexibleRunner, Runner
-from torch import nn
 
 from mmdet_rfdetr.config_mistakes import (
     OTHER_SETTINGS,
@@ -54,7 +52,7 @@ def mistake_in(folder, config, base="_base_ = './base.py'\n"):
         ("\nx = {}['k']\n", './mine.py, line 2: KeyError: k: correct the file'),
         (
             '\nx = __import__("json").loads("(")\n',
-            r'./mine.py, line 2: JSONDecodeError: .* \(in .*decoder.py, line \d+\)',
+            './mine.py, line 2: JSONDecodeError: .*: correct the file',
         ),
         (
             f'_base_ = {NANO}\nmodel = 1\ntrain_cfg = dict(_delete_=True)\nx = {{\n',
@@ -176,20 +174,6 @@ def test_all_that_mmengine_reads_from_a_config_is_known(runner):
 
 
 # Building
-
-
-def test_an_optimizer_that_mmengine_does_not_find_is_named():
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
-        dict(
-            type='DefaultOptimWrapperConstructor',
-            optim_wrapper_cfg=dict(optimizer=dict(type='AdmaW', lr=1.0)),
-        )
-    )
-    with pytest.raises(TypeError) as caught:
-        constructor(nn.Linear(1, 1))
-    assert "no optimizer of type 'AdmaW': did you mean AdamW?" in building_mistake(
-        caught.value
-    )
 
 
 @pytest.mark.parametrize('error', [KeyError('a'), TypeError('b')])
