@@ -2,9 +2,11 @@
 
 import colorsys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import torch
+from mmdet.structures.mask import PolygonMasks
+from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 _MARGIN = 8
@@ -14,26 +16,9 @@ _INK = (40, 40, 40)
 _OPACITY = 0.5
 
 
-@dataclass
-class Boxes:
-    """What is to be drawn on an image.
-
-    Attributes:
-        xyxy: (T, 4) in pixels of the image.
-        labels: (T,) indices of classes.
-        scores: (T,), or None for ground truth.
-        masks: of the T boxes, each (h, w), at any size of the whole image.
-    """
-
-    xyxy: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-    masks: Iterable[np.ndarray] = ()
-
-
 def draw_boxes(
     image: np.ndarray,
-    boxes: Boxes,
+    instances: InstanceData,
     classes: Sequence[str],
     palette: Sequence[tuple[int, int, int]],
     side: int = 320,
@@ -42,7 +27,9 @@ def draw_boxes(
 
     Args:
         image: (H, W, 3) uint8 in BGR order.
-        boxes: what to draw; the last ones lie on top.
+        instances: what to draw: ``bboxes`` (T, 4) in pixels of the image, ``labels``,
+            ``masks`` of any kind and size of the whole image, and ``scores``, of which
+            the best lie on top; or nothing at all.
         classes: names by label.
         palette: RGB colours by label.
         side: longer side of the result in pixels.
@@ -54,17 +41,19 @@ def draw_boxes(
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).resize(size)
-    for mask, label in zip(boxes.masks, boxes.labels, strict=False):
+    if 'scores' in instances:
+        instances = instances[instances.scores.argsort(stable=True)]
+    for index, mask in enumerate(_bitmaps(instances)):
+        colour = tuple(palette[instances.labels[index]])
         stencil = Image.fromarray(np.uint8(255) * mask.astype(np.uint8)).resize(size)
         tint = stencil.point(lambda value: round(_OPACITY * value))
-        picture.paste(tuple(palette[label]), mask=tint)
+        picture.paste(colour, mask=tint)
         # The outline tells objects of one class apart that touch.
-        picture.paste(
-            tuple(palette[label]), mask=stencil.filter(ImageFilter.FIND_EDGES)
-        )
+        picture.paste(colour, mask=stencil.filter(ImageFilter.FIND_EDGES))
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
-    for index, (box, label) in enumerate(zip(boxes.xyxy, boxes.labels, strict=True)):
+    for index in range(len(instances)):
+        box, label = instances.bboxes[index].float().numpy(), instances.labels[index]
         colour = tuple(palette[label])
         # Boxes may be clipped to nothing; Pillow insists on the order of corners.
         x1, y1 = np.minimum(box[:2], box[2:]) * scale
@@ -74,8 +63,8 @@ def draw_boxes(
         draw.rectangle(around, outline=_readable_on(colour))
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
         text = classes[label]
-        if boxes.scores is not None:
-            text += f' {boxes.scores[index]:.2f}'
+        if 'scores' in instances:
+            text += f' {instances.scores[index]:.2f}'
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, and never over the right border.
         x = max(0, min(x1, size[0] - right - 2))
@@ -83,6 +72,14 @@ def draw_boxes(
         draw.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
         draw.text((x + 1, y), text, fill=_readable_on(colour), font=font)
     return picture
+
+
+def _bitmaps(instances: InstanceData) -> Iterable[np.ndarray]:
+    """Masks one by one: encoded ones are decoded only as they are drawn."""
+    masks = instances.get('masks', ())
+    if isinstance(masks, torch.Tensor):
+        return masks.numpy()
+    return masks.to_bitmap() if isinstance(masks, PolygonMasks) else masks
 
 
 def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:

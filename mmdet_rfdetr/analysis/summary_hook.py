@@ -1,13 +1,11 @@
 """A hook that leaves pictures of what a run did in its work folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BaseInstanceMasks, PolygonMasks
 from mmengine import fileio
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -17,7 +15,7 @@ from mmengine.structures import InstanceData
 
 from ..data.images import BadImageError, decode_image
 from .curve import training_curve
-from .detections import Boxes, class_colours, draw_boxes, picture_grid
+from .detections import class_colours, draw_boxes, picture_grid
 
 # In the message hub, which is saved in checkpoints: a resumed run goes on.
 _METRICS = 'rfdetr_validation_metrics'
@@ -102,11 +100,11 @@ class RFDETRSummaryHook(Hook):
         classes = meta.get('classes', ())
         colours = class_colours(meta.get('palette'), len(classes))
         pictures = [
-            draw_boxes(read_image(sample), boxes, classes, colours)
+            draw_boxes(read_image(sample), instances, classes, colours)
             for sample in self._samples
-            for boxes in (
-                _boxes(sample.get('gt_instances')),
-                _boxes(sample.pred_instances),
+            for instances in (
+                sample.get('gt_instances', InstanceData()),
+                sample.pred_instances,
             )
         ]
         width = 2 * min(2, len(self._samples))  # two images in a row
@@ -138,27 +136,3 @@ def _confident(sample: DetDataSample, score_thr: float) -> DetDataSample:
     if 'scores' in found:
         sample.pred_instances = found[found.scores >= score_thr]
     return sample
-
-
-def _boxes(instances: InstanceData | None) -> Boxes:
-    """What of ``instances`` is to be drawn, the best on top."""
-    if instances is None or 'bboxes' not in instances:
-        return Boxes(np.empty((0, 4)), np.empty(0, int))
-    if 'scores' in instances:
-        instances = instances[instances.scores.argsort(stable=True)]
-    scores = instances.get('scores')
-    return Boxes(
-        instances.bboxes.float().numpy(),
-        instances.labels.numpy(),
-        None if scores is None else scores.float().numpy(),
-        _masks(instances.get('masks')),
-    )
-
-
-def _masks(masks: torch.Tensor | BaseInstanceMasks | None) -> Iterable[np.ndarray]:
-    """Masks one by one: encoded ones are decoded only as they are drawn."""
-    if masks is None:
-        return ()
-    if isinstance(masks, torch.Tensor):
-        return masks.numpy()
-    return masks.to_bitmap() if isinstance(masks, PolygonMasks) else masks
