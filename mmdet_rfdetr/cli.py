@@ -36,28 +36,34 @@ class KeyValues(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def build_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """Make a parser with the arguments that training and testing have in common.
+def tool_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Make the parser of a tool, with no arguments yet.
 
     Args:
         description: One sentence on what the tool does.
-        example: Command lines to copy, shown below the options.
-
-    Returns:
-        The parser; the positional argument ``config`` is its first.
+        examples: Command lines to copy, and what else is to be known, shown below the
+            options.
     """
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         description=description,
-        epilog=f'examples:\n{example}',
+        epilog=f'examples:\n{examples}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def config_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that say which config is meant.
+
+    Args:
+        description: As for :func:`tool_parser`.
+        examples: The same.
+
+    Returns:
+        The parser; the positional argument ``config`` is its first. What it parses
+        suits :func:`load_config`.
+    """
+    parser = tool_parser(description, examples)
     parser.add_argument('config', metavar='CONFIG', help='path of the config file')
-    parser.add_argument(
-        '--work-dir',
-        metavar='DIR',
-        help="folder for logs and results (default: the config's work_dir, "
-        'or work_dirs/<name of the config>)',
-    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -66,6 +72,27 @@ def build_parser(description: str, example: str) -> argparse.ArgumentParser:
         help='change settings of the config, for example '
         'train_cfg.max_epochs=5 model.num_queries=100 '
         'model.backbone.out_indices="[3,6,9,12]"',
+    )
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    return parser
+
+
+def build_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments that training and testing have in common.
+
+    Args:
+        description: As for :func:`tool_parser`.
+        examples: The same.
+
+    Returns:
+        The parser; the positional argument ``config`` is its first.
+    """
+    parser = config_parser(description, examples)
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help="folder for logs and results (default: the config's work_dir, "
+        'or work_dirs/<name of the config>)',
     )
     parser.add_argument(
         '--launcher',
@@ -150,38 +177,35 @@ def explained_errors() -> Iterator[None]:
     """
     try:
         yield
-    except ExplainedError as error:
-        # A worker of a data loader sends its traceback along, the message last.
-        message = str(error).rpartition(f'{type(error).__name__}: ')[2]
+    except Exception as error:
+        message = _explanation(error)
+        if message is None:
+            raise
         raise SystemExit(f'error: {message}') from error
-    except (FileNotFoundError, FileExistsError) as error:
-        if error.errno is not None:  # of the system: it says nothing of what to do
-            raise
-        raise SystemExit(f'error: {error}') from error
-    except (KeyError, TypeError) as error:
-        mistake = building_mistake(error)
-        if mistake is None:
-            raise
-        raise SystemExit(f'error: {mistake}') from error
-    except ImportError as error:
-        package = missing_package(error)
-        if package is None:
-            raise
-        raise SystemExit(f'error: {package}') from error
-    except RuntimeError as error:
-        if not _is_of_connection(error):
-            raise
-        raise SystemExit(
-            'error: another process of this run has ended, or did not answer within '
+
+
+def _explanation(error: Exception) -> str | None:
+    """One sentence on an error, or None for one that needs its traceback."""
+    if isinstance(error, ExplainedError):
+        # A worker of a data loader sends its traceback along, the message last.
+        return str(error).rpartition(f'{type(error).__name__}: ')[2]
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        # One of the system says nothing of what to do.
+        return str(error) if error.errno is None else None
+    if isinstance(error, KeyError | TypeError):
+        return building_mistake(error)
+    if isinstance(error, ImportError):
+        return missing_package(error)
+    # gloo has no class for processes that cannot be reached, and not every build of
+    # torch has the class of the other backends.
+    is_gloo = isinstance(error, RuntimeError) and '/gloo/' in str(error)
+    if is_gloo or isinstance(error, getattr(distributed, 'DistError', ())):
+        return (
+            'another process of this run has ended, or did not answer within '
             'env_cfg.dist_cfg.timeout seconds: its own output says why; continue with '
             f'--resume ({str(error).splitlines()[0]}).'
-        ) from error
-
-
-def _is_of_connection(error: RuntimeError) -> bool:
-    """Whether other processes could not be reached; gloo has no class for that."""
-    kind = getattr(distributed, 'DistError', ())  # not in every build of torch
-    return isinstance(error, kind) or '/gloo/' in str(error)
+        )
+    return None
 
 
 def run(

@@ -20,7 +20,6 @@ from mmdet_rfdetr.errors import ExplainedError
 
 TASKS = ('latency', 'training', 'loader', 'metric')
 EXAMPLES = f"""\
-examples:
   python tools/benchmark.py configs/rfdetr_nano_coco.py --checkpoint nano.pth
   python tools/benchmark.py configs/rfdetr_nano_coco.py configs/rfdetr_small_coco.py
   {OFFICIAL_PYTHON}=OFFICIAL_VENV/bin/python \\
@@ -40,11 +39,7 @@ machine does not matter much; wall time needs an idle one.
 
 def build_parser() -> argparse.ArgumentParser:
     """The tool's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.tool_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add('configs', metavar='CONFIG', nargs='+', help='one or two config files')
     add('--task', choices=TASKS, default='latency', help='default: latency')

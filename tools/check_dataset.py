@@ -3,7 +3,6 @@
 from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
 # isort: split
-import argparse
 import sys
 
 from mmengine.logging import MMLogger
@@ -11,7 +10,6 @@ from mmengine.logging import MMLogger
 from mmdet_rfdetr.data.check import check_config
 
 EXAMPLES = """\
-examples:
   python tools/check_dataset.py configs/rfdetr_nano_bccd.py
   python tools/check_dataset.py configs/rfdetr_coco.py \\
       --cfg-options train_dataloader.dataset.data_root=data/mine/
@@ -26,20 +24,7 @@ def main() -> int:
     Returns:
         0 if there is no fault, 1 if there is one.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', metavar='CONFIG', help='path of the config file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=cli.KeyValues,
-        metavar='KEY=VALUE',
-        help='change settings of the config',
-    )
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    parser = cli.config_parser(__doc__, EXAMPLES)
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
     # The data sets log what they find while they are built; here it comes once.

@@ -1,21 +1,17 @@
 """Convert a checkpoint between the official format and MMDetection's."""
 
-import mmdet_rfdetr  # noqa: F401, first, before anything of MMDetection
+from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
 # isort: split
-import argparse
 import contextlib
-import sys
 
 from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
     convert_checkpoint,
     trust_checkpoint,
 )
 from mmdet_rfdetr.checkpoints.convert import FORMATS
 
 EXAMPLES = """\
-examples:
   python tools/convert_checkpoint.py rf-detr-nano.pth rfdetr_nano.pth
   python tools/convert_checkpoint.py work_dirs/rfdetr_coco/epoch_12.pth \\
       finetuned.pth --to official
@@ -25,12 +21,11 @@ examples:
 
 def main() -> None:
     """Parse the arguments and convert."""
-    parser = argparse.ArgumentParser(
-        description='Convert a checkpoint between the official format and '
+    parser = cli.tool_parser(
+        'Convert a checkpoint between the official format and '
         "MMDetection's. All weights are kept as they are; training states are left "
         'out. (Official files need no conversion to be loaded.)',
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument('source', metavar='SRC', help='checkpoint to convert')
     parser.add_argument(
@@ -49,14 +44,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     trust = trust_checkpoint() if args.trust_checkpoint else contextlib.nullcontext()
-    try:
-        with trust:
-            done = convert_checkpoint(
-                args.source, args.target, to=args.to, overwrite=args.overwrite
-            )
-    except (CheckpointError, FileNotFoundError) as error:
-        sys.exit(f'{parser.prog}: error: {error}')
-    print(done)
+    with cli.explained_errors(), trust:
+        done = convert_checkpoint(
+            args.source, args.target, to=args.to, overwrite=args.overwrite
+        )
+        print(done)
 
 
 if __name__ == '__main__':

@@ -3,44 +3,25 @@
 from mmdet_rfdetr import cli  # first, before anything of MMDetection
 
 # isort: split
-import argparse
-
 from mmdet_rfdetr.training.dump import replay
 
 EXAMPLES = """\
-examples:
   python tools/replay_non_finite.py work_dirs/rfdetr_coco/rfdetr_coco.py \\
       work_dirs/rfdetr_coco/non_finite_iter_4711_rank_0.pth
 
-Runs on the CPU and changes nothing. Prints for each batch of the step its images, its
-loss terms, the first module with an output that was not finite, and the gradients that
-were not. An accident of the hardware does not happen again.
+CONFIG is that of the run: its work folder holds a copy. Runs on the CPU and changes
+nothing. Prints for each batch of the step its images, its loss terms, the first module
+with an output that was not finite, and the gradients that were not. An accident of the
+hardware does not happen again.
 """
 
 
 def main() -> None:
     """Parse the arguments and print what the dump comes to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'config',
-        metavar='CONFIG',
-        help="the run's config; its work folder holds a copy",
-    )
+    parser = cli.config_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'dump', metavar='DUMP', help='non_finite_iter_*.pth; no code in it runs'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=cli.KeyValues,
-        metavar='KEY=VALUE',
-        help='change settings of the config, for example model.precision=None',
-    )
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
     cli.require_file(parser, args.dump, 'dump')

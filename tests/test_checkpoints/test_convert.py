@@ -235,7 +235,7 @@ def test_the_tool_converts(tmp_path):
 def test_the_tool_ends_with_one_sentence(tmp_path, tool):
     with pytest.raises(SystemExit) as left:
         tool(tmp_path / 'nowhere.pth', tmp_path / 'own.pth')
-    assert left.value.code.startswith('convert_checkpoint.py: error: ')
+    assert left.value.code.startswith('error: ')
     assert 'nowhere.pth does not exist' in left.value.code
     assert '\n' not in left.value.code
 
