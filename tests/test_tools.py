@@ -140,12 +140,17 @@ def test_launchers_say_how_they_are_called(name):
 # Arguments
 
 
-@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+# The others are for people who change the package.
+TOOLS = ['train', 'test', 'check_dataset', 'convert_checkpoint', 'benchmark']
+TOOLS += ['replay_non_finite']
+
+
+@pytest.mark.parametrize('name', TOOLS)
 def test_help_shows_an_example(name, tool, capsys):
     with pytest.raises(SystemExit) as stopped:
-        tool(name, '--help')
+        tool(f'{name}.py', '--help')
     assert stopped.value.code == 0
-    assert f'python tools/{name} configs/' in capsys.readouterr().out
+    assert f'examples:\n  python tools/{name}.py ' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def main() -> None:
         weights, *batches = replay(cli.load_config(args), args.dump)
     print(weights)
     for iteration, found in batches:
-        verdict = 'finite' if found.is_finite and not found.gradients else 'NOT finite'
+        verdict = 'finite' if found.is_finite else 'NOT finite'
         print(f'Iteration {iteration + 1}: {verdict}\n{found}')
 
 

@@ -2,12 +2,14 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .random_state import capture_random_state, restore_random_state
+
+BAD_MATCHING = 'matching costs are not finite'
 
 
 @dataclass
@@ -17,42 +19,23 @@ class Diagnosis:
     Attributes:
         images: id and path of each image.
         terms: the loss terms.
-        inputs: whether all values of the preprocessed images are finite.
-        module: the first module with an output that is not finite, or None.
-        matching: whether all matching costs were finite.
-        gradients: parameters with a gradient that is not finite, where gradients were
+        problems: what was not finite beside them, up to the gradients where those were
             computed.
     """
 
     images: list[str]
     terms: dict[str, float]
-    inputs: bool
-    module: str | None
-    matching: bool
-    gradients: list[str] = field(default_factory=list)
+    problems: list[str]
 
     @property
     def is_finite(self) -> bool:
-        """Whether everything is, up to the gradient."""
-        return (
-            self.inputs
-            and self.module is None
-            and self.matching
-            and all(map(math.isfinite, self.terms.values()))
-        )
+        """Whether everything is."""
+        return not self.problems and all(map(math.isfinite, self.terms.values()))
 
     def __str__(self) -> str:
         terms = ', '.join(f'{name} {value:.4g}' for name, value in self.terms.items())
-        lines = [f'  images: {", ".join(self.images)}', f'  loss terms: {terms}']
-        if not self.inputs:
-            lines.append('  the images have values that are not finite')
-        if self.module is not None:
-            lines.append(f'  first module with an output not finite: {self.module}')
-        if not self.matching:
-            lines.append('  matching costs are not finite')
-        if self.gradients:
-            lines.append(f'  gradients that are not finite: {some(self.gradients)}')
-        return '\n'.join(lines)
+        lines = [f'images: {", ".join(self.images)}', f'loss terms: {terms}']
+        return '\n'.join(f'  {line}' for line in (*lines, *self.problems))
 
 
 def diagnose(
@@ -77,17 +60,23 @@ def diagnose(
     before = capture_random_state()
     restore_random_state(random_state)
     take_matching_accident(model)
-    gradients: list[str] = []
+    problems: list[str] = []
     try:
         batch = model.data_preprocessor(data, True)
         # Replayed graphs call no module.
         without_graphs = getattr(model, 'without_graphs', nullcontext)
         with torch.set_grad_enabled(backward), without_graphs():
             loss, terms = model.parse_losses(model(**batch, mode='loss'))
+        if not _is_finite(batch['inputs']):
+            problems.append('the images have values that are not finite')
+        if first:
+            problems.append(f'first module with an output not finite: {first[0]}')
+        if take_matching_accident(model):
+            problems.append(BAD_MATCHING)
         if backward:
             model.zero_grad()
             loss.backward()
-            gradients = non_finite_gradients(model)
+            problems += non_finite_gradients(model)
     finally:
         restore_random_state(before)
         for handle in handles:
@@ -98,10 +87,7 @@ def diagnose(
             for sample in data['data_samples']
         ],
         terms={name: float(value.detach()) for name, value in terms.items()},
-        inputs=_is_finite(batch['inputs']),
-        module=first[0] if first else None,
-        matching=not take_matching_accident(model),
-        gradients=gradients,
+        problems=problems,
     )
 
 
@@ -113,12 +99,13 @@ def take_matching_accident(model: nn.Module) -> Tensor | bool:
 
 
 def non_finite_gradients(model: nn.Module) -> list[str]:
-    """Names of the parameters with a gradient that is not finite."""
-    return [
+    """The problem that some gradients are not finite, or none."""
+    names = [
         name
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and not _is_finite(parameter.grad)
     ]
+    return [f'gradients that are not finite: {some(names)}'] if names else []
 
 
 def non_finite_weights(model: nn.Module) -> list[str]:

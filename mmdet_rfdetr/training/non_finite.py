@@ -1,6 +1,5 @@
 """Stop before a step that would ruin the weights, and say what led to it."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -15,10 +14,10 @@ from mmdet_rfdetr.errors import ExplainedError
 
 from .bare import bare
 from .diagnosis import (
+    BAD_MATCHING,
     Diagnosis,
     diagnose,
     non_finite_gradients,
-    some,
     take_matching_accident,
 )
 from .dump import MicroBatch, write_dump
@@ -122,8 +121,7 @@ class RFDETRNonFiniteHook(Hook):
                 '\n  every gradient overflowed: the loss scale of float16 is used up'
             )
         elif not guilty:
-            gradients = non_finite_gradients(model)
-            text += f'\n  gradients that are not finite: {some(gradients)}'
+            text += ''.join(f'\n  {line}' for line in non_finite_gradients(model))
         self.skipped += 1
         if self.skipped <= self.skip:
             runner.logger.warning(
@@ -143,9 +141,9 @@ class RFDETRNonFiniteHook(Hook):
         found = diagnose(model, batch.data, batch.random_state)
         if batch.loss is not None and not batch.loss.isfinite():
             # Whatever it was, it may not happen again.
-            found.terms.setdefault('loss', math.nan)
             found.terms['loss'] = float(batch.loss)
-        found.matching = found.matching and not batch.bad_matching
+        if batch.bad_matching and BAD_MATCHING not in found.problems:
+            found.problems.append(BAD_MATCHING)
         return found
 
     def _dump(self, runner: Runner, model: nn.Module) -> str:

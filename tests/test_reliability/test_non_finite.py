@@ -226,15 +226,6 @@ def test_what_is_no_dump_is_refused(changes, message, data, tmp_path):
         list(replay(short_config(data, tmp_path), tmp_path / 'dump.pth'))
 
 
-def test_the_tool_shows_an_example(monkeypatch, capsys):
-    tool = REPOSITORY / 'tools' / 'replay_non_finite.py'
-    monkeypatch.setattr(sys, 'argv', [str(tool), '--help'])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(tool), run_name='__main__')
-    assert stopped.value.code == 0
-    assert 'python tools/replay_non_finite.py work_dirs/' in capsys.readouterr().out
-
-
 # float16
 
 
