@@ -40,12 +40,11 @@ class RFDETRHealthHook(Hook):
     """
 
     def __init__(self) -> None:
-        self._is_first_epoch = True
-        self._is_watching = True
         self._told_of_zero = False
-        self._batches = 0
-        self._objects = 0
+        # Of each batch of the first epoch, None when that is over.
+        self._objects: list[int] | None = []
         self._steps = 0
+        self._step_hook = None
         self._without_gradient: dict[str, nn.Parameter] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -72,9 +71,8 @@ class RFDETRHealthHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
         """Count the objects that come out of the pipeline."""
-        if self._is_first_epoch:
-            self._batches += 1
-            self._objects += count_objects(data_batch)
+        if self._objects is not None:
+            self._objects.append(count_objects(data_batch))
 
     def _see_gradients(self) -> None:
         """Strike those parameters off the list that have a gradient in this step."""
@@ -94,16 +92,16 @@ class RFDETRHealthHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Tell what was seen in the first epoch of this process."""
         # A run may have been resumed at the end of an epoch, without any batch.
-        if self._is_first_epoch and self._batches:
-            self._is_first_epoch = False
-            self._tell_of_objects(runner)
-        if self._is_watching and self._steps >= _LEAST_STEPS:
-            self._is_watching = False
+        if self._objects:
+            self._tell_of_objects(runner, sum(self._objects))
+            self._objects = None
+        if self._step_hook is not None and self._steps >= _LEAST_STEPS:
             self._step_hook.remove()
+            self._step_hook = None
             self._tell_of_weights(runner)
 
-    def _tell_of_objects(self, runner: Runner) -> None:
-        objects = torch.tensor(self._objects)
+    def _tell_of_objects(self, runner: Runner, objects: int) -> None:
+        objects = torch.tensor(objects)
         all_reduce(objects)
         if not objects and _objects_of(runner.train_dataloader.dataset):
             runner.logger.warning(
