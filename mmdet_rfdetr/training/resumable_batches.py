@@ -6,6 +6,9 @@ are seeded for each batch instead, from the run's seed and the batch's place.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from itertools import islice
 
 import torch
 from mmengine.dist import get_rank
@@ -48,30 +51,17 @@ class ResumableBatches:
     def __iter__(self) -> Iterator[SeededBatch]:
         """Yield the batches from ``start`` on."""
         place = self.seed, self.epoch, get_rank()
-        for number, indices in enumerate(self.batches):
-            if number < self.start:
-                continue
+        for number, indices in islice(enumerate(self.batches), self.start, None):
             batch = SeededBatch(indices)
             batch.entropy = (*place, number)
             yield batch
 
 
-class SeededFetch:
-    """What a data loader calls to get the images of a batch.
-
-    Args:
-        dataset: where they come from.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __call__(self, indices: list[int]) -> list:
-        """Get the images, with randomness that follows from the batch's place."""
-        if not isinstance(indices, SeededBatch):
-            return [self.dataset[index] for index in indices]
-        with seeded(indices.entropy):
-            return [self.dataset[index] for index in indices]
+def fetch(dataset: Dataset, indices: list[int]) -> list:
+    """Get the images of a batch, with randomness that follows from its place."""
+    is_seeded = isinstance(indices, SeededBatch)
+    with seeded(indices.entropy) if is_seeded else nullcontext():
+        return [dataset[index] for index in indices]
 
 
 def make_resumable(loader: DataLoader, seed: int) -> ResumableBatches:
@@ -88,7 +78,8 @@ def make_resumable(loader: DataLoader, seed: int) -> ResumableBatches:
     # The loader guards these against changes that would come too late; no worker has
     # been started yet.
     vars(loader)['batch_sampler'] = batches
-    loader.dataset.__getitems__ = SeededFetch(loader.dataset)
+    # What a data loader calls for the images of a batch.
+    loader.dataset.__getitems__ = partial(fetch, loader.dataset)
     keep_random_state(loader)
     return batches
 
