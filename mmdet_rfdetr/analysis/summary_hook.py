@@ -7,7 +7,7 @@ import numpy as np
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine import fileio
-from mmengine.dist import is_main_process
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -65,22 +65,19 @@ class RFDETRSummaryHook(Hook):
         history = [*history, (runner.iter, dict(metrics or {}))]
         runner.message_hub.update_info(_METRICS, history)
 
+    @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw the detections of the test."""
-        self._finish(runner, [self._draw_detections(runner)])
+        _tell_of(self._draw_detections(runner))
 
+    @master_only
     def after_train(self, runner: Runner) -> None:
         """Draw the curve, and the detections of the last validation."""
-        self._finish(runner, [self._draw_curve(runner), self._draw_detections(runner)])
-
-    def _finish(self, runner: Runner, paths: list[Path | None]) -> None:
-        names = ' and '.join(str(path) for path in paths if path is not None)
-        if names:
-            print_log(f'Look at {names}', logger='current')
+        _tell_of(self._draw_curve(runner), self._draw_detections(runner))
 
     def _draw_curve(self, runner: Runner) -> Path | None:
         scalars = runner.message_hub.log_scalars
-        if not is_main_process() or 'train/loss' not in scalars:
+        if 'train/loss' not in scalars:
             return None
         losses, _ = scalars['train/loss'].data
         rates, _ = scalars['train/lr'].data
@@ -94,7 +91,7 @@ class RFDETRSummaryHook(Hook):
         return path
 
     def _draw_detections(self, runner: Runner) -> Path | None:
-        if not is_main_process() or not self._samples:
+        if not self._samples:
             return None
         meta = runner.visualizer.dataset_meta or {}
         classes = meta.get('classes', ())
@@ -115,6 +112,12 @@ class RFDETRSummaryHook(Hook):
         path = Path(runner.work_dir) / 'detections.png'
         picture_grid(rows, headings * (width // 2)).save(path)
         return path
+
+
+def _tell_of(*paths: Path | None) -> None:
+    names = ' and '.join(str(path) for path in paths if path is not None)
+    if names:
+        print_log(f'Look at {names}', logger='current')
 
 
 def read_image(sample: DetDataSample) -> np.ndarray:

@@ -74,15 +74,14 @@ class RFDETROptimWrapperConstructor:
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
-        paramwise_cfg = paramwise_cfg or {}
-        unknown = sorted(set(paramwise_cfg) - set(self.DEFAULTS))
+        rates = {**self.DEFAULTS, **(paramwise_cfg or {})}
+        unknown = sorted(rates.keys() - self.DEFAULTS.keys())
         if unknown:
             raise SettingError(
                 f'paramwise_cfg has unknown keys {unknown}; '
                 f'{type(self).__name__} knows {sorted(self.DEFAULTS)}'
             )
-        for key, default in self.DEFAULTS.items():
-            setattr(self, key, paramwise_cfg.get(key, default))
+        vars(self).update(rates)
         optimizer = optim_wrapper_cfg.get('optimizer') or {}
         missing = [key for key in ('lr', 'weight_decay') if key not in optimizer]
         if missing:

@@ -6,6 +6,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from ..data.bad_data_hook import innermost
 from ..errors import SettingError
 from .bare import bare
 
@@ -69,9 +70,7 @@ def annotations_are_resized(dataset) -> bool:
     Such annotations are in pixels of the network's input; those loaded later, as
     in mmdet's own pipelines, in pixels of the original image.
     """
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    for transform in dataset.pipeline.transforms:
+    for transform in next(innermost(dataset)).pipeline.transforms:
         name = type(transform).__name__
         if 'LoadAnnotations' in name:
             return True
