@@ -248,34 +248,28 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             )
 
     def _check(self, state: dict, position: Position) -> None:
-        before = len(state['ranks']), state['batch_size']
-        now = get_world_size(), self._batches.batch_size
-        if before[0] * before[1] != now[0] * now[1]:
+        ranks, batch_size = len(state['ranks']), state['batch_size']
+        now_ranks, now_size = get_world_size(), self._batches.batch_size
+        if ranks * batch_size != now_ranks * now_size:
             raise ResumeError(
-                f'The checkpoint was written by {before[0]} x {before[1]} images in '
-                f'an iteration (processes x train_dataloader.batch_size), and this '
-                f'run has {now[0]} x {now[1]}: it would repeat or skip images. Make '
+                f'The checkpoint was written by {ranks} x {batch_size} images in an '
+                f'iteration (processes x train_dataloader.batch_size), and this run '
+                f'has {now_ranks} x {now_size}: it would repeat or skip images. Make '
                 'the products equal, or start a new run from the weights with '
                 'load_from.'
             )
-        if not position.batches:
-            return
         before = state['images'], state['epoch_length']
         now = len(self.dataloader.dataset), len(self.dataloader)
-        if before != now:
-            raise ResumeError(
-                f'The checkpoint stands inside an epoch of {before[0]} images in '
-                f'{before[1]} batches, and an epoch of this run has {now[0]} in '
-                f'{now[1]}: resume with the same data, or from a checkpoint at the '
-                'end of an epoch.'
-            )
-        regular = type(self._batches.sampler) is DefaultSampler and isinstance(
+        # Of others than these it is not known which images a process gets.
+        is_regular = type(self._batches.sampler) is DefaultSampler and isinstance(
             self._batches.batches, BatchSampler
         )
-        if len(state['ranks']) != get_world_size() and not regular:
+        same_epoch = before == now and (ranks == now_ranks or is_regular)
+        if position.batches and not same_epoch:
             raise ResumeError(
-                f'The checkpoint stands inside an epoch of {len(state["ranks"])} '
-                f'processes, and this run has {get_world_size()}: only '
-                'DefaultSampler without a batch_sampler can go on. Resume with as '
-                'many processes, or from the end of an epoch.'
+                f'The checkpoint stands inside an epoch of {before[0]} images in '
+                f'{before[1]} batches of {ranks} processes, and an epoch of this run '
+                f'has {now[0]} in {now[1]} of {now_ranks}: resume with the same data '
+                'and as many processes (or with DefaultSampler and no batch_sampler), '
+                'or from a checkpoint at the end of an epoch.'
             )
