@@ -18,6 +18,7 @@ import socket
 import sys
 import urllib.parse
 import warnings
+from collections.abc import Callable
 
 from .errors import ExplainedError, MissingPackageError
 
@@ -274,22 +275,28 @@ def train_data_parallel_on_cpu() -> str | None:
 
     import mmengine.dist.utils
     import torch
-    from mmengine.model import MMDistributedDataParallel
 
     def init_gloo(backend, init_backend='torch', **kwargs):
         _stay_on_this_machine()
         torch.distributed.init_process_group(backend='gloo', **kwargs)
 
+    mmengine.dist.utils._init_dist_pytorch = init_gloo
+    _change_data_parallel(lambda arguments: arguments.pop('device_ids', None))
+    return "No accelerator: mmengine's data-parallel training takes one for granted."
+
+
+def _change_data_parallel(change: Callable[[dict], object]) -> None:
+    """Change the arguments that mmengine's data-parallel wrapper gets by name."""
+    from mmengine.model import MMDistributedDataParallel
+
     original = MMDistributedDataParallel.__init__
 
     @functools.wraps(original)
-    def init_without_devices(self, *args, **kwargs):
-        kwargs.pop('device_ids', None)
+    def init(self, *args, **kwargs):
+        change(kwargs)
         original(self, *args, **kwargs)
 
-    mmengine.dist.utils._init_dist_pytorch = init_gloo
-    MMDistributedDataParallel.__init__ = init_without_devices
-    return "No accelerator: mmengine's data-parallel training takes one for granted."
+    MMDistributedDataParallel.__init__ = init
 
 
 def _stay_on_this_machine() -> None:
@@ -315,22 +322,17 @@ def rename_broadcast_buffers() -> str | None:
     Returns:
         The reason, or None with a torch that has the old name only.
     """
-    from mmengine.model import MMDistributedDataParallel
     from torch.nn.parallel import DistributedDataParallel
 
     arguments = inspect.signature(DistributedDataParallel.__init__).parameters
     if 'forward_sync_buffers' not in arguments:
         return None
 
-    original = MMDistributedDataParallel.__init__
+    def rename(arguments):
+        if 'broadcast_buffers' in arguments:
+            arguments['forward_sync_buffers'] = arguments.pop('broadcast_buffers')
 
-    @functools.wraps(original)
-    def init_with_new_name(self, *args, **kwargs):
-        if 'broadcast_buffers' in kwargs:
-            kwargs['forward_sync_buffers'] = kwargs.pop('broadcast_buffers')
-        original(self, *args, **kwargs)
-
-    MMDistributedDataParallel.__init__ = init_with_new_name
+    _change_data_parallel(rename)
     return "torch deprecates an argument that mmengine's data-parallel training passes."
 
 
