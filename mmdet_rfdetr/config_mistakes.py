@@ -73,21 +73,16 @@ def _file_mistake(error: Exception) -> str | None:
     if not files:
         return None
     file, heirs = files[-1], [name for name in files if name != files[-1]]
-    lines = [
-        line
-        for frame, line in frames
-        if os.path.abspath(frame.f_code.co_filename) == file
-    ]
+    places = [(os.path.abspath(frame.f_code.co_filename), n) for frame, n in frames]
+    lines = [number for name, number in places if name == file]
     message = f'{type(error).__name__}: {_text(error)}'
     if not lines and isinstance(error, OSError) and error.errno is not None:
         base = f'the _base_ of {heirs[-1]}, ' if heirs else ''
-        shipped = shipped_config(file)
-        todo = (
-            f": write _base_ = __import__('mmdet_rfdetr').config({Path(file).name!r})"
-            if shipped
-            else ': correct the path'
-        )
-        return f'{base}{file}, cannot be read ({error.strerror}){todo}.'
+        todo = 'correct the path'
+        if shipped_config(file):
+            name = Path(file).name
+            todo = f"write _base_ = __import__('mmdet_rfdetr').config({name!r})"
+        return f'{base}{file}, cannot be read ({error.strerror}): {todo}.'
     if not lines and isinstance(error, SyntaxError):
         lines, message = [error.lineno], error.msg
     at = f'{file}, line {lines[-1]}' if lines else file
