@@ -28,7 +28,6 @@ A tool that does not lie in the current folder is looked for among the tools tha
 with this package, then among those that come with MMDetection; its file name is enough.
 """
 PACKAGES = (
-    'torch',
     'mmengine',
     'mmdet',
     'mmcv',
@@ -107,6 +106,8 @@ def environment() -> str:
     lines = [
         f'mmdet_rfdetr {mmdet_rfdetr.__version__} ({package})',
         f'python {platform.python_version()} ({platform.platform()})',
+        # It names the CUDA that it was built for, what pip knows does not.
+        f'torch {torch.__version__}',
     ]
     for name in PACKAGES:
         try:
