@@ -12,7 +12,7 @@ from pathlib import Path
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
-from mmengine.registry import Registry
+from mmengine.registry import OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
 from mmdet_rfdetr import config
@@ -174,6 +174,9 @@ def building_mistake(error: Exception) -> str | None:
         A sentence, or None for an error that is not about the config.
     """
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if str(error) == 'None is not a callable object':
+        found = _optimizer(error)
+        return found and _unknown_type(found, OPTIMIZERS)
     if Path(frame.f_code.co_filename).name != 'build_functions.py':
         return None
     if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
@@ -195,6 +198,14 @@ def missing_package(error: ImportError) -> str | None:
     if package and not importlib.util.find_spec(package):
         return f'this needs the package {package}: pip install {package}'
     return str(error) if 'pip install' in str(error) else None
+
+
+def _optimizer(error: Exception) -> str | None:
+    """The type of the optimizer that mmengine's constructor looked up in vain."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).name == 'default_constructor.py':
+            return frame.f_locals['self'].optimizer_cfg['type']
+    return None
 
 
 def _unknown_type(name: str, registry: Registry) -> str:

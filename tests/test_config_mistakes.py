@@ -6,7 +6,9 @@ import re
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import FlexibleRunner, Runner
+from torch import nn
 
 from mmdet_rfdetr.config_mistakes import (
     OTHER_SETTINGS,
@@ -174,6 +176,20 @@ def test_all_that_mmengine_reads_from_a_config_is_known(runner):
 
 
 # Building
+
+
+def test_an_optimizer_that_mmengine_does_not_find_is_named():
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type='DefaultOptimWrapperConstructor',
+            optim_wrapper_cfg=dict(optimizer=dict(type='AdmaW', lr=1.0)),
+        )
+    )
+    with pytest.raises(TypeError) as caught:
+        constructor(nn.Linear(1, 1))
+    assert "no optimizer of type 'AdmaW': did you mean AdamW?" in building_mistake(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize('error', [KeyError('a'), TypeError('b')])
