@@ -1,7 +1,7 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
@@ -59,10 +59,12 @@ class FormerFiles:
         """Remove a file later."""
         self.outdated.append(path)
 
-    def remove_outdated(self) -> None:
-        """Remove the files now."""
-        while self.outdated:
-            self.backend.remove(self.outdated.pop())
+    def remove_outdated(self, kept: Container[str | None] = ()) -> None:
+        """Remove the files now, but those that were written anew."""
+        outdated, self.outdated = self.outdated, []
+        for path in outdated:
+            if path not in kept:
+                self.backend.remove(path)
 
 
 @HOOKS.register_module()
@@ -301,7 +303,10 @@ class RFDETRCheckpointHook(CheckpointHook):
                 )
         save = super()._save_best_checkpoint
         self._on_all_ranks(lambda: save(runner, metrics), self.last_ckpt)
-        self.file_backend.remove_outdated()
+        # mmengine has one or the other.
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        best = {getattr(self, 'best_ckpt_path', None), *best}
+        self.file_backend.remove_outdated(kept=best)
 
     def _on_all_ranks(self, save: Callable[[], None], complete: str | None) -> None:
         """Save on the main rank; where that fails, stop all ranks.

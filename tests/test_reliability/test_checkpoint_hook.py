@@ -116,6 +116,14 @@ def test_the_best_of_a_run_that_goes_on_elsewhere_stays(tmp_path):
     assert 'best_coco_bbox_mAP_epoch_2.pth' in files(second)
 
 
+def test_the_best_may_be_written_again_under_its_name(tmp_path):
+    run = build(tmp_path, (0.1,))
+    run.train()
+    run.call_hook('after_val_epoch', metrics={'coco/bbox_mAP': 0.2})
+    assert run.message_hub.get_info('best_score') == 0.2
+    assert 'best_coco_bbox_mAP_epoch_1.pth' in files(tmp_path)
+
+
 def test_a_misspelt_option_is_refused_when_the_run_is_built(tmp_path):
     with pytest.raises(ExplainedError, match="no option 'max_keep_ckpt'"):
         build(tmp_path, max_keep_ckpt=3)
