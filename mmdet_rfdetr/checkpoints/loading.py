@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import pickle
 import re
 import zipfile
@@ -56,18 +55,18 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
         CheckpointError: it is damaged, cannot be read, or holds no weights.
     """
     path = Path(filename)
-    if not os.path.isfile(path):
-        kind = 'is a folder' if os.path.isdir(path) else 'does not exist'
-        raise FileNotFoundError(
-            f'{path} {kind}: give the path of a checkpoint file (paths start from '
-            f'{Path.cwd()}).'
-        )
     try:
+        if not path.is_file():
+            kind = 'is a folder' if path.is_dir() else 'does not exist'
+            raise FileNotFoundError(
+                f'{path} {kind}: give the path of a checkpoint file (paths start from '
+                f'{Path.cwd()}).'
+            )
         if path.suffix == '.safetensors':
             checkpoint = _load_safetensors(path, map_location)
         else:
             checkpoint = _load_pickle(path, map_location)
-    except CheckpointError:
+    except (CheckpointError, FileNotFoundError):
         raise
     except OSError as error:
         raise CheckpointError(

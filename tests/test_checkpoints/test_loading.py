@@ -336,6 +336,12 @@ def test_a_damaged_directory_of_an_archive_is_told(tmp_path):
         load_checkpoint_file(path)
 
 
+def test_a_path_that_the_system_refuses_is_not_taken_for_a_missing_file(tmp_path):
+    # As a file in a folder of somebody else is, for users other than root.
+    with pytest.raises(CheckpointError, match=r'cannot be read \(File name too long\)'):
+        load_checkpoint_file(tmp_path / ('a' * 300))
+
+
 @pytest.mark.skipif(not os.path.exists('/proc/self/mem'), reason='of Linux')
 def test_a_file_that_the_system_refuses_to_read_is_told():
     with pytest.raises(CheckpointError, match=r'cannot be read \(Input/output error\)'):
