@@ -113,10 +113,14 @@ class RFDETR(Switches, DetectionTransformer):
                 f'{self.bbox_head.loss_mask} do not go together: give both for '
                 'instance segmentation, neither for detection'
             )
-        if mask_head is not None and getattr(self.data_preprocessor, 'pad_mask', False):
+        if mask_head is not None and any(
+            getattr(part, 'pad_mask', False)
+            for part in self.data_preprocessor.modules()
+        ):
             raise SettingError(
-                'data_preprocessor.pad_mask=True with mask_head: set it to False, '
-                'masks are compared with the part of the batch that is their image'
+                'data_preprocessor or one of its batch_augments has pad_mask=True with '
+                'mask_head: set it to False, masks are compared with the part of the '
+                'batch that is their image'
             )
         register_state_dict_adapter(self)
         self._set_switches(compile, cuda_graphs)

@@ -241,8 +241,20 @@ def test_masks_and_their_loss_go_together():
         parity.MODELS.build(config)
 
 
-def test_masks_must_not_be_padded():
+@pytest.mark.parametrize(
+    'settings',
+    (
+        dict(pad_mask=True),
+        dict(
+            batch_augments=[
+                dict(type='mmdet.BatchFixedSizePad', size=(128, 128), pad_mask=True)
+            ]
+        ),
+    ),
+    ids=('to the batch', 'to a fixed size'),
+)
+def test_masks_must_not_be_padded(settings):
     config = tiny_config()
-    config['data_preprocessor'] = dict(type='mmdet.DetDataPreprocessor', pad_mask=True)
+    config['data_preprocessor'] = dict(type='mmdet.DetDataPreprocessor', **settings)
     with pytest.raises(ValueError, match='pad_mask=True with mask_head'):
         parity.MODELS.build(config)
