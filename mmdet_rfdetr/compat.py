@@ -170,7 +170,7 @@ def get_installed_path(package: str) -> str:
     """Find the folder of an installed package.
 
     Args:
-        package: Name of a module (``mmdet``).
+        package: Name of a module (``mmdet``) or of the distribution that holds it.
 
     Returns:
         The folder that holds the package's ``__init__.py``.
@@ -179,7 +179,10 @@ def get_installed_path(package: str) -> str:
         ModuleNotFoundError: no regular package of this name is installed.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
+    if spec is None and is_installed(package):
+        top_level = importlib.metadata.distribution(package).read_text('top_level.txt')
+        spec = top_level and importlib.util.find_spec(top_level.split()[0])
+    if not spec or spec.origin is None:
         raise ModuleNotFoundError(
             f'Package {package!r} is not installed: pip install {package}.'
         )

@@ -134,8 +134,9 @@ def test_package_that_is_not_installed_has_no_path():
 
 
 def test_distribution_is_found_under_its_own_name():
-    # The distribution opencv-python holds the module cv2.
+    # As mmengine looks up mmsegmentation, of module mmseg, for a config mmseg::...
     assert compat.is_installed('opencv-python')
+    assert pathlib.Path(compat.get_installed_path('opencv-python')).name == 'cv2'
 
 
 def test_working_pkg_resources_is_left_alone(monkeypatch):
