@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from mmdet_rfdetr.precision import products
@@ -22,6 +23,13 @@ def tensors(*shapes):
     return [torch.randn(shape, requires_grad=True) for shape in shapes]
 
 
+def layer(module):
+    """A layer as a function of its input and parameters."""
+    return lambda x, weight, bias: functional_call(
+        module, dict(weight=weight, bias=bias), (x,)
+    )
+
+
 CASES = {
     'linear': (F.linear, products.linear, ((7, 48), (33, 48), (33,))),
     'linear of a vector': (F.linear, products.linear, ((48,), (33, 48))),
@@ -30,6 +38,21 @@ CASES = {
     'conv_transpose2d': (
         F.conv_transpose2d,
         products.conv_transpose2d,
+        ((2, 8, 6, 6), (8, 4, 2, 2), (4,)),
+    ),
+    'linear layer': (
+        F.linear,
+        layer(products.Linear(48, 33)),
+        ((7, 48), (33, 48), (33,)),
+    ),
+    'convolution layer': (
+        F.conv2d,
+        layer(products.Conv2d(8, 4, 3)),
+        ((2, 8, 6, 6), (4, 8, 3, 3), (4,)),
+    ),
+    'transposed convolution layer': (
+        F.conv_transpose2d,
+        layer(products.ConvTranspose2d(8, 4, 2)),
         ((2, 8, 6, 6), (8, 4, 2, 2), (4,)),
     ),
     'baddbmm': (
