@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -173,14 +174,24 @@ def building_mistake(error: Exception) -> str | None:
     Returns:
         A sentence, or None for an error that is not about the config.
     """
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if str(error) == 'None is not a callable object':
         found = _optimizer(error)
         return found and _unknown_type(found, OPTIMIZERS)
-    if Path(frame.f_code.co_filename).name != 'build_functions.py':
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builders = [
+        frame
+        for frame in frames
+        if Path(frame.f_code.co_filename).name == 'build_functions.py'
+    ]
+    if not builders:
         return None
-    if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
+    frame = builders[-1]
+    unknown = re.search("unexpected keyword argument ('.+')", str(error))
+    # A part hands some of its keys on: the decoder of a model has no type.
+    if unknown and f'{unknown[1]}:' in str(frame.f_locals['cfg']):
         return f'{error}: correct this key in the config, or in --cfg-options.'
+    if frame is not frames[-1]:
+        return None
     if isinstance(error, KeyError) and 'obj_type' in frame.f_locals:
         return _unknown_type(frame.f_locals['obj_type'], frame.f_locals['registry'])
     if isinstance(error, KeyError):

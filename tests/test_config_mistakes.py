@@ -5,8 +5,9 @@ import inspect
 import re
 
 import pytest
+from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, Registry
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
@@ -19,6 +20,7 @@ from mmdet_rfdetr.config_mistakes import (
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import ImageSizeError
 from tests.project import NANO
+from tests.test_checkpoints.models import tiny_config
 
 # mmengine leaves its copy of a broken file open.
 pytestmark = [
@@ -190,6 +192,33 @@ def test_an_optimizer_that_mmengine_does_not_find_is_named():
     assert "no optimizer of type 'AdmaW': did you mean AdamW?" in building_mistake(
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    ('key', 'mistake'),
+    [
+        ('decoder.num_layer', "keyword argument 'num_layer': correct this key"),
+        ('size', "keyword argument 'size': correct this key"),
+    ],
+)
+def test_an_unknown_key_is_named_where_a_part_hands_it_on(key, mistake):
+    model = Config(tiny_config())
+    model.merge_from_dict({key: 3})
+    with pytest.raises(TypeError) as caught:
+        MODELS.build(model._cfg_dict)
+    assert mistake in building_mistake(caught.value)
+
+
+def test_an_unknown_argument_that_is_no_key_is_a_fault_of_the_code():
+    class Part:
+        def __init__(self):
+            nn.Linear(1, 1, size=1)
+
+    registry = Registry('part')
+    registry.register_module(module=Part)
+    with pytest.raises(TypeError) as caught:
+        registry.build(dict(type='Part'))
+    assert building_mistake(caught.value) is None
 
 
 @pytest.mark.parametrize('error', [KeyError('a'), TypeError('b')])
