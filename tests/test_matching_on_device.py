@@ -92,6 +92,7 @@ def test_costs_that_are_not_finite(value):
 def test_few_sizes_occur():
     sizes = {capacity((count, 1), 300) for count in range(301)}
     assert sizes == {32, 64, 128, 256, 300}
+    assert capacity((64,), 300) == 64
     assert capacity((3,), 20) == 20
     assert capacity((21, 3), 20) is None
 

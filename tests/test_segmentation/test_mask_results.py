@@ -128,9 +128,9 @@ def test_encoded_masks_give_their_codes_to_the_metric():
 def test_encoded_masks_are_indexed_with_the_instances(index):
     masks, bitmap = encoded()
     instances = InstanceData(scores=torch.arange(4.0), masks=masks)
-    found = instances[index]
-    expected = bitmap[index if isinstance(index, slice) else np.asarray(index)]
-    np.testing.assert_array_equal(found.masks.to_ndarray(), expected)
+    by_numbers = index if isinstance(index, slice) else np.asarray(index)
+    for found in (instances[index].masks, masks[by_numbers]):
+        np.testing.assert_array_equal(found.to_ndarray(), bitmap[by_numbers])
 
 
 @pytest.mark.parametrize('threshold', [None, 0.5, 0.99])
