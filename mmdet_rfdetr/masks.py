@@ -168,7 +168,7 @@ class TargetMasks:
                 raise SettingError(
                     f'image {meta.get("img_path", "without img_path")} has no masks '
                     'to learn from: load them with '
-                    "dict(type='LoadAnnotations', with_bbox=True, with_mask=True)"
+                    "dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True)"
                 )
             masks = _to_array(instances.masks)
             image = meta['img_shape'][:2]

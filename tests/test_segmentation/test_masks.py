@@ -136,7 +136,9 @@ def test_no_object_at_all():
 
 
 def test_missing_masks_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r'cats/1\.jpg has no masks.*with_mask=True'):
+    with pytest.raises(
+        ValueError, match=r'cats/1\.jpg has no masks.*RFDETRLoad.*with_mask=True'
+    ):
         TargetMasks.from_instances(
             [InstanceData(labels=torch.zeros(1))],
             [dict(img_path='cats/1.jpg', img_shape=(5, 5))],
