@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
+from mmdet.structures.mask import BitmapMasks
 
 from ..errors import SettingError
 from .sizes import multi_scale_sizes
@@ -96,8 +97,12 @@ class RFDETRResize(Resize):
 
     def _resize_masks(self, results: dict) -> None:
         """Resize the masks to the very size of the image."""
-        if results.get('gt_masks') is not None:
-            results['gt_masks'] = results['gt_masks'].resize(results['img_shape'])
+        masks, size = results.get('gt_masks'), results['img_shape']
+        if isinstance(masks, BitmapMasks) and len(masks):
+            planes = resize_nearest(masks.masks, size)
+            results['gt_masks'] = BitmapMasks(planes, *size)
+        elif masks is not None:
+            results['gt_masks'] = masks.resize(size)
 
     def __repr__(self) -> str:
         return (
@@ -235,3 +240,20 @@ def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     planes = F.interpolate(planes, size=size, mode='bilinear', align_corners=False)
     return planes[0].permute(1, 2, 0).numpy()
+
+
+def resize_nearest(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize masks by PyTorch, as the official package does.
+
+    OpenCV rounds otherwise and takes the neighbour of some pixels.
+
+    Args:
+        masks: (n, H, W) uint8, at least one.
+        size: new height and width.
+
+    Returns:
+        (n, h, w) uint8.
+    """
+    # A flipped array runs backwards, which PyTorch does not take.
+    planes = torch.from_numpy(np.ascontiguousarray(masks))[None]
+    return F.interpolate(planes, size=size, mode='nearest')[0].numpy()

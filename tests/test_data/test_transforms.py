@@ -165,6 +165,23 @@ def test_keep_ratio_scales_boxes_and_masks_with_the_image():
     assert after['gt_masks'].masks.sum() == pytest.approx(area, rel=0.05)
 
 
+@pytest.mark.parametrize('size', [(244, 69), (69, 244), (200, 200)])
+def test_masks_are_resized_to_the_pixels_of_the_official_package(size):
+    """It takes the nearest pixel by positions that float32 rounds."""
+    shape = (164, 70)
+    masks = np.random.default_rng(0).integers(0, 2, (3, *shape), np.uint8)
+    masks = masks[:, :, ::-1]  # as after a flip
+    before = results(*shape, [(0, 0, 10, 10)] * 3, masks)
+    after = TRANSFORMS.build(dict(type='RFDETRResize', sizes=[size]))(before)
+    rows, columns = (
+        (np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(int)
+        for old, new in zip(shape, size, strict=True)
+    )
+    np.testing.assert_array_equal(
+        after['gt_masks'].masks, masks[:, rows[:, None], columns]
+    )
+
+
 def test_resize_draws_each_size():
     resize = RFDETRResize(image_size=64, size_divisor=16, offsets=(-1, 0, 1))
     np.random.seed(0)
