@@ -77,6 +77,21 @@ def test_a_plain_model_merges_the_adapters_of_a_file(lora):
     torch.testing.assert_close(logits(model), logits(plain), rtol=1e-5, atol=1e-5)
 
 
+def test_adapters_of_half_precision_are_merged_in_float32():
+    """Their sum is not rounded to the precision of the file."""
+    generator = torch.Generator().manual_seed(0)
+    weight, low_a, low_b = (
+        torch.randn(shape, generator=generator).half()
+        for shape in ((8, 8), (2, 8), (8, 2))
+    )
+    length = torch.rand(8, generator=generator).half()
+    adapter = dict(lora_A=low_a, lora_B=low_b, lora_magnitude_vector=length)
+    merged = lora_files.merged_weight(weight, adapter, 1.0)
+    total = weight.double() + low_b.double() @ low_a.double()
+    expected = total * (length.double() / total.norm(dim=1))[:, None]
+    torch.testing.assert_close(merged, expected.float(), rtol=1e-6, atol=1e-6)
+
+
 @needs_peft
 def test_a_file_of_the_encoder_alone():
     model = adapted_model()

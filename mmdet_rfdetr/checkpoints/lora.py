@@ -110,8 +110,10 @@ def merge(
 
 
 def merged_weight(weight: Tensor, adapter: dict[str, Tensor], scale: float) -> Tensor:
-    """The weight (out, in) of a layer and its adapter together."""
-    total = weight + scale * adapter['lora_B'] @ adapter['lora_A']
+    """The weight (out, in) of a layer and its adapter together, float32."""
+    # A file of half precision is merged after loading it, as official ones are.
+    adapter = {kind: value.float() for kind, value in adapter.items()}
+    total = weight.float() + scale * adapter['lora_B'] @ adapter['lora_A']
     magnitude = adapter.get('lora_magnitude_vector')
     if magnitude is None:
         return total
