@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.boxes import apply_deltas
 from tests import parity
+from tests.test_segmentation.case import tiny_config as segmentation_config
 
 from .small import CLASSES, SIZES, small_config
 
@@ -257,3 +258,25 @@ def test_every_group_meets_its_own_queries():
     changed = changed.view(2, GROUPS, QUERIES)
     assert changed[:, 1].all()
     assert not changed[:, 0].any() and not changed[:, 2].any()
+
+
+@pytest.mark.parametrize('make_config', (small_config, segmentation_config))
+def test_losses_and_detections_of_one_pass(make_config):
+    model = parity.rule_model(make_config()).train()
+    images, samples = parity.rule_batch(
+        ((96, 96), (96, 96)), counts=(2, 1), num_classes=3, masked=True
+    )
+    outputs, masks = model._outputs(images, samples)
+    arguments = dict(outputs, batch_data_samples=samples, mask_preds=masks)
+    torch.manual_seed(0)
+    losses, found = model.bbox_head.loss_and_predict(**arguments)
+    torch.manual_seed(0)
+    assert losses == model.bbox_head.loss(**arguments)
+    expected = model.eval().predict(images, samples, rescale=False)
+    for instances, sample in zip(found, expected, strict=True):
+        of_sample = sample.pred_instances
+        assert instances.keys() == of_sample.keys()
+        torch.testing.assert_close(instances.scores, of_sample.scores)
+        torch.testing.assert_close(instances.bboxes, of_sample.bboxes)
+        if 'masks' in instances:  # a pixel may lie on the line
+            assert (instances.masks ^ of_sample.masks).float().mean() < 1e-3
