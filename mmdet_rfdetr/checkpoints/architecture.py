@@ -49,7 +49,7 @@ def refuse_another_variant(file: Shapes, model: Shapes) -> None:
 
 
 def _sizes_of_shapes(shapes: Shapes) -> Sizes:
-    kernel = shapes['backbone.patch_embed.weight']
+    kernel = shapes.get('backbone.patch_embed.weight', (None,))  # another backbone
     num_stages = count_members(shapes, 'neck.stages.')
     return {
         'vit width': kernel[0],
@@ -91,7 +91,7 @@ def _shipped_configs(shapes: Shapes) -> list[str]:
         model = Config.fromfile(path, import_custom_modules=False).model
         if _sizes_of_config(model) == _sizes_of_shapes(shapes):
             grids[path.name] = model['backbone']['pos_embed_size']
-    grid = math.isqrt(shapes['backbone.pos_embed'][1] - 1)
+    grid = grids and math.isqrt(shapes['backbone.pos_embed'][1] - 1)
     return [name for name, side in grids.items() if side == grid] or list(grids)
 
 

@@ -74,6 +74,11 @@ def convert_checkpoint(
             note += rows
         renamed = to_official(own)
         _refuse_unnamed(source, own, renamed, 'the official package')
+        if not is_official(renamed):
+            raise CheckpointError(
+                f'{source} holds no ViT of the official package: give a file of a '
+                'model with RFDETRBackbone.'
+            )
         converted = to_official_layout(renamed, meta)
     save_checkpoint_file(converted, target)
     return f'{target}: {to} checkpoint made from {source}{note}.'

@@ -71,14 +71,10 @@ _RENAMES = (
 _QUERY_TABLES = ('reference_embedding', 'query_embedding')
 _PACKED = '.attn.qkv.'
 
-# Entries that every model has and no other network has under these names.
-_OWN_MARKERS = (
-    *_QUERY_TABLES,
-    'bbox_head.fc_cls.weight',
-    'decoder.norm.weight',
-    'backbone.pos_embed',
-    'backbone.patch_embed.weight',
-)
+# Entries that every model has, whatever its backbone, and no other network has under
+# these names; and those of the ViT, which the official package knows no other than.
+_OWN_MARKERS = (*_QUERY_TABLES, 'bbox_head.fc_cls.weight', 'decoder.norm.weight')
+_VIT_MARKERS = ('backbone.pos_embed', 'backbone.patch_embed.weight')
 
 
 def _pattern(template: str) -> re.Pattern:
@@ -110,7 +106,9 @@ def _rename(
     return name, None
 
 
-_OFFICIAL_MARKERS = [_rename(name, _TO_OFFICIAL)[0] for name in _OWN_MARKERS]
+_OFFICIAL_MARKERS = [
+    _rename(name, _TO_OFFICIAL)[0] for name in (*_OWN_MARKERS, *_VIT_MARKERS)
+]
 
 
 def is_official(names: Iterable[str]) -> bool:

@@ -210,6 +210,41 @@ def test_own_checkpoints_of_other_sizes_are_fitted(official, log):
     assert tables(log)[-1].message.startswith('RF-DETR checkpoint')
 
 
+@pytest.fixture
+def convolution():
+    """A backbone of one layer, registered as one of a user is."""
+
+    class Convolution(nn.Conv2d):
+        def forward(self, x):
+            return [super().forward(x)] * 4
+
+    MODELS.register_module(module=Convolution)
+    yield dict(
+        type='Convolution', in_channels=3, out_channels=8, kernel_size=4, stride=4
+    )
+    MODELS.module_dict.pop('Convolution')
+
+
+def test_own_checkpoints_with_another_backbone_are_fitted(convolution, log):
+    trained = build_tiny(backbone=convolution)
+    model = build_tiny(
+        backbone=convolution, num_groups=2, **{'bbox_head.num_classes': 3}
+    )
+    model.load_state_dict(trained.state_dict())
+    weights = trained.bbox_head.fc_cls.weight[:3], trained.backbone.weight
+    assert model.bbox_head.fc_cls.weight.equal(weights[0])
+    assert model.backbone.weight.equal(weights[1])
+    assert 'reshaped' in tables(log)[0].message
+
+
+@pytest.mark.parametrize('reverse', (False, True))
+def test_weights_of_another_backbone_are_refused(convolution, reverse):
+    models = [build_tiny(), build_tiny(backbone=convolution)]
+    target, source = reversed(models) if reverse else models
+    with pytest.raises(CheckpointError, match='another variant.*vit width'):
+        target.load_state_dict(source.state_dict())
+
+
 def test_the_loaded_state_dict_is_left_alone(official):
     _, state = official
     before = dict(state)
