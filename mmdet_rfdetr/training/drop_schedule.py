@@ -59,11 +59,12 @@ class RFDETRDropScheduleHook(Hook):
     def before_train(self, runner) -> None:
         """Read the highest rates and find out how many steps the phases have."""
         model = bare(runner.model)
-        blocks = model.backbone.blocks
+        # The ViT; a backbone of another kind keeps its own rates.
+        blocks = getattr(model.backbone, 'blocks', ())
         self._drop_paths = [
             (number, block.drop_path)
             for number, block in enumerate(blocks)
-            if hasattr(block.drop_path, 'drop_prob')
+            if hasattr(getattr(block, 'drop_path', None), 'drop_prob')
         ]
         self._dropouts = [
             module

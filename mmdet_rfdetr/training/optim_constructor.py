@@ -102,7 +102,7 @@ class RFDETROptimWrapperConstructor:
             and weight decay.
 
         Raises:
-            SettingError: if the model has no parameter of some family.
+            SettingError: if the parameters are not those of an RFDETR with its ViT.
         """
         model = bare(model)
         cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
@@ -118,7 +118,7 @@ class RFDETROptimWrapperConstructor:
 
     def _parts(self, model: nn.Module, lr: float) -> dict[str, Part]:
         """Sort the parameters of ``model`` into the rows of the table."""
-        depth = model.backbone.out_indices[-1]
+        depth = getattr(model.backbone, 'out_indices', (0,))[-1]
         encoder_lr = self.lr_encoder * self.lr_component_decay**2
 
         def encoder(index: int) -> Part:
@@ -133,6 +133,8 @@ class RFDETROptimWrapperConstructor:
         parts['everything else'] = Part(lr)
 
         for name, parameter in model.named_parameters():
+            if part_of(name) not in parts:
+                raise self._refusal(model, f'has a parameter in "{part_of(name)}"')
             part = parts[part_of(name)]
             if not parameter.requires_grad:
                 part.frozen += 1
@@ -143,12 +145,16 @@ class RFDETROptimWrapperConstructor:
 
         for name, part in parts.items():
             if not len(part) + part.frozen:
-                raise SettingError(
-                    f'{type(model).__name__} has no parameter in "{name}"; '
-                    f'{type(self).__name__} groups RFDETR models: for another '
-                    'model remove optim_wrapper.constructor from the config'
-                )
+                raise self._refusal(model, f'has no parameter in "{name}"')
         return parts
+
+    def _refusal(self, model: nn.Module, what: str) -> SettingError:
+        return SettingError(
+            f'{type(model).__name__} with {type(model.backbone).__name__} {what}, and '
+            f'{type(self).__name__} groups those of RFDETR with its ViT: for another '
+            'model or backbone set '
+            'optim_wrapper.constructor=RFDETRUniformOptimWrapperConstructor'
+        )
 
 
 def on_cuda(model: nn.Module) -> bool:

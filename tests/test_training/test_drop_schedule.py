@@ -111,6 +111,14 @@ def test_spread_over_more_blocks_than_are_built():
     assert drop_paths(run)[-1] == pytest.approx(0.26 * 11 / 13, rel=1e-6)
 
 
+def test_a_backbone_of_another_kind_keeps_its_own_rates():
+    run = runner(dropout=0.2)
+    run.model.backbone = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Dropout(0.1))
+    start(run, mode='late', cutoff_epoch=1).before_train_iter(run, 0)
+    assert run.model.backbone[1].p == 0.1
+    assert run.model.decoder[1].p == 0
+
+
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [

@@ -7,6 +7,7 @@ from torch import nn
 
 import mmdet_rfdetr
 from mmdet_rfdetr.checkpoints.names import from_official
+from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.precision import PrecisionPolicy, RFDETRAmpOptimWrapper
 from mmdet_rfdetr.training import optim_constructor
 from mmdet_rfdetr.training.optim_constructor import (
@@ -201,9 +202,29 @@ def test_mistakes_in_the_config(change, message):
         build_optim_wrapper(Skeleton(names(12)), dict(optim_cfg(), **change))
 
 
-def test_another_model_is_refused():
-    model = Skeleton(name for name in names(12) if not name.startswith('decoder'))
-    with pytest.raises(ValueError, match='no parameter in "decoder"'):
+@pytest.mark.parametrize(
+    ('of', 'message'),
+    [
+        (
+            [name for name in names(12) if not name.startswith('decoder')],
+            'has no parameter in "decoder"',
+        ),
+        (
+            [*names(12), 'backbone.blocks.12.bias'],
+            'has a parameter in "encoder block 12"',
+        ),
+    ],
+)
+def test_another_model_is_refused(of, message):
+    with pytest.raises(SettingError, match=message) as error:
+        build_optim_wrapper(Skeleton(of), optim_cfg())
+    assert 'constructor=RFDETRUniformOptimWrapperConstructor' in str(error.value)
+
+
+def test_a_backbone_of_another_kind_is_refused():
+    model = Skeleton(['backbone.stem.weight', 'decoder.bias', 'neck.bias'])
+    del model.backbone.out_indices
+    with pytest.raises(SettingError, match='no parameter in "encoder embeddings"'):
         build_optim_wrapper(model, optim_cfg())
 
 
