@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..checkpoints.lora import PARTS
 from ..precision import products
-from .backbone import Attention, Block
+from .backbone import Attention, Block, RFDETRBackbone
 from .decoder import GroupSelfAttention
 from .deployed_backbone import DeployedBackbone, DeployedProjector
 from .deployed_decoder import DeployedDecoder
 from .lora import SplitQKV
 from .packed_linear import PackedLinear, PackedMLP
+from .projector import RFDETRProjector
 from .query_selection import GroupLinear
 
 CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
@@ -102,9 +103,11 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
         dtype: what its precision policy casts to on its device; float32: nothing.
     """
     backbone = model.backbone
-    backbone.blocks = nn.ModuleList(map(DeployedBlock, backbone.blocks))
-    DeployedBackbone.take_over(backbone)
-    model.neck = DeployedProjector(model.neck)
+    # What a project puts in their place, or derives from them, has numbers of its own.
+    if type(backbone) is RFDETRBackbone and type(model.neck) is RFDETRProjector:
+        backbone.blocks = nn.ModuleList(map(DeployedBlock, backbone.blocks))
+        DeployedBackbone.take_over(backbone)
+        model.neck = DeployedProjector(model.neck)
     model.decoder = DeployedDecoder(model.decoder)
     first_group = [(x.weight[0], x.bias[0]) for x in model.query_selection.fc_reg]
     model.query_selection.fc_reg = PackedMLP(first_group)

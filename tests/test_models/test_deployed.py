@@ -4,8 +4,10 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
 
 from mmdet_rfdetr.models.deployed import DeployedModelError
+from mmdet_rfdetr.models.projector import RFDETRProjector
 from tests import golden, parity
 from tests.test_segmentation.case import tiny_config
 
@@ -154,3 +156,33 @@ def test_adapters_become_part_of_the_weights():
     deployed = memory(model.switch_to_deploy(), images)
     torch.testing.assert_close(deployed, plain, rtol=1e-4, atol=1e-5)
     assert not any('lora' in name for name, _ in model.named_parameters())
+
+
+class Doubled(RFDETRProjector):
+    """A part that a project derives from one of these: its outputs are its own."""
+
+    def forward(self, *args, **kwargs):
+        return tuple(2 * level for level in super().forward(*args, **kwargs))
+
+
+class Convolutions(nn.ModuleList):
+    """A backbone of another kind: a map of each of its layers."""
+
+    def forward(self, images):
+        return tuple(layer(images) for layer in self)
+
+
+@pytest.mark.parametrize('part', ['backbone', 'neck'])
+def test_a_part_of_the_project_stays_what_it_is(part):
+    model = build()
+    if part == 'neck':
+        model.neck.__class__ = Doubled
+    else:
+        levels = len(model.backbone.out_indices)
+        model.backbone = Convolutions(nn.Conv2d(3, 48, 8, 8) for _ in range(levels))
+    images, _ = inputs()
+    with torch.no_grad():
+        plain = model(images)
+        deployed = model.switch_to_deploy()(images)
+    for name in ('pred_logits', 'pred_boxes'):
+        torch.testing.assert_close(deployed[name], plain[name], rtol=0, atol=1e-4)
