@@ -382,6 +382,40 @@ def infer_without_logging_backends() -> str | None:
     return 'mmengine warns of log backends that an inferencer cannot use.'
 
 
+def find_functions_of_mmengine() -> str | None:
+    """Let an inferencer find mmengine's functions in the scope of MMDetection.
+
+    It looks for the one that makes batches there. MMDetection has no registry of
+    functions, so mmengine takes its own, and warns of it as of a wrong scope.
+
+    Returns:
+        The reason, or None with an MMDetection that has the registry.
+    """
+    from mmengine.registry import FUNCTIONS, Registry
+
+    if FUNCTIONS._search_child('mmdet') is not None:
+        return None
+    Registry('function', parent=FUNCTIONS, scope='mmdet', locations=['mmdet.datasets'])
+    return 'MMDetection lacks a registry that an inferencer looks into.'
+
+
+def silence_boxes_at_the_border() -> str | None:
+    """Keep the visualizer from warning of boxes and names that the image cuts off.
+
+    For mmengine a box that ends with its image is out of bounds already.
+
+    Returns:
+        The reason; the gap is there with every supported mmengine.
+    """
+    warnings.filterwarnings(
+        'ignore',
+        'Warning: The (bbox|polygon|text) is out of bounds',
+        UserWarning,
+        'mmengine.visualization',
+    )
+    return 'mmengine warns of every drawn box that ends at the border of its image.'
+
+
 def silence_old_torch() -> str | None:
     """Keep torch before 2.6 from deprecating what only torch itself and mmengine use.
 
@@ -458,6 +492,8 @@ _FIXES = (
     rename_broadcast_buffers,
     silence_unused_file_client,
     infer_without_logging_backends,
+    find_functions_of_mmengine,
+    silence_boxes_at_the_border,
 )
 _active: dict[str, str] = {}
 

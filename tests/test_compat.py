@@ -378,6 +378,40 @@ def test_inferencer_does_not_warn_of_log_backends():
     assert fixed.stdout == "[{'type': 'LocalVisBackend'}]\n"
 
 
+FUNCTION = """
+import mmdet.registry
+from mmengine.registry import FUNCTIONS, init_default_scope
+with FUNCTIONS.switch_scope_and_registry('mmdet') as registry:
+    print(registry.get('pseudo_collate').__name__)
+"""
+
+
+def test_inferencer_finds_mmengines_functions_without_a_warning():
+    unfixed = run_code(FUNCTION)
+    assert 'Failed to search registry with scope "mmdet"' in unfixed.stdout
+
+    fixed = run_code('import mmdet_rfdetr' + FUNCTION)
+    assert fixed.returncode == 0, fixed.stderr
+    assert fixed.stdout == 'pseudo_collate\n'
+
+
+DRAWING = """
+import numpy as np
+from mmengine.visualization import Visualizer
+visualizer = Visualizer(image=np.zeros((40, 60, 3), np.uint8))
+visualizer.draw_bboxes(np.array([[0, 0, 60, 40], [-1, 5, 20, 20]]))
+visualizer.draw_texts('cut off', np.array([60, 40]))
+"""
+
+
+def test_drawing_a_box_at_the_border_does_not_warn():
+    unfixed = run_code(DRAWING)
+    assert unfixed.stderr.count('out of bounds') == 3
+
+    fixed = run_code('import mmdet_rfdetr' + DRAWING)
+    assert (fixed.returncode, fixed.stderr) == (0, '')
+
+
 # All of them
 
 
