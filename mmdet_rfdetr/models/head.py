@@ -256,6 +256,12 @@ class RFDETRHead(BaseModule):
             # mmdet's losses of nothing lose their shape; this stays connected.
             return matches.sum_by_stage(boxes.sum(-1))
         pairs = loss(boxes, targets, reduction_override='none')
+        if pairs.shape[:1] != boxes.shape[:1]:
+            raise SettingError(
+                f'{type(loss).__name__} gives {tuple(pairs.shape)} for {len(boxes)} '
+                'pairs of boxes: let it return the loss of each pair when it is called '
+                "with reduction_override='none', as the losses of MMDetection do."
+            )
         return matches.sum_by_stage(pairs.view(len(boxes), -1).sum(-1))
 
     def get_targets(

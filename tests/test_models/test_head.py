@@ -4,8 +4,9 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.boxes import apply_deltas, cxcywh_to_xyxy
+from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.detections import top_scores
-from mmdet_rfdetr.models.head import stage_prefixes
+from mmdet_rfdetr.models.head import RFDETRHead, stage_prefixes
 
 from .small import CLASSES, small_config
 
@@ -238,3 +239,14 @@ def test_degenerate_predictions_have_finite_losses():
     sum(losses.values()).backward()
     for value in (*losses.values(), logits.grad, boxes.grad):
         assert value.isfinite().all()
+
+
+@pytest.mark.parametrize('shape', [(), (3,)])
+def test_a_box_loss_that_sums_by_itself_is_refused(shape):
+    class Summed(torch.nn.Module):
+        def forward(self, pred, target, reduction_override=None):
+            return torch.zeros(shape)
+
+    boxes = torch.rand(5, 4)
+    with pytest.raises(SettingError, match="Summed .* reduction_override='none'"):
+        RFDETRHead._box_term(Summed(), boxes, boxes, matches=None)
