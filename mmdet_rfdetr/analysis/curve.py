@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def training_curve(
@@ -52,6 +53,7 @@ def training_curve(
     rate_axes.set_ylabel('learning rate')
     rate_axes.set_ylim(bottom=0)
     rate_axes.set_xlabel('iteration')
+    rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (loss_axes, metric_axes, rate_axes):
         axes.grid(alpha=0.3)
     return figure

@@ -31,6 +31,12 @@ def test_curve_shows_what_it_is_given():
     assert names == ['mAP', 'mAP_50']
 
 
+def test_iterations_are_whole_numbers():
+    values = np.ones(3)
+    *_, axes = training_curve(values, values, {}).axes
+    assert {tick % 1 for tick in axes.get_xticks()} == {0}
+
+
 def test_curve_without_validation(tmp_path):
     losses = np.full(3, np.nan)
     training_curve(losses, losses, {}).savefig(tmp_path / 'curve.png')
