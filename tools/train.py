@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 EXAMPLES = """\
   python tools/train.py configs/rfdetr_demo.py
-  python tools/train.py configs/rfdetr_coco.py --work-dir work_dirs/first --amp
+  python tools/train.py configs/rfdetr_coco.py --work-dir work_dirs/first
   python tools/train.py configs/rfdetr_coco.py --resume
   python tools/train.py configs/rfdetr_nano_coco.py \\
       --cfg-options train_dataloader.batch_size=8
@@ -18,7 +18,10 @@ def main() -> None:
     """Parse the arguments and train."""
     parser = cli.build_parser('Train a detector.', EXAMPLES)
     parser.add_argument(
-        '--amp', action='store_true', help='train with automatic mixed precision'
+        '--amp',
+        action='store_true',
+        help='as in MMDetection; the precision is always that of model.precision, and '
+        'a model in float32 refuses this option',
     )
     parser.add_argument(
         '--auto-scale-lr',
