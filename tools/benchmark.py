@@ -127,7 +127,7 @@ def main() -> None:
     facts = results[0]['facts']
     threads = f'{facts["threads"]} thread{"s" * (facts["threads"] != 1)}'
     print(
-        f'\n{args.task}, {args.dtype}, {facts["device"]}, {threads}, '
+        f'{args.task}, {args.dtype}, {facts["device"]}, {threads}, '
         f'{args.clock} time, torch {facts["torch"]}: {protocol["command"]}'
     )
     if args.out_dir is not None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def table(results: Sequence[dict]) -> str:
-    """Make a Markdown table: a row for each side, a column for each phase (p50/p95).
+    """Make a Markdown table and its legend: a row a side, a column a phase.
 
     Args:
         results: see :func:`~mmdet_rfdetr.benchmark.sides.measure`.
@@ -26,13 +26,15 @@ def table(results: Sequence[dict]) -> str:
             [
                 result['name'],
                 *cells,
-                f'{rate:.3g}',
+                f'{rate:.3g}' if rate < 100 else f'{rate:.0f}',
                 f'{result["memory"] / 1e6:.0f} MB',
                 f'{flops / 1e9:.1f}' if flops else '',
                 _ratio(result.get('speedup')),
             ]
         )
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+    legend = 'Times: median / 95 % quantile. Speed: median of the rounds (25 to 75 %).'
+    lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
+    return '\n'.join([*lines, '', legend])
 
 
 def write_json(results: Sequence[dict], protocol: dict, path: Path) -> None:

@@ -230,13 +230,14 @@ RESULTS = [
 
 
 def test_the_table_has_all_sides_and_phases():
-    head, _, one, two = table(RESULTS).splitlines()
+    head, _, one, two, _, legend = table(RESULTS).splitlines()
+    assert legend == (
+        'Times: median / 95 % quantile. Speed: median of the rounds (25 to 75 %).'
+    )
     assert 'a, ms | total, ms | b, ms' in head
     assert 'speed against one' in head
     assert one == '| one | 1 / 2 | 4 / 5 |  | 500 | 3000 MB |  | 1 |'
-    assert (
-        two == '| two |  | 2 / 3 | 1.5 / 2 | 1e+03 | 5 MB | 31.9 | 2.00 (1.90-2.10) |'
-    )
+    assert two == '| two |  | 2 / 3 | 1.5 / 2 | 1000 | 5 MB | 31.9 | 2.00 (1.90-2.10) |'
 
 
 def test_the_picture_has_a_bar_for_each_side_and_phase():
