@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
@@ -10,6 +11,9 @@ from mmengine import fileio
 
 from .findings import BadDataError, Finding
 from .images import BadImageError, decode_image
+
+# What mmcv raises for a file that it cannot decode, and hardly for anything else.
+_DECODER_ERRORS = (OSError, AssertionError, cv2.error)
 
 
 def read_file(path: str, backend_args: dict | None = None) -> bytes:
@@ -116,6 +120,8 @@ class GuardedLoader(BaseTransform):
     def _load(self, results: dict) -> dict:
         try:
             return self.loader(results)
+        except _DECODER_ERRORS as error:
+            raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
         except Exception:
             # Raises BadImageError if the file itself is at fault.
             decode_image(read_file(results['img_path'], self.loader.backend_args))

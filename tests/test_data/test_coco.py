@@ -580,6 +580,15 @@ def test_a_broken_file_is_skipped_by_a_loader_of_the_user(tmp_path, damage, back
     assert dataset.unreadable.tolist() == [False, True, False]
 
 
+def test_a_file_that_a_loader_cannot_decode_is_skipped(tmp_path):
+    dataset = build(four_channels(tmp_path), pipeline=[UNCHANGED])
+    path = tmp_path / 'b.jpg'
+    with Image.open(path) as image:
+        image.save(path, 'tga')  # which Pillow reads and OpenCV does not
+    assert dataset.prepare_data(1) is None
+    assert dataset.unreadable.tolist() == [False, True, False]
+
+
 def test_a_broken_file_is_black_like_the_others(tmp_path):
     pipeline = [dict(UNCHANGED, to_float32=True)]
     dataset = build(four_channels(tmp_path), pipeline=pipeline, test_mode=True)
