@@ -91,6 +91,8 @@ class RFDETRCheckpointHook(CheckpointHook):
     # What the present save adds, gathered from all processes.
     _training_state: dict | None = None
     _last_step: int | None = None
+    # Whether there is a best one that no checkpoint of the run knows.
+    _has_new_best = False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -212,11 +214,13 @@ class RFDETRCheckpointHook(CheckpointHook):
 
         Early stopping, the last hook after a validation, has counted by now.
         """
+        step, is_due = self._step(runner), self._has_new_best
         position = getattr(runner._train_loop, 'position', None)
         if position is not None:
             position.validation_due = False
-        if self._last_step == self._step(runner):
-            self._save_last(runner, self._last_step)
+            is_due = step == self._last_step
+        if is_due:
+            self._save_last(runner, step)
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save between two iterations, until the next regular checkpoint.
@@ -233,7 +237,9 @@ class RFDETRCheckpointHook(CheckpointHook):
         mmengine calls it once more after a validation, for what is best by then; that
         is left to after_val.
         """
-        if step != self._step(runner):
+        if step == self._step(runner):
+            self._has_new_best = True
+        else:
             self._save_last(runner, step, meta)
 
     def _step(self, runner: Runner) -> int:
@@ -242,7 +248,7 @@ class RFDETRCheckpointHook(CheckpointHook):
     def _save_last(self, runner: Runner, step: int, meta: dict | None = None) -> None:
         """Save, point to it, and only then remove the oldest checkpoint."""
         outdated = self._count_in(runner, step)
-        self._last_step = step
+        self._last_step, self._has_new_best = step, False
         self._save_as_last(
             runner, self.filename_tmpl.format(step), meta or _place(runner)
         )

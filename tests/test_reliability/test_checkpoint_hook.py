@@ -49,15 +49,30 @@ def last(folder):
     return (folder / 'last_checkpoint').read_text()
 
 
-def test_files_have_mmengines_names_and_numbers(tmp_path):
-    names = {}
+class Saves(Hook):
+    """The checkpoints that hold a training state."""
+
+    def __init__(self):
+        self.count = 0
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.count += 'optimizer' in checkpoint
+
+
+@pytest.mark.parametrize(
+    'interval, scores', [(1, (0.1, 0.3, 0.2, 0.3)), (2, (0.1, 0.2, 0.3, 0.1))]
+)
+def test_mmengines_loop_gets_mmengines_files(tmp_path, interval, scores):
+    names, saves = {}, {}
     for kind in ('CheckpointHook', 'RFDETRCheckpointHook'):
-        folder = tmp_path / kind
-        build(folder, (0.1, 0.3, 0.2, 0.3), type=kind, max_keep_ckpts=2).train()
-        names[kind] = files(folder)
+        folder, hook = tmp_path / kind, Saves()
+        settings = dict(type=kind, max_keep_ckpts=2, interval=interval)
+        build(folder, scores, [hook], **settings).train()
+        names[kind], saves[kind] = files(folder), hook.count
         assert last(folder) == str(folder / 'epoch_4.pth')
     assert names['RFDETRCheckpointHook'] == names['CheckpointHook']
-    assert 'best_coco_bbox_mAP_epoch_2.pth' in names['CheckpointHook']
+    assert f'best_coco_bbox_mAP_epoch_{interval + 1}.pth' in names['CheckpointHook']
+    assert saves['RFDETRCheckpointHook'] == saves['CheckpointHook']
 
 
 def test_torch_reads_a_checkpoint_without_permissions(tmp_path):
