@@ -68,6 +68,11 @@ class RFDETRResize(Resize):
                 f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True'
             )
         self.sizes = sizes or multi_scale_sizes(image_size, size_divisor, offsets)
+        if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
+            raise SettingError(
+                'RFDETRResize: with keep_ratio=True a size is the shorter side alone '
+                f'(max_long_side bounds the other one), and got {self.sizes}'
+            )
         self.max_long_side = max_long_side
         self.antialias = antialias
         # The scale is set for each image; mmcv's class insists on having one.

@@ -202,6 +202,7 @@ def test_resize_keeps_an_image_without_objects():
         (dict(sizes=(64,), offsets=(0,)), 'either image_size'),
         (dict(image_size=64, offsets=(0,)), 'needs size_divisor'),
         (dict(image_size=64, max_long_side=100), 'keep_ratio=True'),
+        (dict(sizes=[(32, 64)], keep_ratio=True), r'shorter side.*\[\(32, 64\)\]'),
     ],
 )
 def test_resize_refuses_arguments_that_do_not_fit(arguments, message):
