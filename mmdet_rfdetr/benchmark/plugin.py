@@ -171,6 +171,7 @@ def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:
 def _detections(document: dict, count: int):
     """Data samples as a model returns them: jittered objects, and noise."""
     rng = np.random.default_rng(0)
+    categories = [category['id'] for category in document['categories']]
     objects: dict[int, list] = {image['id']: [] for image in document['images']}
     for annotation in document['annotations']:
         objects[annotation['image_id']].append(annotation)
@@ -184,7 +185,7 @@ def _detections(document: dict, count: int):
         boxes[: len(own)] = near + rng.normal(0, 4, near.shape)
         boxes[:, 2:] += boxes[:, :2]
         labels = rng.integers(len(document['categories']), size=count)
-        labels[: len(own)] = [a['category_id'] - 1 for a in own]
+        labels[: len(own)] = [categories.index(a['category_id']) for a in own]
         yield dict(
             img_id=image['id'],
             ori_shape=size[::-1],

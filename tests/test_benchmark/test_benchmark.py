@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_the_metric_evaluates_all_images(project):
     samples, facts = run_task(project, 'metric', detections=10)
     assert [list(phases) for phases in samples] == [['evaluation']] * 3
     assert facts == dict(images=4, detections=10)
+
+
+def test_the_metric_takes_data_with_any_category_ids(project):
+    own = Path(project.config).with_name('pictures')
+    here = SimpleNamespace(config=project.config, data=str(own))
+    _, facts = run_task(here, 'metric', detections=10)
+    assert facts['images'] == 4
+    document = json.loads((own / 'annotations.json').read_text())
+    for found in plugin._detections(document, 2):
+        assert found['pred_instances']['labels'].tolist() == [0, 1]
 
 
 class Attention(nn.Module):
