@@ -445,6 +445,7 @@ def test_options_that_nothing_reads_are_refused(
         ('model.num_querys=7', "keyword argument 'num_querys': correct this key"),
         ('param_scheduler.warmpu=3', "keyword argument 'warmpu': correct this key"),
         ('default_hooks.timer.a=1', "keyword argument 'a': correct this key"),
+        ('val_dataloader.dataset.bad_dada=error', "'bad_dada': correct this key"),
         ('default_hooks.checkpont.interval=2', "built from {'interval': 2}, which has"),
         ('model.type=RFDETRR', "no model of type 'RFDETRR': did you mean RFDETR?"),
         ('model.backbone.num_heads=5', 'embed_dims=24 does not divide by num_heads=5'),
