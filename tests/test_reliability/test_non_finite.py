@@ -126,12 +126,19 @@ def test_bad_matching_costs_stop_a_run(data, tmp_path, monkeypatch):
         return costs(*args, **kwargs) * (float('nan') if len(calls) == 3 else 1)
 
     monkeypatch.setattr(matching, 'pair_costs', bad_once)
-    runner = Runner.from_cfg(short_config(data, tmp_path))
+    cfg = short_config(data, tmp_path)
+    runner = Runner.from_cfg(cfg)
     with pytest.raises(
         NonFiniteError, match='Iteration 4(.|\n)*matching costs are not'
     ):
         runner.train()
     assert steps(runner) == 1
+    # Computed again, the first of the two batches meets such costs once more.
+    calls.clear()
+    calls += [(), ()]
+    _, *batches = replay(cfg, tmp_path / 'non_finite_iter_4_rank_0.pth')
+    assert ['matching costs are not' in str(found) for _, found in batches] == [1, 0]
+    assert [found.is_finite for _, found in batches] == [False, True]
 
 
 def test_an_image_that_is_not_finite_is_named(data, tmp_path):
