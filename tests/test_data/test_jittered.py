@@ -235,3 +235,13 @@ def test_regions_thinner_than_a_pixel(tmp_path, shape):
         region = (min(region[0], width - 0.3), *region[1:])
         found = with_region(region)(results(tmp_path, data, height=height, width=width))
         assert found['img'].shape == (96, 96, 3)
+
+
+@pytest.mark.parametrize('shape', ((1, 50), (50, 1)))
+def test_a_thin_region_at_the_far_edge_holds_pixels_of_the_image(tmp_path, shape):
+    white = np.full((*shape, 3), 255, np.uint8)
+    data = encoded(Image.fromarray(white), 'png')
+    height, width = shape
+    region = (width - 0.4, height - 0.4, width, height)
+    found = with_region(region)(results(tmp_path, data, height=height, width=width))
+    assert found['img'].min() == 255
