@@ -105,7 +105,7 @@ class RFDETREMAHook(EMAHook):
         interval: int = 1,
         evaluate_base: bool = False,
     ) -> None:
-        super().__init__(ema_type='RFDETREMA', strict_load=True, decay=decay, tau=tau)
+        super().__init__(ema_type='RFDETREMA', decay=decay, tau=tau)
         if interval < 1:
             raise SettingError(f'interval={interval} must be 1 or more')
         self.interval = interval

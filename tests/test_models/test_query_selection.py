@@ -10,6 +10,7 @@ from mmdet_rfdetr.models.query_selection import (
     GroupLinear,
     QuerySelection,
     make_proposals,
+    unpadded_proposals,
 )
 
 DIMS, CLASSES, GROUPS = 8, 3, 2
@@ -49,10 +50,13 @@ def test_proposals_are_relative_to_the_unpadded_image():
 
 @pytest.mark.parametrize(('side', 'ring'), ((49, False), (50, True), (64, True)))
 def test_outermost_ring_of_large_grids_is_invalid(side, ring):
-    _, valid = proposals_of([(side, 10)])
-    valid = valid.view(side, 10)
-    assert valid[1:-1].all()
-    assert valid[0].any() == valid[-1].any() == (not ring)
+    proposals, valid = proposals_of([(side, 10)])
+    rows = valid.view(side, 10)
+    assert rows[1:-1].all()
+    assert rows[0].any() == rows[-1].any() == (not ring)
+    kept, validity = unpadded_proposals(((side, 10),), torch.device('cpu'))
+    assert kept.equal(proposals)
+    assert validity.equal(valid) if ring else validity is None
 
 
 def test_padded_grid_counts_its_image_only():

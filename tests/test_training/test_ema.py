@@ -78,6 +78,11 @@ def test_impossible_decay(cfg):
         RFDETREMA(Counter(), **cfg)
 
 
+def test_impossible_interval():
+    with pytest.raises(ValueError, match='interval=0 must be 1 or more'):
+        RFDETREMAHook(interval=0)
+
+
 def ema_hook(run):
     return next(hook for hook in run.hooks if isinstance(hook, RFDETREMAHook))
 
@@ -157,6 +162,14 @@ def test_without_the_switch_only_the_average_is_evaluated(tmp_path):
     recorded = record_metrics(run)
     run.train()
     assert [set(metrics) for metrics in recorded] == [{'weight'}] * 2
+
+
+def test_without_training_the_log_speaks_of_the_weights_as_built(tmp_path):
+    run = runner(tmp_path)
+    lines = []
+    run.logger.info = lines.append
+    run.val()
+    assert 'Validation of the weights as built' in lines
 
 
 def test_checkpoint_holds_the_average_ready_to_use(tmp_path):
