@@ -2,7 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmdet_rfdetr.matching_costs import focal_costs_, pair_costs
+from mmdet_rfdetr.matching_costs import (
+    focal_costs_,
+    pair_costs,
+    replace_non_finite,
+)
 
 WEIGHTS = dict(cls_weight=2.0, bbox_weight=5.0, iou_weight=2.0, alpha=0.25)
 
@@ -31,6 +35,15 @@ def test_a_logit_that_is_not_finite_has_no_finite_cost(value):
     costs = torch.tensor([value, 0.0])
     focal_costs_(costs, torch.zeros(()), 2.0, 0.25)
     assert costs.isfinite().tolist() == [False, True]
+
+
+def test_a_replaced_cost_exceeds_the_highest_by_the_largest_of_its_stage():
+    costs = torch.tensor([-5.0, -3.0, float('nan'), 0.5, 0.25, float('nan')])
+    replaced, bad = replace_non_finite(
+        costs.view(1, 1, 2, 3), torch.ones(1, 1, dtype=torch.bool)
+    )
+    assert replaced.flatten().tolist() == [-5, -3, -3 + 5 + 1, 0.5, 0.25, 2]
+    assert bad
 
 
 @pytest.mark.parametrize(

@@ -410,6 +410,10 @@ def test_bytes_as_old_pickles_say_them():
         safe_pickle._bytes_of_text('a', 'rot13')
 
 
+# What rebuilds a NumPy number, under the path of the installed major.
+SCALAR = np.float32(0).__reduce__()[0]
+
+
 def pointer_array():
     """An array whose element is whatever lies at an address that the file names."""
     return Payload(np.ndarray, (1,), Payload(np.dtype, 'O8'), b'A' * 8)
@@ -431,8 +435,9 @@ class Swollen:
         Payload(np.dtype, 'O8'),
         Payload(np.dtype, 'S8,O'),
         Swollen(),
+        Payload(SCALAR, HistoryBuffer(), b'A' * 8),
     ],
-    ids=('pointer', 'huge', 'object', 'record', 'swollen'),
+    ids=('pointer', 'huge', 'object', 'record', 'swollen', 'scalar'),
 )
 def test_numpy_reads_no_memory_that_a_file_names(tmp_path, payload):
     path = save(tmp_path, {**WEIGHTS, 'x': payload})
