@@ -139,6 +139,7 @@ def test_as_many_objects_as_queries_is_fine(log):
 def test_an_accident_in_inference_mode(solver, log):
     """The note of it is no tensor of that mode, and can be changed afterwards."""
     assigner = RFDETRHungarianAssigner(solver=solver)
+    assert not assigner.take_accident()
     targets = assigner.prepare(make_targets(2), 40)
     with torch.inference_mode():
         logits, boxes = make_outputs(1, 40)

@@ -39,10 +39,10 @@ def test_a_logit_that_is_not_finite_has_no_finite_cost(value):
 
 def test_a_replaced_cost_exceeds_the_highest_by_the_largest_of_its_stage():
     costs = torch.tensor([-5.0, -3.0, float('nan'), 0.5, 0.25, float('nan')])
-    replaced, bad = replace_non_finite(
-        costs.view(1, 1, 2, 3), torch.ones(1, 1, dtype=torch.bool)
-    )
-    assert replaced.flatten().tolist() == [-5, -3, -3 + 5 + 1, 0.5, 0.25, 2]
+    costs = torch.stack((costs, torch.full_like(costs, 100))).view(1, 2, 2, 3)
+    used = torch.tensor([[True, False]])
+    replaced, bad = replace_non_finite(costs, used)
+    assert replaced[:, 0].flatten().tolist() == [-5, -3, -3 + 5 + 1, 0.5, 0.25, 2]
     assert bad
 
 

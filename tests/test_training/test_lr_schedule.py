@@ -88,6 +88,11 @@ def test_accumulation_that_does_not_divide_the_run():
     assert computed == [scheduler.factor(step) for step in range(8)]
 
 
+def test_an_epoch_has_one_optimizer_step_at_least():
+    scheduler = build(wrapper(4), epochs=5, epoch_length=1, warmup=1)
+    assert scheduler.warmup_steps == 1
+
+
 @pytest.mark.parametrize('stop', [7, 10, 50, 95])
 def test_resume_continues_the_same_rates(stop):
     def run(optim_wrapper, scheduler, iterations):

@@ -56,7 +56,6 @@ class Skeleton(nn.Module):
 
 def optim_cfg(**paramwise_cfg):
     return dict(
-        type='OptimWrapper',
         constructor='RFDETROptimWrapperConstructor',
         paramwise_cfg=paramwise_cfg,
         optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
