@@ -45,7 +45,6 @@ class RFDETRIoUAwareBCELoss(nn.Module):
         Returns:
             (stages,) weighted sums, not yet divided by the number of objects.
         """
-        cls_scores = cls_scores.float()
         # -log(1 - p) is softplus(z).
         background = cls_scores.sigmoid().square() * F.softplus(cls_scores)
         index = (matches.images, matches.rows, labels)
@@ -83,7 +82,6 @@ class FocalLoss(nn.Module):
         self, cls_scores: Tensor, matches: Matches, labels: Tensor, ious: Tensor
     ) -> Tensor:
         """Sum the loss; see :meth:`RFDETRIoUAwareBCELoss.forward`."""
-        cls_scores = cls_scores.float()
         target = torch.zeros_like(cls_scores)
         matched = self.matched_targets(matches.without_padding(ious), matches)
         target[matches.images, matches.rows, labels] = matched

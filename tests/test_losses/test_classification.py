@@ -98,13 +98,15 @@ def test_values_and_gradients(name, arguments):
 
 
 @pytest.mark.parametrize('name', FORMULAS)
-def test_weight_and_no_pairs(name):
+def test_weight_precision_and_no_pairs(name):
     torch.manual_seed(0)
     logits = torch.randn(BATCH, sum(STAGE_SIZES), CLASSES, requires_grad=True)
     once, thrice = (
         run(dict(type=name, loss_weight=weight), logits) for weight in (1.0, 3.0)
     )
     torch.testing.assert_close(thrice, 3 * once)
+    low = logits.bfloat16()
+    assert run(dict(type=name), low).equal(run(dict(type=name), low.float()))
     nothing = run(dict(type=name), logits, pairs=())
     nothing.sum().backward()
     assert (nothing > 0).all() and (logits.grad != 0).all()

@@ -13,6 +13,7 @@ def boxes(seed):
     generator = torch.Generator().manual_seed(seed)
     made = torch.rand(40, 4, generator=generator)
     made[:5, 2:] = 0
+    made[0, :2] = 0.5
     made[5:10] = 0.5
     made[10:15, :2] += 10 * seed
     return cxcywh_to_xyxy(made)
