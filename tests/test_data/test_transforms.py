@@ -221,14 +221,15 @@ def test_crop_clips_boxes_and_drops_what_is_outside(monkeypatch):
     draws = iter([40, 10, 20])  # side, top, left
     monkeypatch.setattr(np.random, 'randint', lambda *args: next(draws))
     boxes = [(30, 20, 40, 30), (0, 0, 25, 15), (0, 0, 20, 60), (59, 49, 90, 70)]
-    masks = np.zeros((4, 70, 90), np.uint8)
+    boxes.append((20, 0, 60, 10))
+    masks = np.zeros((5, 70, 90), np.uint8)
     masks[0, 20:30, 30:40] = 1
     before = results(70, 90, boxes, masks)
     pixels = before['img'][10:50, 20:60].copy()
     after = RFDETRRandomSquareCrop(min_side=30, max_side=50)(before)
     np.testing.assert_array_equal(after['img'], pixels)
     assert after['img_shape'] == (40, 40)
-    # The third box ends where the crop begins.
+    # The third box ends where the crop begins, and so does the last.
     assert after['gt_bboxes'].tensor.tolist() == [
         [10, 10, 20, 20],
         [0, 0, 5, 5],

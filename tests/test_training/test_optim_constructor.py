@@ -266,14 +266,15 @@ def recorder(built):
     return init
 
 
-def test_amp_does_not_replace_the_wrapper_that_follows_the_model():
+@pytest.mark.parametrize('kind', ('', 'Uniform'))
+def test_amp_does_not_replace_the_wrapper_that_follows_the_model(kind):
     """``--amp`` sets ``type='AmpOptimWrapper'``."""
     model = Skeleton(names(12))
     model.precision = PrecisionPolicy.from_config(
         dict(device_type='cpu', dtype='bfloat16')
     )
-    optim_wrapper = build_optim_wrapper(
-        model, dict(optim_cfg(), type='AmpOptimWrapper', loss_scale='dynamic')
-    )
+    cfg = dict(optim_cfg(), type='AmpOptimWrapper', loss_scale='dynamic')
+    cfg['constructor'] = f'RFDETR{kind}OptimWrapperConstructor'
+    optim_wrapper = build_optim_wrapper(model, cfg)
     assert type(optim_wrapper) is RFDETRAmpOptimWrapper
     assert len(settings(model, optim_wrapper)) == len(list(names(12)))
