@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader
 # sysexits.h: a failure that another attempt may not have.
 EXIT_INTERRUPTED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# All threads of a worker leave the signals to one that can tell who sent them. macOS
+# cannot; there a signal to all processes ends the run in the middle of a step.
+_TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
 
 
 class InterruptedRunError(Exception):
@@ -49,13 +52,16 @@ class Interruption:
         self.signal = number
         for other, handler in self._before.items():
             signal.signal(other, handler)
-        # A worker that is just starting has inherited this handler.
-        if os.getpid() == self._process:
-            print_log(
-                f'{signal.Signals(number).name}: the run ends after this step and '
-                'writes a checkpoint. Once more ends it at once.',
-                logger='current',
-            )
+        if os.getpid() != self._process:
+            # Another process that was made during the run, by a pool for example,
+            # has inherited this handler, and is to end when it is told to.
+            signal.raise_signal(number)
+            return
+        print_log(
+            f'{signal.Signals(number).name}: the run ends after this step and '
+            'writes a checkpoint. Once more ends it at once.',
+            logger='current',
+        )
 
     def is_asked_for(self) -> bool:
         """Whether any process was asked to end; all have to call it together."""
@@ -80,12 +86,24 @@ def tie_workers(loader: DataLoader) -> None:
     loader.worker_init_fn = functools.partial(
         _tie_to, os.getpid(), loader.worker_init_fn
     )
+    # What a data loader calls to start its workers.
+    loader._get_iterator = functools.partial(_with_blocked, loader._get_iterator)
+
+
+def _with_blocked(start: Callable[[], object]) -> object:
+    """Start workers that have the signals blocked from the first moment on."""
+    if not _TELLS_SENDERS:
+        return start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tie_to(parent: int, then: Callable[[int], None] | None, worker_id: int) -> None:
-    # All threads leave the signals to one that can tell who sent them. macOS cannot;
-    # there a signal to all processes ends the run in the middle of a step.
-    if hasattr(signal, 'sigtimedwait'):
+    if _TELLS_SENDERS:
+        # Not every way to start a process hands the blocked signals on.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if then is not None:

@@ -8,7 +8,42 @@ import time
 import pytest
 from torch.utils.data import DataLoader
 
-from mmdet_rfdetr.training.interruption import tie_workers
+from mmdet_rfdetr.training.interruption import SIGNALS, Interruption, tie_workers
+
+
+def test_a_process_made_during_a_run_can_be_ended():
+    # mmdet's VOCMetric leaves a pool behind, whose processes end with Python.
+    context = multiprocessing.get_context('fork')
+    with Interruption():
+        child = context.Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(10)
+        exit_code = child.exitcode
+        child.kill()
+        child.join()
+    assert exit_code == -signal.SIGTERM
+
+
+class SignalledContext(type(multiprocessing.get_context('fork'))):
+    """Processes that get a signal before they do anything."""
+
+    class Process(multiprocessing.get_context('fork').Process):
+        def run(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().run()
+
+
+def test_a_worker_outlives_a_signal_while_it_starts():
+    loader = DataLoader(
+        range(3), num_workers=1, multiprocessing_context=SignalledContext()
+    )
+    tie_workers(loader)
+    with Interruption():
+        batches = list(loader)
+    assert [batch.item() for batch in batches] == [0, 1, 2]
+    # The process that trains gets its signals again.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
 
 
 class Large:
