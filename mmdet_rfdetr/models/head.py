@@ -54,7 +54,8 @@ class RFDETRHead(BaseModule):
             apart from the terms, whose sum is the loss.
 
     Raises:
-        SettingError: if ``train_cfg`` or ``test_cfg`` has an unknown key.
+        SettingError: if ``train_cfg`` or ``test_cfg`` has an unknown key, or the
+            assigner is not one for this head.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class RFDETRHead(BaseModule):
         self.test_cfg = _checked('test_cfg', test_cfg, TEST_CFG_KEYS)
         if 'assigner' in self.train_cfg:
             self.assigner = TASK_UTILS.build(self.train_cfg['assigner'])
+            _check_assigner(self.assigner)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
@@ -424,6 +426,16 @@ class RFDETRHead(BaseModule):
                 )
             results.append(result)
         return results
+
+
+def _check_assigner(assigner: object) -> None:
+    """Refuse an assigner that is not called as this head calls its own."""
+    if not hasattr(assigner, 'prepare'):
+        raise SettingError(
+            f'train_cfg.assigner.type={type(assigner).__name__} matches one image at a '
+            'time: set RFDETRHungarianAssigner, which matches all layers, groups and '
+            'images in one call, or a class of yours that inherits from it.'
+        )
 
 
 def _checked(name: str, cfg: dict | None, known: Sequence[str]) -> dict:

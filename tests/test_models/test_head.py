@@ -53,6 +53,12 @@ def test_every_nan_comes_first_whatever_its_sign():
     torch.testing.assert_close(found, expected.values, equal_nan=True)
 
 
+def test_an_assigner_of_mmdet_is_refused():
+    assigner = dict(type='HungarianAssigner', match_costs=dict(type='BBoxL1Cost'))
+    with pytest.raises(SettingError, match='HungarianAssigner.*RFDETRHungarianAss'):
+        make_head(train_cfg=dict(assigner=assigner))
+
+
 def test_outputs_of_all_layers_are_relative_to_the_same_boxes():
     head = make_head()
     for parameter in head.parameters():
