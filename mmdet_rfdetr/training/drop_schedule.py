@@ -58,23 +58,25 @@ class RFDETRDropScheduleHook(Hook):
 
     def before_train(self, runner) -> None:
         """Read the highest rates and find out how many steps the phases have."""
-        model = bare(runner.model)
+        detectors = detectors_of(bare(runner.model))
         # The ViT; a backbone of another kind keeps its own rates.
-        blocks = getattr(model.backbone, 'blocks', ())
+        vits = [getattr(detector.backbone, 'blocks', ()) for detector in detectors]
         self._drop_paths = [
             (number, block.drop_path)
+            for blocks in vits
             for number, block in enumerate(blocks)
             if hasattr(getattr(block, 'drop_path', None), 'drop_prob')
         ]
         self._dropouts = [
             module
-            for module in model.decoder.modules()
+            for detector in detectors
+            for module in detector.decoder.modules()
             if isinstance(module, nn.Dropout)
         ]
         rates = [module.drop_prob for _, module in self._drop_paths]
         self._drop_path_rate = max(rates, default=0.0)
         self._dropout_rate = max((module.p for module in self._dropouts), default=0.0)
-        self._depth = self.depth or len(blocks)
+        self._depth = self.depth or max(map(len, vits), default=0)
         self._accumulation = runner.optim_wrapper._accumulative_counts
         total = math.ceil(runner.max_iters / self._accumulation)
         # Not runner.max_epochs: for IterBasedTrainLoop that is 1.
@@ -98,3 +100,16 @@ class RFDETRDropScheduleHook(Hook):
         if self.schedule == 'linear' and early:
             return 1 - step / max(1, self._cutoff_step - 1)
         return float(early == (self.mode == 'early'))
+
+
+def detectors_of(model: nn.Module) -> list[nn.Module]:
+    """The model if it is a detector with a decoder, else those that it is made of.
+
+    A semi-supervised model is made of two, student and teacher.
+    """
+
+    def is_detector(module):
+        return hasattr(module, 'backbone') and hasattr(module, 'decoder')
+
+    candidates = [model] if is_detector(model) else model.children()
+    return list(filter(is_detector, candidates))

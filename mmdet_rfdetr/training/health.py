@@ -5,7 +5,9 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ..data.annotations import match_categories, read_annotations
 from ..data.bad_data_hook import coco_parts, innermost
@@ -261,7 +263,12 @@ def fingerprints(module: nn.Module) -> list[int]:
 def count_objects(data_batch) -> int:
     """Objects in a batch as the data loader gives it, 0 if it is of another form."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-    return sum(len(sample.get('gt_instances', ())) for sample in samples or ())
+    # Several branches, as for a semi-supervised model, are a dictionary of lists.
+    return sum(
+        len(sample.get('gt_instances', ()))
+        for sample in tree_leaves(samples)
+        if isinstance(sample, BaseDataElement)
+    )
 
 
 def _objects_of(dataset) -> int:

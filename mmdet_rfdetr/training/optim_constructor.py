@@ -118,7 +118,8 @@ class RFDETROptimWrapperConstructor:
 
     def _parts(self, model: nn.Module, lr: float) -> dict[str, Part]:
         """Sort the parameters of ``model`` into the rows of the table."""
-        depth = getattr(model.backbone, 'out_indices', (0,))[-1]
+        backbone = getattr(model, 'backbone', None)
+        depth = getattr(backbone, 'out_indices', (0,))[-1]
         encoder_lr = self.lr_encoder * self.lr_component_decay**2
 
         def encoder(index: int) -> Part:
@@ -149,10 +150,12 @@ class RFDETROptimWrapperConstructor:
         return parts
 
     def _refusal(self, model: nn.Module, what: str) -> SettingError:
+        name = type(model).__name__
+        if hasattr(model, 'backbone'):
+            name += f' with {type(model.backbone).__name__}'
         return SettingError(
-            f'{type(model).__name__} with {type(model.backbone).__name__} {what}, and '
-            f'{type(self).__name__} groups those of RFDETR with its ViT: for another '
-            'model or backbone set '
+            f'{name} {what}, and {type(self).__name__} groups those of RFDETR with '
+            'its ViT: for another model or backbone set '
             'optim_wrapper.constructor=RFDETRUniformOptimWrapperConstructor'
         )
 

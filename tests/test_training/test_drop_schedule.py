@@ -119,6 +119,26 @@ def test_a_backbone_of_another_kind_keeps_its_own_rates():
     assert run.model.decoder[1].p == 0
 
 
+def test_student_and_teacher_follow_one_schedule():
+    run = runner(drop_path=0.26)
+    student, teacher = run.model, runner(drop_path=0.26).model
+    run.model = nn.ModuleDict(dict(student=student, teacher=teacher))
+    hook = start(run, mode='late', cutoff_epoch=1)
+    for iteration, rate in ((0, 0.0), (4, 0.26)):
+        run.iter = iteration
+        hook.before_train_iter(run, iteration)
+        for model in (student, teacher):
+            last = model.backbone.blocks[-1].drop_path
+            assert last.drop_prob == pytest.approx(rate)
+
+
+def test_a_model_of_another_kind_keeps_its_own_rates():
+    run = runner()
+    run.model = nn.Sequential(nn.Dropout(0.1))
+    start(run, mode='late', cutoff_epoch=1).before_train_iter(run, 0)
+    assert run.model[0].p == 0.1
+
+
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [

@@ -5,12 +5,14 @@ import json
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.training.health import fingerprints
+from mmdet_rfdetr.training.health import count_objects, fingerprints
 from tests.test_reliability.project import config
 
 from . import toy
@@ -84,6 +86,13 @@ def test_objects_that_the_pipeline_loses(data, tmp_path):
     cfg.train_dataloader.dataset.pipeline.insert(-1, small)
     (line,) = (line for line in told(Runner.from_cfg(cfg)) if 'no batch' in line)
     assert 'train_dataloader.dataset.pipeline' in line
+
+
+def test_objects_of_several_branches_are_counted():
+    # As mmdet's MultiBranch packs them: an image is in some branches only.
+    labelled = DetDataSample(gt_instances=InstanceData(labels=torch.zeros(3)))
+    branches = dict(sup=[labelled, None], unsup_student=[None, DetDataSample()])
+    assert count_objects(dict(data_samples=branches)) == 3
 
 
 def test_objects_that_the_annotations_lose(tmp_path):

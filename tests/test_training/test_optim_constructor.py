@@ -227,6 +227,11 @@ def test_a_backbone_of_another_kind_is_refused():
         build_optim_wrapper(model, optim_cfg())
 
 
+def test_a_model_without_a_backbone_is_refused():
+    with pytest.raises(SettingError, match='^Linear has no parameter in "encoder emb'):
+        build_optim_wrapper(nn.Linear(2, 2), optim_cfg())
+
+
 def test_layer_scale_is_decayed_and_other_families_decay_norms():
     assert not is_undecayed('backbone.blocks.3.layer_scale1')
     assert not is_undecayed('decoder.layers.0.norm1.bias')
