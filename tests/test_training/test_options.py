@@ -225,3 +225,70 @@ def test_settings_that_train_nothing_are_refused_at_once(settings, changed, mess
     settings.merge_from_dict(changed)
     with pytest.raises(ExplainedError, match=message):
         Runner.from_cfg(settings).train()
+
+
+def semi_supervised(settings):
+    """Train the detector as student and teacher, on images with and without boxes."""
+    pack = dict(type='PackDetInputs', meta_keys=(*META, 'homography_matrix'))
+    resize = dict(type='Resize', scale=(64, 64))
+    views = dict(unsup_teacher=[resize, pack], unsup_student=[resize, pack])
+    branch = dict(type='MultiBranch', branch_field=['sup', *views])
+    load = dict(type='LoadImageFromFile')
+    boxes = dict(type='LoadAnnotations', with_bbox=True)
+    pipelines = (
+        [load, boxes, resize, dict(branch, sup=pack)],
+        [load, dict(type='LoadEmptyAnnotations'), dict(branch, **views)],
+    )
+    dataset = settings.train_dataloader.pop('dataset').to_dict()
+    settings.train_dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='GroupMultiSourceSampler', batch_size=2, source_ratio=[1, 1]),
+        dataset=dict(
+            type='ConcatDataset',
+            datasets=[dict(dataset, pipeline=pipeline) for pipeline in pipelines],
+        ),
+    )
+    preprocessor = settings.model.pop('data_preprocessor')
+    settings.model = dict(
+        type='SemiBaseDetector',
+        detector=settings.model,
+        data_preprocessor=dict(
+            type='MultiBranchDataPreprocessor', data_preprocessor=preprocessor
+        ),
+        semi_train_cfg=dict(
+            freeze_teacher=True,
+            cls_pseudo_thr=0.0,
+            pseudo_label_initial_score_thr=0.0,
+            min_pseudo_bbox_wh=(0.01, 0.01),
+        ),
+        semi_test_cfg=dict(predict_on='teacher'),
+    )
+    settings.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
+    settings.val_cfg = settings.val_dataloader = settings.val_evaluator = None
+    settings.optim_wrapper = dict(
+        type='RFDETRAmpOptimWrapper',
+        constructor='RFDETRUniformOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=1e-3),
+    )
+    settings.default_hooks.checkpoint.by_epoch = False
+    settings.default_hooks.update(
+        drop_schedule=dict(type='RFDETRDropScheduleHook'),
+        health=dict(type='RFDETRHealthHook'),
+    )
+    settings.custom_hooks = [dict(type='MeanTeacherHook')]
+    return settings
+
+
+def test_student_and_teacher(settings):
+    settings.default_hooks.pop('precision', None)
+    settings = Config(semi_supervised(settings).to_dict())
+    runner, before = train(settings)
+    after = runner.model.state_dict()
+    logged = runner.message_hub.log_scalars
+    assert {'train/sup_loss_cls', 'train/unsup_loss_cls'} <= logged.keys()
+    weight = 'bbox_head.fc_cls.weight'
+    for part in ('student', 'teacher'):
+        name = f'{part}.{weight}'
+        assert not after[name].equal(before[name])
+    assert not after[f'student.{weight}'].equal(after[f'teacher.{weight}'])
