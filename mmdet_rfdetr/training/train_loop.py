@@ -4,6 +4,7 @@ import bisect
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
+from mmdet.datasets.samplers import MultiSourceSampler
 from mmdet.registry import LOOPS
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -83,11 +84,12 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 f'{get_world_size()} processes: make train_dataloader.batch_size '
                 'smaller, or set train_dataloader.drop_last=False.'
             )
-        if isinstance(self.dataloader.sampler, InfiniteSampler):
+        sampler = self.dataloader.sampler
+        if isinstance(sampler, InfiniteSampler | MultiSourceSampler):
             raise ExplainedError(
-                'An epoch of InfiniteSampler never ends: set train_dataloader.sampler.'
-                'type=DefaultSampler, or train_cfg.type=IterBasedTrainLoop with '
-                'max_iters.'
+                f'An epoch of {type(sampler).__name__} never ends: set '
+                'train_dataloader.sampler.type=DefaultSampler, or '
+                'train_cfg.type=IterBasedTrainLoop with max_iters.'
             )
         self._batches = make_resumable(self.dataloader, runner.seed)
         tie_workers(self.dataloader)

@@ -292,3 +292,10 @@ def test_student_and_teacher(settings):
         name = f'{part}.{weight}'
         assert not after[name].equal(before[name])
     assert not after[f'student.{weight}'].equal(after[f'teacher.{weight}'])
+
+
+def test_an_epoch_of_images_drawn_from_several_sources_is_refused(settings):
+    semi_supervised(settings).train_cfg = dict(type='RFDETRTrainLoop', max_epochs=1)
+    settings.default_hooks.pop('precision', None)
+    with pytest.raises(ExplainedError, match='of GroupMultiSourceSampler never ends'):
+        Runner.from_cfg(Config(settings.to_dict())).train()
