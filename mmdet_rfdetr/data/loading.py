@@ -120,11 +120,11 @@ class GuardedLoader(BaseTransform):
     def _load(self, results: dict) -> dict:
         try:
             return self.loader(results)
-        except _DECODER_ERRORS as error:
-            raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
-        except Exception:
+        except Exception as error:
             # Raises BadImageError if the file itself is at fault.
             decode_image(read_file(results['img_path'], self.loader.backend_args))
+            if isinstance(error, _DECODER_ERRORS):
+                raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
             raise
 
     def __repr__(self) -> str:

@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage
 from mmdet_rfdetr.data.findings import Finding
 from mmdet_rfdetr.data.images import BadImageError, ImageSource, decode_image, read_size
+from mmdet_rfdetr.data.loading import GuardedLoader
 
 
 def ramp(height, width):
@@ -122,3 +124,22 @@ def test_orientations_that_mean_nothing_are_not_followed(tmp_path, exif):
     path.write_bytes(encoded(ramp(40, 60), exif=exif))
     assert read_size(path) == ((40, 60), (40, 60))
     assert ImageSource(path.read_bytes()).shape == (40, 60)
+
+
+@pytest.mark.parametrize(
+    ('data', 'finding'),
+    [
+        (None, Finding.FILE_MISSING),
+        (b'', Finding.FILE_EMPTY),
+        (b'no image', Finding.FILE_UNREADABLE),
+        (encoded(ramp(20, 30), 'tga'), Finding.FILE_UNREADABLE),  # for OpenCV
+    ],
+    ids=['missing', 'empty', 'no image', 'of Pillow alone'],
+)
+def test_a_guarded_loader_says_what_is_wrong_with_a_file(data, finding, tmp_path):
+    path = tmp_path / 'image'
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(BadImageError) as caught:
+        GuardedLoader(LoadImageFromFile())(dict(img_path=str(path)))
+    assert caught.value.finding is finding
