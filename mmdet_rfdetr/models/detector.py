@@ -17,6 +17,7 @@ from ..masks import MaskFeatures
 from ..matching import Targets
 from ..precision import PrecisionPolicy
 from ..transfer import upload
+from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
@@ -92,6 +93,7 @@ class RFDETR(Switches, DetectionTransformer):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
+        _check_maps(self.backbone, neck)
         self.num_groups = num_groups
         self.precision = PrecisionPolicy.from_config(precision)
         self.query_selection = QuerySelection(
@@ -481,6 +483,19 @@ class RFDETR(Switches, DetectionTransformer):
     def forward_decoder(self, query: Tensor, **decoder_inputs) -> dict[str, Tensor]:
         """Run the decoder: ``hidden_states`` (layers, B, N, D)."""
         return dict(hidden_states=self.decoder(query, **decoder_inputs))
+
+
+def _check_maps(backbone: nn.Module, neck: dict) -> None:
+    """Refuse a neck for other maps than those of the ViT; others are not known."""
+    if not isinstance(backbone, RFDETRBackbone):
+        return
+    maps = [backbone.embed_dims] * len(backbone.out_indices)
+    if list(neck.get('in_channels', maps)) != maps:
+        raise SettingError(
+            f'neck.in_channels={list(neck["in_channels"])} does not fit the maps of '
+            f'the backbone, which have {maps} channels for out_indices='
+            f'{backbone.out_indices}: make them equal.'
+        )
 
 
 def _has_padding(batch_data_samples: SampleList) -> bool:

@@ -161,22 +161,11 @@ class RFDETRProjector(BaseModule):
                 f'scales={tuple(scales)} must be some of {tuple(SCALES)} in ascending '
                 'order'
             )
-        self.in_channels = list(in_channels)
         self.stages = nn.ModuleList(
             ProjectorStage(in_channels, out_channels, scale, num_blocks)
             for scale in scales
         )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps (B, C, h, w) of the ViT to L levels (B, D, h_l, w_l).
-
-        Raises:
-            SettingError: if the maps are not those that ``in_channels`` says.
-        """
-        channels = [x.shape[1] for x in maps]
-        if channels != self.in_channels:
-            raise SettingError(
-                f'model.neck.in_channels={self.in_channels}, but the maps of the '
-                f'backbone have {channels}: make them equal.'
-            )
+        """Maps (B, C, h, w) of the ViT to L levels (B, D, h_l, w_l)."""
         return tuple(stage(maps) for stage in self.stages)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.boxes import apply_deltas
+from mmdet_rfdetr.errors import SettingError
 from tests import parity
 from tests.test_segmentation.case import tiny_config as segmentation_config
 
@@ -245,6 +246,15 @@ def test_an_unknown_argument_of_any_part(part):
     config.merge_from_dict({f'{part}.size'.strip('.'): 3})
     with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
         MODELS.build(config._cfg_dict)
+
+
+def test_a_neck_for_other_maps_is_refused():
+    config = small_config()
+    width, *others = config['neck']['in_channels']
+    for wrong in (others, [width, 2 * width]):
+        config['neck'] = dict(config['neck'], in_channels=wrong)
+        with pytest.raises(SettingError, match='in_channels=.* does not fit the maps'):
+            MODELS.build(config)
 
 
 def test_every_group_meets_its_own_queries():

@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 
-from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.projector import ChannelLayerNorm
 
 
@@ -71,12 +70,3 @@ def test_layer_norms_are_over_channels_with_a_small_epsilon():
 def test_scales_that_do_not_exist(scales):
     with pytest.raises(ValueError, match="'P3', 'P4', 'P5'.* ascending"):
         make(scales=scales)
-
-
-@pytest.mark.parametrize('widths', [(8, 8, 8), (8, 4)])
-def test_maps_of_another_backbone(widths):
-    neck = MODELS.build(
-        dict(type='RFDETRProjector', in_channels=[8, 8], out_channels=8, num_blocks=1)
-    )
-    with pytest.raises(SettingError, match=r'in_channels=\[8, 8\].*have \[8, '):
-        neck([torch.zeros(1, width, 4, 4) for width in widths])
