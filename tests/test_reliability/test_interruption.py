@@ -11,12 +11,20 @@ from torch.utils.data import DataLoader
 from mmdet_rfdetr.training.interruption import SIGNALS, Interruption, tie_workers
 
 
+def begin_and_wait(begun):
+    begun.set()
+    time.sleep(60)
+
+
 def test_a_process_made_during_a_run_can_be_ended():
     # mmdet's VOCMetric leaves a pool behind, whose processes end with Python.
     context = multiprocessing.get_context('fork')
+    begun = context.Event()
     with Interruption():
-        child = context.Process(target=time.sleep, args=(60,))
+        child = context.Process(target=begin_and_wait, args=(begun,))
         child.start()
+        # Python forgets a signal that comes while it is still being forked.
+        assert begun.wait(60)
         child.terminate()
         child.join(10)
         exit_code = child.exitcode
