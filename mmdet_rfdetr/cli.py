@@ -325,7 +325,7 @@ def train(runner: Runner) -> None:
     Args:
         runner: with its optimizer wrapper still to be built.
     """
-    scale = runner.auto_scale_lr
+    scale = getattr(runner, 'auto_scale_lr', None)  # FlexibleRunner hides its own
     if scale and scale.get('enable'):
         accumulation = runner.optim_wrapper.get('accumulative_counts', 1)
         # Not in the config, which is written to the work folder and may be used again.

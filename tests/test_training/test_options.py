@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +199,12 @@ def test_auto_scale_lr_counts_the_images_of_a_step(settings):
     assert group['initial_lr'] == pytest.approx(1e-4 * 4 / 16)
     # A copy of the config in the work folder trains the same.
     assert runner.cfg.auto_scale_lr.base_batch_size == 16
+
+
+def test_mmengines_other_runner(settings):
+    settings.update(runner_type='FlexibleRunner', env_cfg={})
+    cli.run(settings, cli.train, trust_checkpoint=False)
+    assert Path(settings.work_dir, 'epoch_1.pth').is_file()
 
 
 @pytest.mark.parametrize('by_flag', [True, False])
