@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / 'mmdet_rfdetr'
 FLOORS = (
     {
         *('compat', 'errors', 'precision', 'checkpoints'),
-        *('boxes', 'masks', 'resampling', 'image_size', 'transfer'),
+        *('boxes', 'class_names', 'masks', 'resampling', 'image_size', 'transfer'),
     },
     {
         *('losses', 'matching', 'matching_costs'),
