@@ -4,8 +4,9 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
+from typing import ClassVar
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -27,36 +28,36 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Remembers SIGTERM and SIGINT instead of ending the process at once.
 
-    A second signal ends it as usual.
+    A second signal ends it as usual. Processes that are forked meanwhile, by the pool
+    of a metric for example, handle both signals as they would without it.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict = {}
-        self._process = os.getpid()
 
     def __enter__(self) -> 'Interruption':
         """Take the signals over; only a main thread can."""
         if threading.current_thread() is threading.main_thread():
+            _protect_forks()
             self._before = {
                 number: signal.signal(number, self._remember) for number in SIGNALS
             }
+            _handlers.update(self._before)
         return self
 
     def __exit__(self, *exc_info) -> None:
         """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            _handlers.pop(number, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        for other, handler in self._before.items():
-            signal.signal(other, handler)
-        if os.getpid() != self._process:
-            # Another process that was made during the run, by a pool for example,
-            # has inherited this handler, and is to end when it is told to.
-            signal.raise_signal(number)
-            return
+        self._give_back()
         print_log(
             f'{signal.Signals(number).name}: the run ends after this step and '
             'writes a checkpoint. Once more ends it at once.',
@@ -70,6 +71,59 @@ class Interruption:
         flag = torch.tensor(int(self.signal is not None))
         all_reduce(flag, 'max')
         return bool(flag)
+
+
+# What the signals did before a run took them over; empty outside of one.
+_handlers: dict = {}
+
+
+class _Fork(threading.local):
+    """What a fork of the present thread began with."""
+
+    handlers: ClassVar[dict] = {}
+    mask: Collection[int] = ()
+
+
+_fork = _Fork()
+
+
+@functools.cache
+def _protect_forks() -> None:
+    """From now on, let children that are forked during a run begin without its handler.
+
+    Python forgets what a child receives before its first line: the handler has noted
+    it, and the note is wiped. Blocked, a signal waits until the child is set up.
+    """
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )
+
+
+def _before_fork() -> None:
+    _fork.handlers = dict(_handlers)
+    if _fork.handlers:
+        _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _after_fork_in_parent() -> None:
+    if _fork.handlers:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
+def _after_fork_in_child() -> None:
+    _handlers.clear()
+    if not _fork.handlers:
+        return
+    # Python ignores what is raised here, such as KeyboardInterrupt: a signal that has
+    # come already meets the system's own handling.
+    for number, handler in _fork.handlers.items():
+        signal.signal(number, signal.SIG_DFL if callable(handler) else handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+    for number, handler in _fork.handlers.items():
+        signal.signal(number, handler)
 
 
 def tie_workers(loader: DataLoader) -> None:

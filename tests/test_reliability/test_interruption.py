@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from torch.utils.data import DataLoader
@@ -11,26 +12,48 @@ from torch.utils.data import DataLoader
 from mmdet_rfdetr.training.interruption import SIGNALS, Interruption, tie_workers
 
 
-def begin_and_wait(begun):
-    begun.set()
-    time.sleep(60)
-
-
-def test_a_process_made_during_a_run_can_be_ended():
-    # mmdet's VOCMetric leaves a pool behind, whose processes end with Python.
+def end_at_once(number):
+    """Fork processes that get a signal before their first line; their exit codes."""
     context = multiprocessing.get_context('fork')
-    begun = context.Event()
-    with Interruption():
-        child = context.Process(target=begin_and_wait, args=(begun,))
+    children = [context.Process(target=time.sleep, args=(60,)) for _ in range(20)]
+    for child in children:
         child.start()
-        # Python forgets a signal that comes while it is still being forked.
-        assert begun.wait(60)
-        child.terminate()
-        child.join(10)
-        exit_code = child.exitcode
+        os.kill(child.pid, number)
+    end = time.monotonic() + 10
+    for child in children:
+        child.join(max(0, end - time.monotonic()))
         child.kill()
         child.join()
-    assert exit_code == -signal.SIGTERM
+    return [child.exitcode for child in children]
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_process_made_during_a_run_ends_when_told(number):
+    # mmdet's VOCMetric and OpenImagesMetric end their pools so, and wait for them.
+    # An early SIGINT ends a child, a late one raises KeyboardInterrupt in it.
+    ends = {-number} if number == signal.SIGTERM else {-number, 1}
+    with Interruption() as interruption:
+        assert set(end_at_once(number)) <= ends
+        # A pool forks from a thread what takes the place of a dead process.
+        with ThreadPoolExecutor(1) as thread:
+            assert set(thread.submit(end_at_once, number).result()) <= ends
+        os.kill(os.getpid(), number)
+        assert interruption.signal == number  # this process remembers its own
+
+
+def test_a_process_made_after_a_run_inherits_nothing_of_it():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with Interruption():
+        pass
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        same = [signal.getsignal(number) for number in SIGNALS] == before
+        os.write(write, bytes([same, signal.pthread_sigmask(0, ()) == mask]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 2) == bytes([True, True])
 
 
 class SignalledContext(type(multiprocessing.get_context('fork'))):
