@@ -225,7 +225,8 @@ class RFDETRHead(BaseModule):
             total = bbox_preds.new_full((), num_groups * sum(targets.counts))
         else:
             total = num_groups * targets.valid.sum().float()
-        avg_factor = reduce_mean(total).clamp_(min=1)
+        # Processes need not validate equally many batches; each divides by its own.
+        avg_factor = (reduce_mean(total) if self.training else total).clamp_(min=1)
 
         boxes = bbox_preds[matches.images, matches.rows]
         target_boxes = targets.boxes[matches.targets]

@@ -203,11 +203,11 @@ class RFDETRCheckpointHook(CheckpointHook):
             if name in state['gradients']:
                 parameter.grad = state['gradients'][name].to(parameter)
 
-    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Give up a validation when the run is to end."""
         leave = getattr(runner._train_loop, 'leave_validation_if_asked', None)
         if leave is not None:
-            leave()
+            leave(batch_idx)
 
     def after_val(self, runner: Runner) -> None:
         """Note in the last checkpoint that its epoch is validated, and what is best.

@@ -78,11 +78,18 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
-        if not len(self.dataloader):
+        batches = all_gather_object(len(self.dataloader))
+        if not all(batches):
             raise ExplainedError(
                 f'{len(self.dataloader.dataset)} images make no whole batch in each of '
                 f'{get_world_size()} processes: make train_dataloader.batch_size '
                 'smaller, or set train_dataloader.drop_last=False.'
+            )
+        if len({*batches}) > 1:
+            raise ExplainedError(
+                f'An epoch has {batches} training batches in the processes of this '
+                'run, which compute every step together: set train_dataloader.sampler.'
+                'round_up=True, or take a sampler that gives all of them equally many.'
             )
         sampler = self.dataloader.sampler
         if isinstance(sampler, InfiniteSampler | MultiSourceSampler):
@@ -95,6 +102,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         tie_workers(self.dataloader)
         self.position = Position()
         self._interruption = Interruption()
+        self._common_val_batches = 0
         # What the process drew before it came here is not part of the run.
         self._random_state: dict | None = None
 
@@ -163,6 +171,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         keep_random_state(self.runner.val_loop.dataloader)
         self._restore_random_state()
         before = capture_random_state()
+        batches = all_gather_object(len(self.runner.val_loop.dataloader))
+        self._common_val_batches = min(batches)
         try:
             self.runner.val_loop.run()
             self.position.validation_due = False
@@ -172,13 +182,21 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             restore_random_state(before)
             self._end()
 
-    def leave_validation_if_asked(self) -> None:
+    def leave_validation_if_asked(self, batch: int) -> None:
         """Give up the present validation if the run is to end.
+
+        Some processes may have more batches than others; all ask only after those
+        that every process has.
+
+        Args:
+            batch: number of the batch that is done, from 0.
 
         Raises:
             InterruptedRunError: for this loop to catch.
         """
-        if self.position.validation_due and self._interruption.is_asked_for():
+        if not self.position.validation_due or batch >= self._common_val_batches:
+            return
+        if self._interruption.is_asked_for():
             raise InterruptedRunError
 
     def _end(self) -> None:

@@ -2,9 +2,8 @@
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import all_reduce
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from torch import Tensor
 
 from ..data.bad_data_hook import innermost
 from ..errors import SettingError
@@ -30,8 +29,8 @@ class RFDETRValLossHook(Hook):
 
     def before_val_epoch(self, runner) -> None:
         """Forget the last validation."""
-        self._names: list[str] = []
-        self._sums: Tensor | float = 0.0
+        self._sums: dict[str, float] = {}
+        self._images = 0
         self._resized = annotations_are_resized(runner.val_dataloader.dataset)
 
     @torch.no_grad()
@@ -52,16 +51,18 @@ class RFDETRValLossHook(Hook):
                 scale = instances.bboxes.new_tensor(sample.scale_factor * 2)
                 instances.bboxes = instances.bboxes * scale
         _, terms = model.parse_losses(model(**data, mode='loss'))
-        self._names = list(terms)
-        # The images are counted beside the terms, which are then weighted by them.
-        values = torch.stack([*terms.values(), terms['loss'].new_ones(())])
-        self._sums = self._sums + values.cpu().double() * len(samples)
+        self._images += len(samples)
+        means = torch.stack([*terms.values()]).tolist()
+        for name, mean in zip(terms, means, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + mean * len(samples)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Average over the images of all processes."""
-        all_reduce(self._sums)
-        means = self._sums[:-1] / self._sums[-1]
-        metrics.update(zip(self._names, means.tolist(), strict=True))
+        # Some of them may have had no image, and know no terms.
+        parts = all_gather_object((self._images, self._sums))
+        images = sum(count for count, _ in parts)
+        for name in dict.fromkeys(name for _, sums in parts for name in sums):
+            metrics[name] = sum(sums.get(name, 0.0) for _, sums in parts) / images
 
 
 def annotations_are_resized(dataset) -> bool:
