@@ -77,14 +77,17 @@ def find_tool(name: str) -> Path | None:
 def run_tool(path: Path, arguments: list[str]) -> None:
     """Run a Python file as ``python FILE ...`` would, with the plugin imported.
 
-    The current folder stays importable, for a project's own ``custom_imports``.
+    The current folder stays importable, for a project's own ``custom_imports``; so
+    is the folder above ``tools/``, since tools of MMDetection import one another.
 
     Args:
         path: The file.
         arguments: What follows it on the command line.
     """
     sys.argv = [str(path), *arguments]
-    sys.path.insert(0, str(path.resolve().parent))
+    folders = path.resolve().parents
+    above = [folder.parent for folder in folders if folder.name == 'tools'][:1]
+    sys.path[:0] = map(str, [folders[0], *above])
     with explained_errors():
         runpy.run_path(str(path), run_name='__main__')
 

@@ -183,8 +183,9 @@ def get_installed_path(package: str) -> str:
         top_level = importlib.metadata.distribution(package).read_text('top_level.txt')
         spec = top_level and importlib.util.find_spec(top_level.split()[0])
     if not spec or spec.origin is None:
+        # mmengine asks for what stands before :: in a config, a misspelt name as well.
         raise ModuleNotFoundError(
-            f'Package {package!r} is not installed: pip install {package}.'
+            f'Package {package!r} is not installed: correct the name.'
         )
     return os.path.dirname(spec.origin)
 

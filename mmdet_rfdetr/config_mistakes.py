@@ -5,14 +5,16 @@ import difflib
 import importlib.util
 import inspect
 import os
+import pkgutil
 import re
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
+from mmengine.config.utils import MODULE2PACKAGE, ConfigParsingError
 from mmengine.registry import OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
@@ -26,6 +28,32 @@ OTHER_SETTINGS = (
     *('image_size', 'runner_type', 'tta_model', 'tta_pipeline'),  # of the tools
 )
 """Top settings of a config that are read beside the arguments of a runner."""
+
+KNOWN_PACKAGES = {
+    **MODULE2PACKAGE,
+    **{'PIL': 'pillow', 'cv2': 'opencv-python', 'skimage': 'scikit-image'},
+    **{'sklearn': 'scikit-learn', 'yaml': 'pyyaml'},
+    'lvis': 'git+https://github.com/lvis-dataset/lvis-api.git',
+    'panopticapi': 'git+https://github.com/cocodataset/panopticapi.git',
+    **{
+        name: name
+        for name in (
+            *('albumentations', 'bitsandbytes', 'cityscapesscripts', 'clearml'),
+            *('dadaptation', 'deepspeed', 'dvclive', 'fairscale', 'future'),
+            *('imagecorruptions', 'instaboostfast', 'jsonlines', 'lap', 'lmdb'),
+            *('matplotlib', 'memory_profiler', 'mlflow', 'mmpretrain', 'motmetrics'),
+            *('neptune', 'nltk', 'numpy', 'onnx', 'onnxruntime', 'openmim', 'pandas'),
+            *('peft', 'prettytable', 'psutil', 'pycocoevalcap', 'pycocotools'),
+            *('requests', 'safetensors', 'sahi', 'scipy', 'seaborn', 'shapely'),
+            *('tensorboard', 'tensorboardX', 'terminaltables', 'tifffile', 'timm'),
+            *('torchvision', 'tqdm', 'transformers', 'ultrafast-pycocotools', 'wandb'),
+        )
+    },
+}
+"""Modules that this package, MMDetection, mmengine or their users' code import, and
+the package that has each. A module that is not here may be one of the user's own, and
+a package that happens to have its name a stranger's: no message advises installing it.
+"""
 
 READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
 """Functions of mmengine that read the config file ``filename``."""
@@ -57,10 +85,7 @@ def _import_mistake(error: Exception, path: str) -> str | None:
     if not isinstance(error, ImportError) or 'custom modules' not in str(error):
         return None
     cause = error.__cause__.__context__ or error.__cause__
-    return (
-        f'custom_imports of {path}: {cause}: correct the name, install the package, or '
-        f'start in the folder that it lies in (this is {Path.cwd()}).'
-    )
+    return f'custom_imports of {path}: {missing_package(cause) or cause}'
 
 
 def _file_mistake(error: Exception) -> str | None:
@@ -204,11 +229,36 @@ def building_mistake(error: Exception) -> str | None:
 
 
 def missing_package(error: ImportError) -> str | None:
-    """Say which package is to be installed, or None if none is missing."""
-    package = (error.name or '').partition('.')[0]
-    if package and not importlib.util.find_spec(package):
-        return f'this needs the package {package}: pip install {package}'
-    return str(error) if 'pip install' in str(error) else None
+    """Say what to do about a module that cannot be imported.
+
+    Args:
+        error: what importing raised.
+
+    Returns:
+        A sentence, or None for an error that is not about a module that is not there.
+    """
+    module = (error.name or '').partition('.')[0]
+    if module in KNOWN_PACKAGES and not importlib.util.find_spec(module):
+        return f'this needs the package {module}: pip install {KNOWN_PACKAGES[module]}'
+    if module and not importlib.util.find_spec(module):
+        modules = (found.name for found in pkgutil.iter_modules(sys.path))
+        hint = nearest(module, modules)
+        return (
+            f'No module named {module!r}: correct the name'
+            f'{f" ({hint})" if hint else ""}, or start in the folder that it lies in '
+            f'(this is {Path.cwd()}).'
+        )
+    advised = re.search(r'pip install (?:-\S+ )*["\']?([\w.+:/-]+)', str(error))
+    if advised is None:
+        return None
+    package = advised[1].rstrip('.')
+    # Beside those: the extras of this package, and mmcv.
+    if package in (*KNOWN_PACKAGES.values(), 'mmdet_rfdetr', 'mmcv', 'mmcv-lite'):
+        return str(error)
+    return (
+        f'{error} (mmdet_rfdetr does not know {package}: look at what it is before you '
+        'install it)'
+    )
 
 
 def _optimizer(error: Exception) -> str | None:

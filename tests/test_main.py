@@ -114,17 +114,30 @@ def test_unknown_tool_is_named(command, capsys, name, hint):
     ('line', 'said'),
     [
         (
-            'import no_such_package.part',
-            'needs the package no_such_package: pip install',
+            'import lvis.part',
+            'needs the package lvis: pip install git.*lvis-api.git$',
         ),
-        ('raise ImportError("run pip install x")', 'error: run pip install x'),
-        ('raise ModuleNotFoundError("pip install x")', 'error: pip install x'),
+        ('raise ImportError("run pip install scipy.")', 'run pip install scipy.$'),
+        ('raise ImportError("pip install x")', 'not know x: look at what it is'),
+        (
+            'import mmdte.part',
+            r'No module named .mmdte.: correct the name \(did you mean mmdet\?\)',
+        ),
+        ('import my_own_xyz', "'my_own_xyz': correct the name, or start in the folder"),
     ],
 )
-def test_a_package_that_a_tool_lacks_is_named(command, tmp_path, line, said):
+def test_a_module_that_a_tool_lacks_is_named(command, tmp_path, line, said):
+    """Only a known package is advised: another's name may be a stranger's."""
     (tmp_path / 'tool.py').write_text(line)
     with pytest.raises(SystemExit, match=said):
         command(str(tmp_path / 'tool.py'))
+
+
+def test_tools_import_one_another_from_the_folder_above(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command('test_robustness.py', '--help')
+    assert stopped.value.code == 0
+    assert '--corruptions' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('line', ['import mmdet.nothing', 'from mmdet import nothing'])
