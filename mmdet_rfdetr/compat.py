@@ -262,6 +262,31 @@ def load_from_http(filename: str, map_location=None) -> dict:
     return load_from_local(path, map_location)
 
 
+def run_no_stored_config() -> str | None:
+    """Keep mmengine from running the config that a checkpoint holds as text.
+
+    A config is Python code. An inferencer without a config of its own takes that of
+    its weights, so that a file of tensors and text could do anything; a runner that
+    resumes does so with one that old versions wrote.
+
+    Returns:
+        The reason; the gap is there with every mmengine.
+    """
+    from mmengine.config import Config
+
+    original = Config.fromstring
+
+    @functools.wraps(original)
+    def fromstring(cfg_str, file_format):
+        from mmdet_rfdetr.checkpoints.loading import refuse_stored_config
+
+        refuse_stored_config(cfg_str)
+        return original(cfg_str, file_format)
+
+    Config.fromstring = staticmethod(fromstring)
+    return 'mmengine runs the config that a checkpoint holds, which is code.'
+
+
 def train_data_parallel_on_cpu() -> str | None:
     """Let mmengine train data-parallel where there is no accelerator.
 
@@ -489,6 +514,7 @@ _FIXES = (
     stub_compiled_ops,
     replace_pkg_resources,
     load_checkpoints_safely,
+    run_no_stored_config,
     train_data_parallel_on_cpu,
     rename_broadcast_buffers,
     silence_unused_file_client,

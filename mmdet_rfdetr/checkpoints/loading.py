@@ -18,6 +18,7 @@ from .layout import INFO_KEY, to_mmengine_layout
 from .safe_pickle import harmless_classes
 
 _trusted = ContextVar('trusted', default=False)
+_stored_configs: dict[str, Path] = {}  # texts of files that were loaded untrusted
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
@@ -80,7 +81,44 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
             'file again.'
         ) from error
     _refuse_without_weights(path, checkpoint)
+    if not _trusted.get():
+        _stored_configs.update(dict.fromkeys(_find_configs(checkpoint), path))
     return to_mmengine_layout(checkpoint)
+
+
+def refuse_stored_config(text: str) -> None:
+    """Refuse to run a config, which is Python code, that a checkpoint brought along.
+
+    mmengine would do so where it detects without a config, and when it resumes.
+
+    Args:
+        text: of a config that is about to be run.
+
+    Raises:
+        UntrustedCheckpointError: a checkpoint that was loaded holds it.
+    """
+    path = _stored_configs.get(text) if isinstance(text, str) else None
+    if path is not None and not _trusted.get():
+        raise UntrustedCheckpointError(
+            f'The config in {path} is Python code and has not been '
+            'run: give a config of your own besides the weights (model=CONFIG). If you '
+            'made the file yourself, load it with --trust-checkpoint (in Python: with '
+            'trust_checkpoint()).'
+        )
+
+
+def _find_configs(checkpoint) -> Iterator[str]:
+    """Texts in a checkpoint from which mmengine makes a config."""
+    for *path, name in (
+        ('message_hub', 'runtime_info', 'cfg'),
+        ('meta', 'cfg'),
+        ('meta', 'config'),  # which its runners look at when they resume
+    ):
+        place = checkpoint
+        for key in path:
+            place = place.get(key) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(name), str):
+            yield place[name]
 
 
 def _refuse_without_weights(path: Path, checkpoint) -> None:

@@ -1,0 +1,81 @@
+"""The config that a checkpoint holds as text is code, which nothing runs."""
+
+import contextlib
+
+import pytest
+import torch
+from mmdet.apis import DetInferencer
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmdet_rfdetr.checkpoints import CheckpointError, trust_checkpoint
+from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
+
+PLACES = ('meta.cfg', 'meta.config', 'message_hub.runtime_info.cfg')
+INFERENCER_READS = (PLACES[0], PLACES[2])
+
+
+def stranger(tmp_path, place, **more):
+    """A file of tensors and text, and what its config leaves behind."""
+    trace = tmp_path / 'trace'
+    content = {
+        'state_dict': {'a': torch.zeros(1)},
+        'meta': {},
+        'message_hub': {},
+        **more,
+    }
+    *keys, last = place.split('.')
+    inner = content
+    for key in keys:
+        inner = inner.setdefault(key, {})
+    inner[last] = f'open({str(trace)!r}, "w").close()\nmodel = dict(type="RFDETR")\n'
+    path = tmp_path / 'weights.pth'
+    torch.save(content, path)
+    return str(path), trace
+
+
+@pytest.mark.parametrize('place', INFERENCER_READS)
+def test_an_inferencer_asks_for_a_config(tmp_path, place):
+    path, trace = stranger(tmp_path, place)
+    with pytest.raises(CheckpointError, match=r'weights.pth .*model=CONFIG') as caught:
+        DetInferencer(weights=path, device='cpu')
+    assert 'trust_checkpoint()' in str(caught.value)
+    assert not trace.exists()
+    with trust_checkpoint(), contextlib.suppress(Exception):
+        DetInferencer(weights=path, device='cpu')
+    assert trace.exists(), 'the config would not have worked anyway'
+
+
+def test_a_runner_that_resumes_does_not_run_it(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    meta = {'epoch': 1, 'iter': 1}
+    path, trace = stranger(
+        tmp_path, 'meta.config', meta=meta, state_dict=model.state_dict()
+    )
+    runner = Runner(
+        model,
+        tmp_path,
+        train_dataloader=DataLoader([0.0]),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_scope='mmdet',
+    )
+    with pytest.raises(CheckpointError, match='config in .*weights.pth'):
+        runner.resume(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_a_text_of_a_file_is_not_run_by_hand_either(tmp_path, place):
+    path, trace = stranger(tmp_path, place)
+    with trust_checkpoint():
+        load_checkpoint_file(path)  # makes nobody else trust the file
+    content = torch.load(path, weights_only=True)
+    for key in place.split('.'):
+        content = content[key]
+    load_checkpoint_file(path)
+    with pytest.raises(CheckpointError, match='model=CONFIG'):
+        Config.fromstring(content, '.py')
+    assert not trace.exists()
+    assert Config.fromstring('a = 1', '.py').a == 1
