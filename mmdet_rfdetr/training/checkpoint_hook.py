@@ -14,6 +14,7 @@ from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .bare import bare
+from .finite import RuinedWeightsError, infinite_buffers, require_finite
 from .plain import log_from_plain, log_to_plain, plain_entries
 
 BACKEND = 'rfdetr_local'
@@ -79,6 +80,8 @@ class RFDETRCheckpointHook(CheckpointHook):
       there is room for one more;
     - a disk that is full or a folder that cannot be written to ends the run, on all
       ranks, with a sentence that names the last complete checkpoint;
+    - weights, averages and moments of the optimizer that are not finite are never
+      written: they end the run, on all ranks, with a sentence;
     - a checkpoint holds tensors and plain values only, so that
       ``torch.load(weights_only=True)`` reads it as it is;
     - with ``RFDETRTrainLoop`` it holds all that a run needs to go on with the same
@@ -93,6 +96,8 @@ class RFDETRCheckpointHook(CheckpointHook):
     _last_step: int | None = None
     # Whether there is a best one that no checkpoint of the run knows.
     _has_new_best = False
+    # Buffers that are not finite from the start.
+    _infinite: frozenset[str] = frozenset()
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -116,6 +121,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=BACKEND)
             self._on_all_ranks(lambda: self._prepare(runner), None)
         self.file_backend = FormerFiles(self.file_backend, self.out_dir)
+        self._infinite = infinite_buffers(bare(runner.model))
 
     @master_only
     def _prepare(self, runner: Runner) -> None:
@@ -138,7 +144,12 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn everything into tensors and plain values; last of all hooks."""
+        """Turn everything into tensors and plain values; last of all hooks.
+
+        Raises:
+            RuinedWeightsError: what was learned is not finite.
+        """
+        require_finite(checkpoint, self._infinite)
         if self._training_state is not None:
             checkpoint['training_state'] = self._training_state
         hub = checkpoint['message_hub']
@@ -325,16 +336,21 @@ class RFDETRCheckpointHook(CheckpointHook):
         try:
             save()
         except CheckpointError as error:
-            problem = str(error)
-        problem = next(filter(None, all_gather_object(problem)), None)
-        if problem is not None:
-            last = (
-                f'The last complete checkpoint is {complete}: make room, and go on '
-                'with --resume.'
+            advice = 'make room, and go on with --resume.'
+            if isinstance(error, RuinedWeightsError):
+                advice = (
+                    'go on with --resume; if it happens again, start from its weights '
+                    'with a lower learning rate (--cfg-options load_from=FILE '
+                    'optim_wrapper.optimizer.lr=RATE).'
+                )
+            problem = f'{error} ' + (
+                f'The last complete checkpoint is {complete}: {advice}'
                 if complete
                 else 'There is no earlier checkpoint of this run.'
             )
-            raise CheckpointError(f'{problem} {last}')
+        problem = next(filter(None, all_gather_object(problem)), None)
+        if problem is not None:
+            raise CheckpointError(problem)
 
 
 def _training_state(runner: Runner) -> dict | None:

@@ -203,6 +203,24 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_both(data, tmp_path):
     assert load_checkpoint_file(tmp_path / 'epoch_1.pth')['meta']['iter'] == 3
 
 
+class RuinWeights(Hook):
+    """Make the moments of the optimizer not finite before the last step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 2 and runner.rank == 0:
+            for state in runner.optim_wrapper.optimizer.state.values():
+                state['exp_avg'].fill_(float('nan'))
+
+
+def test_ruined_weights_are_written_by_none_and_end_both(data, tmp_path):
+    codes, said, _ = train_two(data, tmp_path, RuinWeights())
+    assert codes == [1, 1], said
+    first, second = (text[text.index('error: ') :] for text in said)
+    assert first == second
+    assert 'are not finite any more' in first
+    assert not list(tmp_path.glob('*.pth'))
+
+
 # Another number of processes
 
 
