@@ -14,7 +14,7 @@ from mmengine.utils import ProgressBar
 from .bad_data_hook import coco_parts
 from .coco import RFDETRCocoDataset
 from .findings import BadDataError, Findings
-from .images import BadImageError, decode_image
+from .images import BadImageError, Reading, decode_image
 from .loading import read_file
 
 SPLITS = ('train', 'val', 'test')
@@ -79,7 +79,9 @@ def decode_all(dataset: RFDETRCocoDataset) -> None:
     """
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     progress = ProgressBar(len(infos))
-    decode = partial(_decode, backend_args=dataset.backend_args)
+    decode = partial(
+        _decode, backend_args=dataset.backend_args, reading=dataset.reading
+    )
     # Decoding lets other threads run.
     with ThreadPoolExecutor() as pool:
         for info, error in zip(infos, pool.map(decode, infos), strict=True):
@@ -88,11 +90,13 @@ def decode_all(dataset: RFDETRCocoDataset) -> None:
             progress.update()
 
 
-def _decode(info: dict, backend_args: dict | None) -> BadImageError | None:
+def _decode(
+    info: dict, backend_args: dict | None, reading: Reading
+) -> BadImageError | None:
     """Decode an image for its errors alone."""
     try:
-        data = read_file(info['img_path'], backend_args)
-        decode_image(data, (info['height'], info['width']))
+        data = read_file(info['img_path'], backend_args, reading)
+        decode_image(data, (info['height'], info['width']), reading)
     except BadImageError as error:
         return error
     return None

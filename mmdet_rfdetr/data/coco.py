@@ -2,7 +2,6 @@
 
 import logging
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from mmengine.logging import print_log
 
 from ..errors import SettingError
 from .annotations import clean_annotations, match_categories, read_annotations
+from .files import check_files, is_url
 from .findings import BadDataError, Finding, Findings
-from .images import BadImageError, read_size
+from .images import AS_OFFICIAL, BadImageError, Reading
 from .loading import guard_loader
 from .masks import mask_problem
 
@@ -64,6 +64,12 @@ class RFDETRCocoDataset(CocoDataset):
         self.pipeline.transforms = [
             guard_loader(transform) for transform in self.pipeline.transforms
         ]
+
+    @property
+    def reading(self) -> Reading:
+        """How the loader of the pipeline reads pixels."""
+        readings = (getattr(step, 'reading', None) for step in self.pipeline.transforms)
+        return next(filter(None, readings), AS_OFFICIAL)
 
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
@@ -183,21 +189,16 @@ class RFDETRCocoDataset(CocoDataset):
             FileNotFoundError: if no file exists, which means a wrong folder.
         """
         folder = self.data_prefix['img']
-        if not self.check_images or self.backend_args or '://' in folder:
+        if self.backend_args or is_url(folder):
             return images
-        paths = [str(Path(folder, image['file_name'])) for image in images]
-        with ThreadPoolExecutor() as pool:
-            sizes = list(pool.map(_size_or_error, paths))
-        usable = []
-        for image, size in zip(images, sizes, strict=True):
-            if isinstance(size, BadImageError):
-                self.findings.add(size.finding, image['file_name'])
-            else:
-                usable.append(dict(image, file_size=size))
+        usable = check_files(
+            images, folder, self.findings, self.reading, headers=self.check_images
+        )
         if images and self.findings.counts[Finding.FILE_MISSING] == len(images):
+            example = Path(folder, images[0]['file_name'])
             raise FileNotFoundError(
                 f'None of the {len(images)} images of {self.ann_file} exists, for '
-                f'example {paths[0]}: set data_root and data_prefix=dict(img=...).'
+                f'example {example}: set data_root and data_prefix=dict(img=...).'
             )
         return usable
 
@@ -228,8 +229,7 @@ class RFDETRCocoDataset(CocoDataset):
             except BadImageError as error:
                 if self.bad_data == 'error':
                     raise BadDataError(
-                        f'{info["img_path"]}: {error}. Mend it, or skip such images '
-                        "with bad_data='skip'."
+                        f"{error}. Mend it, or skip such images with bad_data='skip'."
                     ) from error
                 self.unreadable[file_index] = True
         if not self.test_mode:
@@ -245,14 +245,6 @@ class RFDETRCocoDataset(CocoDataset):
             if not self.unreadable[info['file_index']]
         )
         return self.pipeline(dict(self.get_data_info(idx), black_like=others))
-
-
-def _size_or_error(path: str) -> Any:
-    """What ``read_size`` returns or raises."""
-    try:
-        return read_size(path)
-    except BadImageError as error:
-        return error
 
 
 def _fit(objects: list[dict], size: tuple[int, int]) -> bool:

@@ -26,8 +26,14 @@ class Finding(Enum):
     BOXES_OF_OTHER_SIZE = 'objects placed for another image size', 'image left out'
     FILE_MISSING = 'image file that does not exist', 'image left out'
     FILE_EMPTY = 'image file of zero bytes', 'image left out'
-    FILE_HUGE = 'image of more pixels than can be real', 'image left out'
+    FILE_SPECIAL = 'image file that is a folder, device or pipe', 'image left out'
+    FILE_REMOTE = 'URL as file name', 'image left out; download it, or set backend_args'
+    FILE_HUGE = 'image of more pixels than max_pixels of its loader', 'image left out'
     FILE_UNREADABLE = 'image file that cannot be decoded', 'image left out'
+    DEEP_PIXELS = (
+        'deep image that turns nearly black or white',
+        'kept; set deep_range of its loader',
+    )
     OBJECT_BROKEN = 'object without four finite box numbers', 'left out'
     OBJECT_TWICE = 'object id used before', 'kept, renumbered'
     TEXT_NUMBER = 'number written as text', 'read as a number'

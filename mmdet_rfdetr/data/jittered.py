@@ -13,8 +13,8 @@ from mmdet.structures.bbox import autocast_box_type
 from PIL import Image
 
 from ..errors import SettingError
-from .images import ImageSource, largest_reduction
-from .loading import read_file
+from .images import ImageSource, Reading, largest_reduction
+from .loading import naming, read_file
 from .sizes import multi_scale_sizes
 from .transforms import (
     RFDETRRandomSquareCrop,
@@ -53,6 +53,8 @@ class RFDETRLoadJittered(BaseTransform):
         crop_sides: least and greatest side of a crop after that.
         flip_prob: probability of a horizontal flip.
         backend_args: where files come from, see ``mmengine.fileio``.
+        max_pixels: see :class:`~mmdet_rfdetr.data.images.Reading`.
+        deep_range: likewise.
 
     Raises:
         SettingError: if ``offsets`` has no ``size_divisor``, or ``crop_sides`` are no
@@ -69,10 +71,13 @@ class RFDETRLoadJittered(BaseTransform):
         crop_sides: tuple[int, int] = (384, 600),
         flip_prob: float = 0.5,
         backend_args: dict | None = None,
+        max_pixels: int = Reading.max_pixels,
+        deep_range: tuple[float, float] | None = None,
     ) -> None:
         self.sizes = multi_scale_sizes(image_size, size_divisor, offsets)
         self.crop = RFDETRRandomSquareCrop(*crop_sides)
         self.backend_args = backend_args
+        self.reading = Reading(max_pixels, deep_range)
         self.jitter_prob = jitter_prob
         self.short_sides = tuple(short_sides)
         self.flip_prob = flip_prob
@@ -87,12 +92,13 @@ class RFDETRLoadJittered(BaseTransform):
         """
         _require_boxes(results)
         stated = (results.get('height'), results.get('width'))
-        data = read_file(results['img_path'], self.backend_args)
-        source = ImageSource(data, stated)
-        size = self.sizes[np.random.randint(len(self.sizes))]
-        region = self.draw_region(source.shape)
-        flip = np.random.random() < self.flip_prob
-        results['img'], region = read_region(source, region, size, flip)
+        with naming(results['img_path']):
+            data = read_file(results['img_path'], self.backend_args, self.reading)
+            source = ImageSource(data, stated, self.reading)
+            size = self.sizes[np.random.randint(len(self.sizes))]
+            region = self.draw_region(source.shape)
+            flip = np.random.random() < self.flip_prob
+            results['img'], region = read_region(source, region, size, flip)
         left, top, right, bottom = region
         results.update(
             img_shape=(size, size),
@@ -131,7 +137,7 @@ class RFDETRLoadJittered(BaseTransform):
         return (
             f'{type(self).__name__}(sizes={self.sizes}, '
             f'jitter_prob={self.jitter_prob}, short_sides={self.short_sides}, '
-            f'crop={self.crop}, flip_prob={self.flip_prob})'
+            f'crop={self.crop}, flip_prob={self.flip_prob}, {self.reading})'
         )
 
 
@@ -172,7 +178,12 @@ def read_region(
     right = max(round(right * x_scale), left + 1)
     bottom = max(round(bottom * y_scale), top + 1)
     if (left, top, right, bottom) != (0, 0, image.width, image.height):
-        image = image.crop((left, top, right, bottom))
+        # The same as crop(), which asks for Pillow's own bound of pixels.
+        image = image.resize(
+            (right - left, bottom - top),
+            Image.Resampling.NEAREST,
+            box=(left, top, right, bottom),
+        )
     taken = left / x_scale, top / y_scale, right / x_scale, bottom / y_scale
     return resize_antialiased(image, size, flip), taken
 

@@ -1,84 +1,169 @@
 """Loading an image for a data set that checks what it reads."""
 
 import contextlib
-from collections.abc import Callable
+import logging
+import reprlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
+from mmengine.logging import print_log
 
+from ..errors import SettingError
+from .arrays import array_to_bgr
+from .deep import range_problem
 from .findings import BadDataError, Finding
-from .images import BadImageError, decode_image
+from .images import (
+    AS_OFFICIAL,
+    BadImageError,
+    ImageSource,
+    Reading,
+    decode_image,
+    require_file,
+    to_bgr,
+)
 
 # What mmcv raises for a file that it cannot decode, and hardly for anything else.
 _DECODER_ERRORS = (OSError, AssertionError, cv2.error)
+_BYTES_A_PIXEL = 32  # four channels of 64 bits, without compression
 
 
-def read_file(path: str, backend_args: dict | None = None) -> bytes:
+def read_file(
+    path: str, backend_args: dict | None = None, reading: Reading = AS_OFFICIAL
+) -> bytes:
     """Read an image file.
 
     Args:
         path: the file.
         backend_args: where it comes from, see ``mmengine.fileio``.
+        reading: its bound of pixels, and thereby of bytes.
 
     Raises:
-        BadImageError: if it is not there, or cannot be read.
+        BadImageError: if it is not there, cannot be read, or is no ordinary file.
     """
     try:
-        return fileio.get(path, backend_args=backend_args)
+        backend = fileio.get_file_backend(
+            path, backend_args=backend_args, enable_singleton=True
+        )
+        if isinstance(backend, fileio.LocalBackend):
+            require_file(path, _BYTES_A_PIXEL * reading.max_pixels)
+        return backend.get(path)
     except FileNotFoundError as error:
         raise BadImageError(Finding.FILE_MISSING, 'does not exist') from error
-    except OSError as error:
+    except (OSError, KeyError, ValueError) as error:  # a name can be of no backend
         raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Add the path to what is said of an image that cannot be read."""
+    try:
+        yield
+    except BadImageError as error:
+        raise BadImageError(error.finding, f'{path}: {error}') from error
 
 
 @TRANSFORMS.register_module()
 class RFDETRLoadImage(BaseTransform):
     """Load an image from a file, as the official package does, with Pillow.
 
-    ``RFDETRCocoDataset`` puts it in the place of mmcv's ``LoadImageFromFile``. The EXIF
-    orientation is followed unless ``height`` and ``width`` of the annotations
-    contradict it.
+    Takes arrays as well, as mmdet's inference functions give them, so that every image
+    has the pixels with which training read it. The EXIF orientation is followed unless
+    ``height`` and ``width`` of the annotations contradict it.
 
-    Reads ``img_path`` and, where there are any, ``height``, ``width`` and
-    ``black_like`` (make a black image instead); writes ``img`` (BGR), ``img_shape``
-    and ``ori_shape``.
+    Reads ``img``, an array, or ``img_path`` and, where there are any, ``height``,
+    ``width`` and ``black_like`` (make a black image instead); writes ``img`` (BGR),
+    ``img_path``, ``img_shape`` and ``ori_shape``.
 
     Args:
         to_float32: whether to convert the pixels.
         backend_args: where files come from, see ``mmengine.fileio``.
+        max_pixels: see :class:`~mmdet_rfdetr.data.images.Reading`.
+        deep_range: likewise.
     """
 
+    _warned = False
+
     def __init__(
-        self, to_float32: bool = False, backend_args: dict | None = None
+        self,
+        to_float32: bool = False,
+        backend_args: dict | None = None,
+        max_pixels: int = Reading.max_pixels,
+        deep_range: tuple[float, float] | None = None,
     ) -> None:
         self.to_float32 = to_float32
         self.backend_args = backend_args
+        self.reading = Reading(max_pixels, deep_range)
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict | str | Path | np.ndarray) -> dict:
         """Load one image.
+
+        Args:
+            results: of a pipeline; or a path or an array by itself.
 
         Raises:
             BadImageError: if the file cannot be read; nothing else is raised for
                 any content of the file.
+            SettingError: if there is neither a path nor an array of an image.
         """
-        stated = (results.get('height'), results.get('width'))
-        if results.pop('black_like', None):
-            image = np.zeros((*stated, 3), np.uint8)
+        if not isinstance(results, dict):
+            key = 'img' if isinstance(results, np.ndarray) else 'img_path'
+            results = {key: results}
+        image = results.get('img')
+        if image is not None:
+            image = self._from_array(image)
+            results = dict(results, img_path=None)
         else:
-            image = decode_image(
-                read_file(results['img_path'], self.backend_args), stated
-            )
+            image = self._from_file(results)
         if self.to_float32:
             image = image.astype(np.float32)
         return _with_image(results, image)
 
+    def _from_array(self, image: np.ndarray) -> np.ndarray:
+        if not isinstance(image, np.ndarray):
+            raise SettingError(f'an image is a path or an array, and got {type(image)}')
+        levels = array_to_bgr(image, self.reading.deep_range)
+        if image.dtype != np.uint8 and image.dtype.kind in 'uf':
+            self._warn('an array', range_problem(image, self.reading.deep_range))
+        return levels
+
+    def _from_file(self, results: dict) -> np.ndarray:
+        path, stated = (
+            results.get('img_path'),
+            (results.get('height'), results.get('width')),
+        )
+        if results.pop('black_like', None):
+            return np.zeros((*stated, 3), np.uint8)
+        if not isinstance(path, str | Path):
+            raise SettingError(
+                f'an image is a path or an array, and got {reprlib.repr(path)}'
+            )
+        with naming(path):
+            data = read_file(path, self.backend_args, self.reading)
+            source = ImageSource(data, stated, self.reading)
+            if source.is_deep and 'height' not in results:  # no data set looked at it
+                self._warn(path, source.range_problem())
+            return to_bgr(source.decode())
+
+    def _warn(self, what: str | Path, problem: str | None) -> None:
+        if problem is not None and not self._warned:
+            self._warned = True
+            print_log(
+                f'{what} with values of {problem} turns nearly black or white: set '
+                'deep_range=(darkest, brightest) of RFDETRLoadImage in all pipelines',
+                logger='current',
+                level=logging.WARNING,
+            )
+
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(to_float32={self.to_float32}, '
-            f'backend_args={self.backend_args})'
+            f'backend_args={self.backend_args}, {self.reading})'
         )
 
 
@@ -118,14 +203,21 @@ class GuardedLoader(BaseTransform):
         )
 
     def _load(self, results: dict) -> dict:
-        try:
-            return self.loader(results)
-        except Exception as error:
-            # Raises BadImageError if the file itself is at fault.
-            decode_image(read_file(results['img_path'], self.loader.backend_args))
-            if isinstance(error, _DECODER_ERRORS):
-                raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
-            raise
+        path = results['img_path']
+        with naming(path):
+            backend = fileio.get_file_backend(
+                path, backend_args=self.loader.backend_args, enable_singleton=True
+            )
+            if isinstance(backend, fileio.LocalBackend):
+                require_file(path)
+            try:
+                return self.loader(results)
+            except Exception as error:
+                # Raises BadImageError if the file itself is at fault.
+                decode_image(read_file(path, self.loader.backend_args))
+                if isinstance(error, _DECODER_ERRORS):
+                    raise BadImageError(Finding.FILE_UNREADABLE, str(error)) from error
+                raise
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.loader})'
