@@ -1,12 +1,12 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
-from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
@@ -14,65 +14,42 @@ from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .bare import bare
+from .checkpoint_files import BACKEND, FormerFiles
 from .finite import RuinedWeightsError, infinite_buffers, require_finite
 from .plain import log_from_plain, log_to_plain, plain_entries
+from .resume import (
+    POINTER,
+    TRAINED_WITH,
+    compare,
+    find_last_checkpoint,
+    follow_move,
+    trained_with,
+)
 
-BACKEND = 'rfdetr_local'
 INTERRUPTED = 'interrupted.pth'
 
 
-class CompleteFiles(LocalBackend):
-    """mmengine's local files, except that what is written replaces a file at once."""
-
-    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Write bytes, completely or not at all."""
-        with replacing(filepath) as file:
-            file.write(obj)
-
-
-register_backend(BACKEND, CompleteFiles, force=True)
-
-
-class FormerFiles:
-    """A storage that removes files of one folder, and those only when it is told to.
-
-    mmengine removes a best checkpoint before it writes the next one. That of a run
-    which this one continues elsewhere stays there.
+class _Before(Hook):
+    """Lets a hook look at a checkpoint before all others do.
 
     Args:
-        backend: the storage.
-        folder: where the files lie.
+        look: called with the runner and the checkpoint.
     """
 
-    def __init__(self, backend: BaseStorageBackend, folder: str) -> None:
-        self.backend = backend
-        self.folder = folder
-        self.outdated: list[str] = []
+    def __init__(self, look: Callable[[Runner, dict], None]) -> None:
+        self.look = look
 
-    def __getattr__(self, name: str):
-        return getattr(self.backend, name)
-
-    def isfile(self, path: str) -> bool:
-        """Whether it is a file that may be removed."""
-        return os.path.dirname(path) == self.folder and self.backend.isfile(path)
-
-    def remove(self, path: str) -> None:
-        """Remove a file later."""
-        self.outdated.append(path)
-
-    def remove_outdated(self, kept: Container[str | None] = ()) -> None:
-        """Remove the files now, but those that were written anew."""
-        outdated, self.outdated = self.outdated, []
-        for path in outdated:
-            if path not in kept:
-                self.backend.remove(path)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at it."""
+        self.look(runner, checkpoint)
 
 
 @HOOKS.register_module()
 class RFDETRCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, for runs that may end at any moment.
 
-    It takes the same arguments and gives the files the same names. What differs:
+    It takes the same arguments, and ``resume_settings``, and gives the files the same
+    names. What differs:
 
     - a checkpoint, and ``last_checkpoint``, is written beside the old one, flushed to
       the disk, and renamed;
@@ -85,10 +62,24 @@ class RFDETRCheckpointHook(CheckpointHook):
     - a checkpoint holds tensors and plain values only, so that
       ``torch.load(weights_only=True)`` reads it as it is;
     - with ``RFDETRTrainLoop`` it holds all that a run needs to go on with the same
-      numbers; it is written once more after the validation of its epoch.
+      numbers; it is written once more after the validation of its epoch;
+    - before a run is resumed, its checkpoint is compared with it; what cannot go on is
+      an error, and what the checkpoint overrides is logged;
+    - a work folder that was moved or copied is resumed where it lies now.
 
     With ``backend_args`` or another ``out_dir`` than a local folder it is up to that
     storage whether files are complete.
+
+    Args:
+        *args: as for mmengine's.
+        resume_settings: whose settings of the optimizer (learning rates, decay, ...)
+            and of the schedule count in a resumed run, those of the
+            ``'checkpoint'`` or those of the ``'config'``.
+        **kwargs: as for mmengine's.
+
+    Raises:
+        SettingError: ``resume_settings`` is none of the two.
+        ExplainedError: there is no such option.
     """
 
     # What the present save adds, gathered from all processes.
@@ -99,14 +90,49 @@ class RFDETRCheckpointHook(CheckpointHook):
     # Buffers that are not finite from the start.
     _infinite: frozenset[str] = frozenset()
 
-    def __init__(self, *args, **kwargs) -> None:
+    # Whether the checkpoint that is resumed has been compared with this run.
+    _has_compared = False
+
+    def __init__(self, *args, resume_settings: str = 'checkpoint', **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if resume_settings not in ('checkpoint', 'config'):
+            raise SettingError(
+                f'default_hooks.checkpoint.resume_settings={resume_settings!r} must be '
+                "'checkpoint' or 'config'."
+            )
+        self.resume_settings = resume_settings
         # What mmengine does not know would end the run at the first checkpoint.
         if self.args:
             raise ExplainedError(
                 f'default_hooks.checkpoint has no option {min(self.args)!r}: correct '
                 'or remove it.'
             )
+
+    def before_run(self, runner: Runner) -> None:
+        """Find the checkpoint that is to be resumed, and be the first to see it."""
+        if not runner._resume:
+            return
+        if runner._load_from is None:
+            runner._load_from = find_last_checkpoint(
+                runner.work_dir, self._folder(runner)
+            )
+        # A new list, since mmengine is going through the present one.
+        runner._hooks = [_Before(self._compare), *runner._hooks]
+
+    def _folder(self, runner: Runner) -> str:
+        """Where mmengine will save, which it only decides when training begins."""
+        if self.out_dir in (None, runner.work_dir):
+            return runner.work_dir
+        return os.path.join(self.out_dir, os.path.basename(runner.work_dir))
+
+    def _compare(self, runner: Runner, checkpoint: dict) -> None:
+        if not runner._resume or runner._has_loaded or self._has_compared:
+            return
+        compare(runner, checkpoint, settings=self.resume_settings)
+        self._has_compared = True
+        source = os.path.dirname(os.path.abspath(runner._load_from or runner.work_dir))
+        if source == os.path.abspath(self._folder(runner)):
+            follow_move(checkpoint['message_hub']['runtime_info'], source)
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
@@ -152,6 +178,8 @@ class RFDETRCheckpointHook(CheckpointHook):
         require_finite(checkpoint, self._infinite)
         if self._training_state is not None:
             checkpoint['training_state'] = self._training_state
+        if 'optimizer' in checkpoint:
+            checkpoint['meta'][TRAINED_WITH] = trained_with(runner)
         hub = checkpoint['message_hub']
         hub['log_scalars'] = log_to_plain(hub['log_scalars'])
         dropped = {}
@@ -176,11 +204,7 @@ class RFDETRCheckpointHook(CheckpointHook):
         """Give mmengine the objects that it expects in a run that is resumed."""
         if not runner._resume or runner._has_loaded:  # later ones are only loaded
             return
-        if 'message_hub' not in checkpoint or 'epoch' not in checkpoint.get('meta', {}):
-            raise CheckpointError(
-                'The checkpoint holds weights only and no run to resume: start from it '
-                'with --cfg-options load_from=FILE and without --resume.'
-            )
+        self._compare(runner, checkpoint)  # where no before_run comes before
         hub = checkpoint['message_hub']
         scalars = hub['log_scalars']
         if all(isinstance(entry, dict) for entry in scalars.values()):
@@ -301,7 +325,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                 backend_args=self.backend_args,
             )
             if is_main_process():
-                pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+                pointer = os.path.join(runner.work_dir, POINTER)
                 with replacing(pointer) as file:
                     file.write(self.last_ckpt.encode())
 

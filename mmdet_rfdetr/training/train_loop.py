@@ -23,10 +23,7 @@ from .interruption import (
 )
 from .random_state import capture_random_state, restore_random_state
 from .resumable_batches import keep_random_state, make_resumable
-
-
-class ResumeError(ExplainedError, ValueError):
-    """A checkpoint cannot be continued under the settings of this run."""
+from .resume import ResumeError
 
 
 @dataclass
@@ -244,11 +241,10 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             ResumeError: the run would repeat or skip images, because it has another
                 number of images in an iteration or in the data set.
         """
-        position = Position(**state['position'])
-        self._check(state, position)
-        self.position = position
-        self.stop_training = state['stop_training']
+        self.check(state)
+        self.position = Position(**state['position'])
         stopping = self._hooks(EarlyStoppingHook)
+        self.stop_training = state['stop_training'] and bool(stopping)
         for hook, values in zip(stopping, state['early_stopping'], strict=False):
             vars(hook).update(values)
         ranks = state['ranks']
@@ -267,7 +263,15 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 'batch, and with other random numbers.'
             )
 
-    def _check(self, state: dict, position: Position) -> None:
+    def check(self, state: dict) -> None:
+        """See that a run can go on where a checkpoint was written.
+
+        Args:
+            state: from :meth:`state_dict`.
+
+        Raises:
+            ResumeError: see :meth:`load_state_dict`.
+        """
         ranks, batch_size = len(state['ranks']), state['batch_size']
         now_ranks, now_size = get_world_size(), self._batches.batch_size
         if ranks * batch_size != now_ranks * now_size:
@@ -285,7 +289,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             self._batches.batches, BatchSampler
         )
         same_epoch = before == now and (ranks == now_ranks or is_regular)
-        if position.batches and not same_epoch:
+        if state['position']['batches'] and not same_epoch:
             raise ResumeError(
                 f'The checkpoint stands inside an epoch of {before[0]} images in '
                 f'{before[1]} batches of {ranks} processes, and an epoch of this run '

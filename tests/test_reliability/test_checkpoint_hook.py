@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import ExplainedError, SettingError
-from mmdet_rfdetr.training.checkpoint_hook import CompleteFiles
+from mmdet_rfdetr.training.checkpoint_files import CompleteFiles
 from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
 from tests.test_training.toy import runner

@@ -74,11 +74,13 @@ def runner(
     loop='EpochBasedTrainLoop',
     train_cfg=None,
     scheduler=None,
+    model=None,
+    optimizer=None,
     **cfg,
 ):
     evaluator = Evaluator(metric or Weight())
     return Runner(
-        Toy(),
+        model or Toy(),
         str(work_dir),
         train_dataloader=loader(),
         val_dataloader=loader(),
@@ -89,7 +91,8 @@ def runner(
         val_evaluator=evaluator,
         test_evaluator=evaluator,
         optim_wrapper=dict(
-            optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulation
+            optimizer=optimizer or dict(type='SGD', lr=0.01),
+            accumulative_counts=accumulation,
         ),
         param_scheduler=scheduler or dict(type='RFDETRLR', convert_to_iter_based=True),
         custom_hooks=hooks or [dict(type='RFDETREMAHook')],
