@@ -80,7 +80,8 @@ def read_class_list(classes: Any, name: str = 'metainfo.classes') -> tuple[str, 
     if len(set(names)) < len(names):
         again = next(entry for entry in names if names.count(entry) > 1)
         raise SettingError(
-            f'{name} has {again!r} more than once: give each class a name of its own.'
+            f'{name}={show_classes(names)} has {again!r} more than once: give each '
+            'class a name of its own.'
         )
     return names
 

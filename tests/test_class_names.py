@@ -21,7 +21,7 @@ def test_lists_and_tuples_are_read():
         (None, 'not None'),
         (['cat', None], 'one is None'),
         (['cat', ['dog']], r"one is \['dog'\] \(list\)"),
-        (['cat', 'dog', 'cat'], "has 'cat' more than once"),
+        (['cat', 'dog', 'cat'], "=.'cat', 'dog', 'cat'. has 'cat' more than once"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(classes, advice):

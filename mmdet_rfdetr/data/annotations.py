@@ -1,15 +1,21 @@
 """COCO annotation files as they really are, made usable."""
 
 import json
+import logging
 import math
+import re
 import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 from mmengine import fileio
+from mmengine.logging import print_log
 
+from ..class_names import match_classes, read_class_list, show_classes
 from .findings import BadDataError, Finding, Findings
 from .masks import is_polygon
+
+_WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 
 
 def read_annotations(
@@ -24,8 +30,7 @@ def read_annotations(
             have none.
 
     Returns:
-        The document, with lists ``images``, ``annotations`` and ``categories``, of
-        which the categories have one ``id`` and one ``name`` each.
+        The document, with lists ``images``, ``annotations`` and ``categories``.
 
     Raises:
         FileNotFoundError: if there is no file.
@@ -65,107 +70,99 @@ def read_annotations(
         # What is no JSON object lacks all its keys.
         entries = document[key]
         document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
-    _check_categories(document['categories'], path)
     return document
 
 
-def _check_categories(categories: Sequence[dict], path: str) -> None:
-    """Refuse categories that cannot be told apart.
-
-    Raises:
-        BadDataError: names the file and the first entry.
-    """
-    known: set[tuple[str, Hashable]] = set()
-    for position, category in enumerate(categories):
-        marks = dict(id=as_id(category.get('id')), name=category.get('name')).items()
-        if known & marks or None in dict(marks).values():
-            raise BadDataError(
-                f'The categories of {path} need one id and one name each, and entry '
-                f'{position} has none, or one used before: {reprlib.repr(category)}. '
-                'Correct the file.'
-            )
-        known |= marks
-
-
 def match_categories(
-    categories: Sequence[dict], classes: Sequence[str], path: str
+    categories: Sequence[dict],
+    classes: Sequence[str],
+    path: str,
+    *,
+    needs_most: bool = False,
 ) -> dict[Hashable, int]:
-    """Find the label of every category id.
+    """Find the label of every category id: by name, in the order of ``classes``.
 
-    CocoMetric takes labels in the order of the file, mmdet's visualizer in the order
-    of ``classes``; both are right only if the orders agree.
+    The order of the categories in a file means nothing. A class that the file lacks is
+    one without objects, and logged.
 
     Args:
-        categories: ``categories`` of a COCO file; more than ``classes`` may be there.
+        categories: ``categories`` of a file, see :func:`clean_annotations`; more than
+            ``classes`` may be there.
         classes: the class names of the data set's metainfo.
-        path: the file, for the error.
+        path: the file, for messages.
+        needs_most: whether a file that lacks most of the classes is an error.
 
     Returns:
-        Category id to label.
+        Category id to label, in the order of the labels.
 
     Raises:
-        BadDataError: if a class is missing in the file, or the order is another one.
+        SettingError: if ``classes`` is no list of names.
+        BadDataError: if no class is in the file, or one is spelt in another way.
     """
-    names = [category['name'] for category in categories]
-    chosen = [
-        (as_id(category['id']), category['name'])
-        for category in categories
-        if category['name'] in classes
-    ]
-    if [name for _, name in chosen] != list(classes):
-        missing = [name for name in classes if name not in names]
-        what = f'lack {_shorten(missing)}' if missing else 'come in another order'
+    classes = read_class_list(classes)
+    names = [str(category['name']) for category in categories]
+    match = match_classes(classes, names)
+    labels = {
+        categories[position]['id']: label
+        for label, position in enumerate(match.positions)
+        if position is not None
+    }
+    if not match.missing and labels:
+        return labels
+    lack = f'The categories of {path} lack {show_classes(match.missing)}'
+    hint = match.suggestion()
+    too_few = not labels or (needs_most and len(match.missing) > len(labels))
+    if match.misspelt or too_few:
         raise BadDataError(
-            f'The categories of {path} {what}. File: {_shorten(names)}; '
-            f'metainfo.classes: {_shorten(classes)}. Set metainfo=dict(classes=...) in '
-            'all data loaders to names of the file, in the order of the file, and '
+            f'{lack}. {hint}{" " * bool(hint)}File: {show_classes(names)}; '
+            f'metainfo.classes: {show_classes(classes)}. Set metainfo=dict(classes='
+            '...) to names of the file, the same in all data loaders, and '
             'model.bbox_head.num_classes to their number.'
         )
-    return {key: label for label, (key, _) in enumerate(chosen)}
-
-
-def _shorten(names: Sequence[str], limit: int = 12) -> str:
-    """Class names for an error message."""
-    names = list(names)
-    if len(names) <= limit:
-        return str(tuple(names))
-    return f'{tuple(names[:limit])} and {len(names) - limit} more'
+    print_log(
+        f'{lack}, which count as classes without objects. {hint}'.rstrip(),
+        logger='current',
+        level=logging.WARNING,
+    )
+    return labels
 
 
 def clean_annotations(document: dict, findings: Findings) -> dict:
     """Leave out what cannot be used, and complete the rest.
 
     Boxes are checked for being numbers only; what lies outside its image is a
-    matter of how it is used.
+    matter of how it is used. Ids stay as images and categories have them, in result
+    files too; objects may write the same number in another way.
 
     Args:
         document: what :func:`read_annotations` returned; stays as it is.
         findings: what is found is added here.
 
     Returns:
-        A document of which images have ``id`` and ``file_name``, objects a listed
-        ``image_id`` and ``category_id``, finite ``bbox`` and ``area``, ``iscrowd`` 0
-        or 1 and ``segmentation``, maybe empty.
+        A document of which images have ``id`` and ``file_name``, categories one ``id``
+        and one ``name`` each, objects a listed ``image_id`` and ``category_id``, finite
+        ``bbox`` and ``area``, ``iscrowd`` 0 or 1 and ``segmentation``, maybe empty.
+
+    Raises:
+        BadDataError: if categories cannot be told apart.
     """
     images = _clean_images(document['images'], findings)
-    known_images = {image['id'] for image in images}
-    categories = [
-        dict(category, id=as_id(category['id'])) for category in document['categories']
-    ]
-    known_categories = {category['id'] for category in categories}
+    known_images = {as_id(image['id']): image['id'] for image in images}
+    categories = clean_categories(document, findings)
+    known_categories = {as_id(entry['id']): entry['id'] for entry in categories}
     annotations = []
     used: set[Hashable] = set()
     for raw in document['annotations']:
         box = _numbers(raw.get('bbox'), raw, findings)
-        image_id = as_id(raw.get('image_id'))
-        category_id = as_id(raw.get('category_id'))
+        image_id = known_images.get(as_id(raw.get('image_id')))
+        category_id = known_categories.get(as_id(raw.get('category_id')))
         if box is None or len(box) != 4:
             findings.add(Finding.OBJECT_BROKEN, raw)
             continue
-        if image_id not in known_images:
+        if image_id is None:
             findings.add(Finding.UNKNOWN_IMAGE, raw)
             continue
-        if category_id not in known_categories:
+        if category_id is None:
             findings.add(Finding.UNKNOWN_CATEGORY, raw)
             continue
         own_id = as_id(raw.get('id'))
@@ -188,12 +185,61 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     return dict(images=images, annotations=annotations, categories=categories)
 
 
+def clean_categories(document: dict, findings: Findings) -> list[dict]:
+    """Leave out grouping categories that share the name of a class.
+
+    Exports of annotation platforms have a root, named as the project, that has no
+    objects and is the ``supercategory`` of all others. A project may be named as one
+    of its classes.
+
+    Args:
+        document: what :func:`read_annotations` returned.
+        findings: what is found is added here.
+
+    Returns:
+        The other categories, with one ``id`` and one ``name`` each.
+
+    Raises:
+        BadDataError: names the file and the first entry that has none, or one used
+            before.
+    """
+    categories = document['categories']
+    children = {
+        str(entry.get('name'))
+        for entry in categories
+        if entry.get('supercategory') == entry.get('name')
+    }
+    cleaned: list[dict] = []
+    known: set[tuple[str, Hashable]] = set()
+    for position, category in enumerate(categories):
+        key, name = as_id(category.get('id')), category.get('name')
+        is_root = str(name) in children and category.get('supercategory') != name
+        if is_root and not any(
+            as_id(raw.get('category_id')) == key for raw in document['annotations']
+        ):
+            findings.add(Finding.GROUPING_CATEGORY, f'category {key} ({name})')
+            continue
+        marks = {('id', key), ('name', None if name is None else str(name))}
+        if known & marks or None in (key, name):
+            raise BadDataError(
+                f'The categories of {findings.source} need one id and one name each, '
+                f'and entry {position} has none, or one used before: '
+                f'{reprlib.repr(category)}. Correct the file.'
+            )
+        known |= marks
+        cleaned.append(category)
+    return cleaned
+
+
 def as_id(value: Any) -> Hashable:
-    """An id as it compares: whole numbers as int also if written as text."""
+    """An id as it compares: a whole number is the same number if written as text.
+
+    ``"1"`` is 1, and ``"01"`` is another id, which stays a text.
+    """
     if type(value) is int:  # the common case first
         return value
     if isinstance(value, str):
-        return int(value) if value.isdecimal() else value
+        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
     number = _number(value)
     if number is None:
         return None
@@ -212,7 +258,7 @@ def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
         size = [_number(raw.get(side)) for side in ('height', 'width')]
         valid = all(side is not None and side >= 1 for side in size)
         height, width = map(int, size) if valid else (None, None)
-        image = dict(raw, id=key, height=height, width=width)
+        image = dict(raw, height=height, width=width)
         if key not in images:
             images[key] = image
         elif images[key]['file_name'] == name:

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from ..errors import SettingError
 from .annotations import clean_annotations, match_categories, read_annotations
-from .files import check_files, is_url
+from .files import check_files, is_url, read_names
 from .findings import BadDataError, Finding, Findings
 from .images import AS_OFFICIAL, BadImageError, Reading
 from .loading import guard_loader
@@ -33,8 +33,9 @@ class RFDETRCocoDataset(CocoDataset):
 
     Differences to ``CocoDataset``: boxes below one pixel are kept, as the official
     package does; boxes are clipped to their image; ``LoadImageFromFile`` in the
-    pipeline is replaced, see :func:`~mmdet_rfdetr.data.loading.guard_loader`; classes
-    that do not match the categories of the file are an error.
+    pipeline is replaced, see :func:`~mmdet_rfdetr.data.loading.guard_loader`; labels
+    follow ``metainfo.classes`` by name, whatever the order of the categories in the
+    file.
 
     Attributes:
         object_counts: objects to learn of each usable image, before ``filter_cfg``
@@ -77,11 +78,17 @@ class RFDETRCocoDataset(CocoDataset):
         document = read_annotations(
             self.ann_file, self.backend_args, needs_objects=not self.test_mode
         )
+        document = clean_annotations(document, self.findings)
+        classes = self.metainfo['classes']
         self.cat2label = match_categories(
-            document['categories'], self.metainfo['classes'], self.ann_file
+            document['categories'],
+            classes,
+            self.ann_file,
+            # Whoever forgets metainfo trains with the classes of COCO.
+            needs_most=not self.test_mode and classes == self.METAINFO['classes'],
         )
         self.cat_ids = list(self.cat2label)
-        document = clean_annotations(document, self.findings)
+        category = {label: key for key, label in self.cat2label.items()}
         objects = defaultdict(list)
         for annotation in document['annotations']:
             objects[annotation['image_id']].append(annotation)
@@ -95,7 +102,7 @@ class RFDETRCocoDataset(CocoDataset):
             if info is None:
                 continue
             for label in {instance['bbox_label'] for instance in info['instances']}:
-                self.cat_img_map[self.cat_ids[label]].append(image['id'])
+                self.cat_img_map[category[label]].append(image['id'])
             # Stays with the image through filters and subsets.
             info['file_index'] = len(data_list)
             data_list.append(info)
@@ -189,7 +196,9 @@ class RFDETRCocoDataset(CocoDataset):
             FileNotFoundError: if no file exists, which means a wrong folder.
         """
         folder = self.data_prefix['img']
-        if self.backend_args or is_url(folder):
+        is_local = not self.backend_args and not is_url(folder)
+        images = read_names(images, folder if is_local else None, self.findings)
+        if not is_local:
             return images
         usable = check_files(
             images, folder, self.findings, self.reading, headers=self.check_images

@@ -1,9 +1,11 @@
 """Looking at the image files of a data set before they are needed."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from .findings import Finding, Findings
 from .images import BadImageError, ImageSource, Reading, read_header, require_file
@@ -15,6 +17,41 @@ _DEEP_SAMPLES = 32  # deep images that are decoded, spread over the data set
 def is_url(name: str) -> bool:
     """Whether a file name would be asked from a server."""
     return '://' in name
+
+
+def read_names(
+    images: Sequence[dict], folder: str | None, findings: Findings
+) -> list[dict]:
+    """Take file names from another system, or of URLs, for what they mean.
+
+    A name with backslashes or percent codes is the first of these paths that exists:
+    itself, with slashes, without the codes, both. Elsewhere than on this machine
+    looking has its price; slashes are surely meant, percent codes stay.
+
+    Args:
+        images: with ``file_name``.
+        folder: where they are, on this machine, or None.
+        findings: what is found is added here.
+
+    Returns:
+        The images with such names as can be opened.
+    """
+    read = []
+    for image in images:
+        name = meant = image['file_name']
+        if '\\' in name or '%' in name:
+            slashes = name.replace('\\', '/')
+            if folder is None:
+                meant = slashes
+            else:
+                paths = (name, slashes, unquote(name), unquote(slashes))
+                exist = (path for path in paths if os.path.exists(Path(folder, path)))
+                meant = next(exist, name)
+        if meant != name:
+            findings.add(Finding.NAME_ESCAPED, f'{name} is {meant}')
+            image = dict(image, file_name=meant)
+        read.append(image)
+    return read
 
 
 def check_files(

@@ -24,6 +24,7 @@ class Finding(Enum):
     SIZE_MISSING = 'image without height and width', 'size of the file taken'
     SIZE_WRONG = 'image file of another size than stated', 'size of the file taken'
     BOXES_OF_OTHER_SIZE = 'objects placed for another image size', 'image left out'
+    NAME_ESCAPED = 'file name with backslashes or percent codes', 'read as a path'
     FILE_MISSING = 'image file that does not exist', 'image left out'
     FILE_EMPTY = 'image file of zero bytes', 'image left out'
     FILE_SPECIAL = 'image file that is a folder, device or pipe', 'image left out'
@@ -40,6 +41,7 @@ class Finding(Enum):
     UNKNOWN_IMAGE = 'object of an image that is not listed', 'left out'
     UNKNOWN_CATEGORY = 'object of a category that is not listed', 'left out'
     UNUSED_CATEGORY = 'object of a category not in metainfo', 'left out'
+    GROUPING_CATEGORY = 'category without objects that groups others', 'left out', False
     BOX_EMPTY = 'box of zero area', 'left out'
     BOX_OUTSIDE = 'box outside its image', 'left out'
     BOX_OVER_BORDER = 'box over the border of its image', 'clipped'

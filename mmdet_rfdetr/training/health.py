@@ -9,10 +9,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..data.annotations import match_categories, read_annotations
-from ..data.bad_data_hook import coco_parts, innermost
-from ..errors import ExplainedError
+from ..data.bad_data_hook import coco_parts
 from .bare import bare
+from .class_checks import check_classes
 from .diagnosis import some
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
@@ -160,44 +159,6 @@ class RFDETRHealthHook(Hook):
                 'validations, compare the classes, the image ids and the boxes of the '
                 'validation annotations with those of training.'
             )
-
-
-def check_classes(runner: Runner, model: nn.Module) -> None:
-    """Compare the classes of the data with its annotation files and the model.
-
-    ``RFDETRCocoDataset`` has compared its file already; mmdet's ``CocoDataset`` takes
-    a class that the file lacks for one without objects.
-
-    Args:
-        runner: with the training data, maybe in wrappers.
-        model: the detector.
-
-    Raises:
-        BadDataError: if a file lacks a class.
-        ExplainedError: if the model has fewer outputs than there are classes. Of more
-            it warns: labels may be category ids, but they need not have names.
-    """
-    most = 0
-    for part in innermost(runner.train_dataloader.dataset):
-        classes = part.metainfo.get('classes', ()) if hasattr(part, 'metainfo') else ()
-        if isinstance(classes, str):
-            classes = (classes,)
-        if len(getattr(part, 'cat_ids', classes)) != len(classes):
-            document = read_annotations(part.ann_file, part.backend_args)
-            match_categories(document['categories'], classes, part.ann_file)
-        most = max(most, len(classes))
-    outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
-    if outputs is None or most in (0, outputs):
-        return
-    counts = (
-        f'The data has {most} classes, and model.bbox_head.num_classes is {outputs}'
-    )
-    if outputs < most:
-        raise ExplainedError(f'{counts}: make them equal.')
-    runner.logger.warning(
-        f'{counts}: make them equal, unless labels are meant to be that many; a '
-        'validation stops at one that is no class of its data.'
-    )
 
 
 def check_objects(runner: Runner, model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The data set on annotations and files as they really are."""
 
+import ast
 import json
 import logging
 import struct
@@ -13,8 +14,9 @@ from mmdet.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRCocoDataset, coco
+from mmdet_rfdetr.data import RFDETRCocoDataset, annotations, coco
 from mmdet_rfdetr.data.findings import BadDataError, Finding
+from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from tests.fixtures import DATA, needs_data
 
@@ -201,6 +203,41 @@ def test_a_file_name_can_be_too_long(tmp_path, told):
     assert row(told, Finding.FILE_UNREADABLE)[0] == 1
 
 
+@pytest.mark.parametrize(
+    'listed, real',
+    [
+        ('sub\\a.jpg', 'sub/a.jpg'),
+        ('.\\sub\\a.jpg', 'sub/a.jpg'),
+        ('sub%2Fa%20b.jpg', 'sub/a b.jpg'),
+        ('sub\\a%20b.jpg', 'sub/a b.jpg'),
+        ('sub\\100%.jpg', 'sub/100%.jpg'),
+        ('gr%C3%BCn.jpg', 'grün.jpg'),
+    ],
+)
+@pytest.mark.parametrize('check_images', [True, False])
+def test_names_of_other_systems_are_read(tmp_path, told, listed, real, check_images):
+    data = document()
+    data['images'][0]['file_name'] = listed
+    write(tmp_path, data)
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'a.jpg').rename(tmp_path / real)
+    dataset = build(tmp_path, check_images=check_images)
+    assert f'{listed} is ' in row(told, Finding.NAME_ESCAPED)[1]
+    assert dataset[0] is not None
+    assert Path(dataset.get_data_info(0)['img_path']) == tmp_path / real
+
+
+@pytest.mark.parametrize('name', ['a%20b.jpg', 'a\\b.jpg', '50%.jpg'])
+def test_a_file_that_has_an_odd_name_is_taken(tmp_path, told, name):
+    data = document()
+    data['images'][0]['file_name'] = name
+    write(tmp_path, data)
+    (tmp_path / 'a.jpg').rename(tmp_path / name)
+    picture(40, 60).save(tmp_path / 'a b.jpg')
+    assert Path(build(tmp_path).get_data_info(0)['img_path']).name == name
+    assert told == []
+
+
 def bomb(width, height):
     """A PNG of a few bytes that says it has so many pixels."""
 
@@ -241,6 +278,43 @@ def test_numbers_of_ids_may_be_text(tmp_path, told):
     assert told == []
 
 
+def test_ids_of_another_spelling_are_other_ids(tmp_path, told):
+    """Of images, of categories and of objects."""
+    data = document()
+    data['images'] = [
+        dict(id=key, file_name=name, height=40, width=60)
+        for key, name in (('1', 'a.jpg'), ('01', 'b.jpg'), ('001', 'c.jpg'))
+    ]
+    for category, key in zip(data['categories'], ('7', '07'), strict=True):
+        category['id'] = key
+    data['annotations'] = [
+        dict(id=str(n), image_id=image, category_id=category, bbox=[n, 1, 9, 9])
+        for n, (image, category) in enumerate(
+            [('1', '7'), (1, 7), ('01', '07'), ('001', '07')]
+        )
+    ]
+    data['annotations'][3]['id'] = '02'  # beside '2'
+    dataset = build(write(tmp_path, data))
+    assert labels(dataset) == {
+        'a.jpg': ['cat', 'cat'],
+        'b.jpg': ['dog'],
+        'c.jpg': ['dog'],
+    }
+    assert [dataset.get_data_info(i)['img_id'] for i in range(3)] == ['1', '01', '001']
+    assert dataset.cat_ids == ['7', '07']
+    assert Finding.OBJECT_TWICE not in dataset.findings.counts
+
+
+@pytest.mark.parametrize('key', [5, '5', 'x', 5.0])
+def test_an_object_id_that_is_repeated_is_counted(tmp_path, told, key):
+    data = document()
+    for annotation in data['annotations'][:3]:
+        annotation['id'] = key
+    dataset = build(write(tmp_path, data))
+    assert row(told, Finding.OBJECT_TWICE)[0] == 2
+    assert sum(dataset.object_counts) == 4
+
+
 def test_category_zero_is_a_category(tmp_path):
     data = document()
     data['categories'].insert(0, dict(id=0, name='animal'))
@@ -262,19 +336,124 @@ def test_categories_that_nobody_asked_for_are_left_out(tmp_path, told):
     assert labels == [0, 0]
 
 
+def labels(dataset):
+    """File name to the names of its objects."""
+    classes = dataset.metainfo['classes']
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return {
+        Path(info['img_path']).name: [
+            classes[instance['bbox_label']] for instance in info['instances']
+        ]
+        for info in infos
+    }
+
+
+def test_labels_follow_metainfo_whatever_the_order_of_the_file(tmp_path):
+    expected = {'a.jpg': ['cat', 'dog'], 'b.jpg': ['dog'], 'c.jpg': ['cat']}
+    data = document()
+    for reverse in (False, True):
+        data['categories'].sort(key=lambda entry: entry['id'], reverse=reverse)
+        write(tmp_path, data)
+        for classes in (('cat', 'dog'), ('dog', 'cat')):
+            dataset = build(tmp_path, metainfo=dict(classes=classes))
+            assert labels(dataset) == expected
+            assert dataset.cat_ids == [dict(cat=17, dog=90)[name] for name in classes]
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """What is logged about the classes of a file."""
+    lines = []
+    monkeypatch.setattr(
+        annotations, 'print_log', lambda text, logger, level: lines.append(text)
+    )
+    return lines
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_a_class_that_the_file_lacks_has_no_objects(tmp_path, warned, test_mode):
+    """Labels of the others stay what they are in files that have it."""
+    dataset = build(
+        write(tmp_path),
+        metainfo=dict(classes=('horse', 'cat', 'dog')),
+        test_mode=test_mode,
+        filter_cfg=dict(filter_empty_gt=True),
+    )
+    assert labels(dataset) == {
+        'a.jpg': ['cat', 'dog'],
+        'b.jpg': ['dog'],
+        'c.jpg': ['cat'],
+    }
+    assert len(warned) == 1
+    assert warned[0].endswith(
+        "annotations.json lack ('horse',), which count as classes without objects."
+    )
+
+
+def test_a_class_that_may_be_misspelt_is_suggested(tmp_path, warned):
+    data = document()
+    data['categories'][0]['name'] = 'kitten'
+    build(write(tmp_path, data), metainfo=dict(classes=('kitte', 'dog')))
+    assert warned[0].endswith("Did you mean 'kitten' (not 'kitte')?")
+
+
 @pytest.mark.parametrize(
     'classes, what',
     [
-        (('cat', 'horse'), r'lack \(.horse.,\)'),
-        (('dog', 'cat'), 'come in another order'),
-        (('cat', 'dog', 'dog'), 'another order'),
+        (('horse',), r"lack \('horse',\).*File: \('cat', 'dog'\)"),
+        ((), 'lack'),
+        (('Cat', 'dog'), r"Did you mean 'cat' \(not 'Cat'\)\?"),
+        (('c_at', 'dog '), r"mean 'cat' \(not 'c_at'\), 'dog' \(not 'dog '\)\?"),
+        ('cat', r"metainfo.classes='cat' is a text .* write classes=\('cat',\)"),
+        (('cat', 'dog', 'dog'), "has 'dog' more than once"),
     ],
 )
 def test_classes_that_do_not_match_are_an_error(tmp_path, classes, what):
-    with pytest.raises(BadDataError, match=what) as error:
+    with pytest.raises(ValueError, match=what) as error:
         build(write(tmp_path), metainfo=dict(classes=classes))
+    assert isinstance(error.value, ExplainedError)
     assert str(classes) in str(error.value)
-    assert str(('cat', 'dog')) in str(error.value)
+
+
+def test_the_advice_about_a_text_is_right(tmp_path):
+    with pytest.raises(SettingError) as error:
+        build(write(tmp_path), metainfo=dict(classes='cat, dog'))
+    advice = str(error.value).partition('write classes=')[2].rstrip('.')
+    assert build(tmp_path, metainfo=dict(classes=ast.literal_eval(advice))).cat_ids
+
+
+def test_classes_may_be_a_file_of_names(tmp_path):
+    write(tmp_path)
+    (tmp_path / 'classes.txt').write_text('dog\ncat\n')
+    dataset = build(tmp_path, metainfo=dict(classes=str(tmp_path / 'classes.txt')))
+    assert dataset.cat_ids == [90, 17]
+
+
+def grouped(*, others):
+    """The sound document under a root that is named as one of its classes."""
+    data = document()
+    for category in data['categories']:
+        category['supercategory'] = 'dog'
+    data['categories'].insert(0, dict(id=0, name='dog', **others))
+    return data
+
+
+@pytest.mark.parametrize('others', [{}, dict(supercategory='none')])
+@pytest.mark.parametrize('objects', [True, False])
+def test_a_grouping_category_is_left_out(tmp_path, told, others, objects):
+    data = grouped(others=others)
+    if not objects:  # as a test set has none
+        data['annotations'] = []
+    dataset = build(write(tmp_path, data), bad_data='error')
+    assert dataset.cat_ids == [17, 90]
+    assert 'category 0 (dog)' in row(told, Finding.GROUPING_CATEGORY)[1]
+
+
+def test_a_grouping_category_with_objects_is_ambiguous(tmp_path):
+    data = grouped(others=dict(supercategory='none'))
+    data['annotations'][0]['category_id'] = 0
+    with pytest.raises(BadDataError, match='entry 2 has none, or one used before'):
+        build(write(tmp_path, data))
 
 
 def test_the_classes_of_coco_on_other_data_are_an_error(tmp_path):

@@ -118,6 +118,21 @@ def test_a_class_that_the_annotations_lack(data, tmp_path):
         runner.train()
 
 
+@pytest.mark.parametrize('kind', ['CocoDataset', 'RFDETRCocoDataset'])
+def test_classes_in_another_order_than_in_the_file(data, tmp_path, kind):
+    """mmdet's data set numbers them in the order of the file, ours by name."""
+    cfg = detector(data, tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.metainfo = dict(classes=('c', 'a', 'b'))
+    cfg.train_dataloader.dataset.type = kind
+    runner = Runner.from_cfg(cfg)
+    if kind == 'RFDETRCocoDataset':
+        assert told(runner) == []
+        return
+    with pytest.raises(BadDataError, match="another order.*type='RFDETRCocoDataset'"):
+        runner.train()
+
+
 def test_a_model_of_too_few_classes(data, tmp_path):
     cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': 2})
     with pytest.raises(
