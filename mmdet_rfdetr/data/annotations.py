@@ -141,7 +141,8 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     Returns:
         A document of which images have ``id`` and ``file_name``, categories one ``id``
         and one ``name`` each, objects a listed ``image_id`` and ``category_id``, finite
-        ``bbox`` and ``area``, ``iscrowd`` 0 or 1 and ``segmentation``, maybe empty.
+        ``bbox`` and ``area``, ``iscrowd`` and ``ignore`` 0 or 1 and ``segmentation``,
+        maybe empty.
 
     Raises:
         BadDataError: if categories cannot be told apart.
@@ -171,6 +172,12 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         elif own_id is not None:
             used.add(own_id)
         area = _number(raw.get('area'))
+        mask = _clean_mask(raw, findings)
+        polygons = mask if isinstance(mask, list) else ()
+        if (min(box[2:]) > 0 and _are_fractions(box)) or any(
+            map(_are_fractions, polygons)
+        ):
+            findings.add(Finding.FRACTIONS, raw)
         annotations.append(
             dict(
                 raw,
@@ -179,7 +186,8 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
                 bbox=box,
                 area=box[2] * box[3] if area is None else area,
                 iscrowd=int(bool(_number(raw.get('iscrowd')))),
-                segmentation=_clean_mask(raw, findings),
+                ignore=int(bool(_number(raw.get('ignore')))),
+                segmentation=mask,
             )
         )
     return dict(images=images, annotations=annotations, categories=categories)
@@ -286,6 +294,11 @@ def _clean_mask(raw: dict, findings: Findings) -> list | dict:
         else:
             findings.add(Finding.POLYGON_BROKEN, raw)
     return polygons
+
+
+def _are_fractions(numbers: Sequence[float]) -> bool:
+    """Whether coordinates lie within the first pixel, as fractions of an image do."""
+    return max(numbers) <= 1 and any(number % 1 for number in numbers)
 
 
 def _number(value: Any) -> float | None:

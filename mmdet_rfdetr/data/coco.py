@@ -157,7 +157,8 @@ class RFDETRCocoDataset(CocoDataset):
     def _parse_object(self, annotation: dict, size: tuple[int, int]) -> dict | None:
         """Convert an object in an image of (height, width); None if it is no use."""
         findings = self.findings
-        if annotation.get('ignore'):
+        if annotation['ignore']:
+            findings.add(Finding.IGNORED, annotation)
             return None
         label = self.cat2label.get(annotation['category_id'])
         if label is None:

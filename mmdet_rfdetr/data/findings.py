@@ -42,11 +42,16 @@ class Finding(Enum):
     UNKNOWN_CATEGORY = 'object of a category that is not listed', 'left out'
     UNUSED_CATEGORY = 'object of a category not in metainfo', 'left out'
     GROUPING_CATEGORY = 'category without objects that groups others', 'left out', False
+    FRACTIONS = (
+        'box or polygon within the first pixel of its image',
+        'kept; if these are fractions, multiply them by its width and height',
+    )
     BOX_EMPTY = 'box of zero area', 'left out'
     BOX_OUTSIDE = 'box outside its image', 'left out'
     BOX_OVER_BORDER = 'box over the border of its image', 'clipped'
     POLYGON_BROKEN = 'polygon of fewer than three points', 'polygon left out'
     MASK_BROKEN = 'mask that does not fit its image', 'mask left out'
+    IGNORED = 'object marked "ignore"', 'no target, ignored in evaluation', False
     CROWD = 'crowd region', 'no target in training', False
     NO_OBJECTS = 'image without objects', 'kept', False
 

@@ -1,7 +1,7 @@
 """COCO's metric for annotations as they really are, computed fast."""
 
 import tempfile
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,44 +14,58 @@ from ..data.annotations import clean_annotations, read_annotations
 from ..data.findings import BadDataError, Findings
 from ..data.masks import mask_problem
 from ..errors import SettingError
+from .averages import (
+    PRECISIONS,
+    class_precisions,
+    class_table,
+    recall_names,
+    summarize,
+)
 from .detections import Detections, sort_ids
 from .engines import choose_engine
-from .ground_truth import build_index, select
-from .tables import class_precisions, class_table
+from .ground_truth import build_index, remark_on_objects, select
 
-# The names of ``COCOeval.stats``. mmdet's: the numbers after @ are those of the
-# default ``proposal_nums``, whatever they are.
-STATS = (
-    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
-    *('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
-)
+# mmdet's: mAP counts the first number, the other precisions count the last.
+_DEFAULT_NUMS = (100, 300, 1000)
+# All that is more than rounding: pycocotools gives 1 - 2e-16 to perfect detections.
+_DIGITS = 12
 
 
 @METRICS.register_module()
 class RFDETRCocoMetric(CocoMetric):
     """mmdet's ``CocoMetric``, faster, and on annotations as they really are.
 
-    Names, values and printed output are mmdet's. Detections go to the engine in
-    memory; files are written only where ``outfile_prefix`` asks for them.
+    Names and printed output are mmdet's, and so are the values, but not rounded to
+    three digits: they choose checkpoints. Detections go to the engine in memory; files
+    are written only where ``outfile_prefix`` asks for them.
 
     What ``RFDETRCocoDataset`` cannot use is left out here as well: entries that are
     broken or point nowhere, and images that were not evaluated because their file is
     no image. Missing keys are completed. Boxes without area stay, as in the official
     evaluation: nobody can find them. Parts of a mask that are no polygons are left
-    out; masks are looked at before the first step.
+    out; masks are looked at before the first step. An object marked ``"ignore"`` is
+    a crowd region. Before the first step it warns of classes without any object, and
+    of images with more objects than count.
+
+    Where a detection is not finite, so is no metric: all are NaN, and an error is
+    logged.
 
     Args:
         ann_file: COCO annotation file; without it, the ground truth of the samples.
         backend_args: where it comes from, see ``mmengine.fileio``.
         engine: ``'ultrafast'`` (the package ultrafast-pycocotools), ``'pycocotools'``,
             or ``'auto'``: the first if it is installed. Their numbers are equal.
+        proposal_nums: how many detections of a class in an image count. Recalls are
+            computed for each, precisions for the largest. None counts as mmdet does
+            without it: 100 for ``mAP``, as COCO, 1000 for the other precisions, and
+            100, 300 and 1000 for recalls.
         **kwargs: other arguments of ``CocoMetric``, but not ``sort_categories`` (labels
             follow the order of the file), ``use_mp_eval`` (engines are faster) and the
             metric ``'proposal_fast'`` (``'proposal'`` tells the recall).
 
     Raises:
         SettingError: if a setting is one of these three, ``metric_items`` names what
-            there is not, or there is no such engine.
+            there is not, ``proposal_nums`` are no numbers, or there is no such engine.
         BadDataError: if masks are to be evaluated and an object has none that can be
             drawn. pycocotools would find out after the first epoch.
     """
@@ -62,6 +76,7 @@ class RFDETRCocoMetric(CocoMetric):
         *,
         backend_args: dict | None = None,
         engine: str = 'auto',
+        proposal_nums: Sequence[int] | None = None,
         **kwargs,
     ) -> None:
         for name in ('sort_categories', 'use_mp_eval'):
@@ -76,10 +91,15 @@ class RFDETRCocoMetric(CocoMetric):
                 "RFDETRCocoMetric has no metric 'proposal_fast': set 'proposal'"
             )
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
+        is_default = proposal_nums is None
+        self.proposal_nums = _ascending(_DEFAULT_NUMS if is_default else proposal_nums)
+        self._limit = _DEFAULT_NUMS[0] if is_default else self.proposal_nums[-1]
+        known = (*PRECISIONS, *recall_names(self.proposal_nums))
         for item in self.metric_items or ():
-            if item not in STATS:
-                raise SettingError(f'metric_items: {item!r} is none of {STATS}')
+            if item not in known:
+                raise SettingError(f'metric_items: {item!r} is none of {known}')
         self._engine = choose_engine(engine)
+        self._ann_file = ann_file
         if ann_file is None:
             return
         document = read_annotations(
@@ -88,6 +108,39 @@ class RFDETRCocoMetric(CocoMetric):
         self._coco_api = build_index(clean_annotations(document, Findings(ann_file)))
         if 'segm' in self.metrics:
             self._require_masks({})
+
+    @CocoMetric.dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        """Take the classes, and look at their objects before anything is evaluated."""
+        self._dataset_meta = meta
+        if self._coco_api is not None and not self.format_only:
+            remark_on_objects(
+                self._coco_api, meta['classes'], self._limit, self._ann_file
+            )
+
+    def metric_names(self) -> list[str]:
+        """The names of what ``evaluate`` returns, before there is a result."""
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        return [prefix + name for name in dict.fromkeys(self._names())]
+
+    def _names(self) -> Iterator[str]:
+        for metric in () if self.format_only else self.metrics:
+            if metric != 'proposal' and self.classwise:
+                yield from (
+                    f'{name}_precision' for name in self.dataset_meta['classes']
+                )
+            yield from (self._name(metric, item) for item in self._items(metric))
+
+    def _items(self, metric: str) -> Sequence[str]:
+        """Names of the averages of a metric."""
+        usual = PRECISIONS
+        if metric == 'proposal':
+            usual = recall_names(self.proposal_nums)
+        return self.metric_items or usual
+
+    @staticmethod
+    def _name(metric: str, item: str) -> str:
+        return item if metric == 'proposal' else f'{metric}_{item}'
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images that were looked at.
@@ -131,6 +184,8 @@ class RFDETRCocoMetric(CocoMetric):
             {key: rank for rank, key in enumerate(self.img_ids)},
             np.array(ranks),
         )
+        if not self._are_finite(detections, logger):
+            return dict.fromkeys(self._names(), float('nan'))
         ground_truth = select(self._coco_api, self.img_ids, category_ids, sizes)
         if 'segm' in self.metrics:
             if detections.masks is None:
@@ -154,30 +209,40 @@ class RFDETRCocoMetric(CocoMetric):
             evaluator.params.iouThrs = self.iou_thrs
             evaluator.evaluate()
             evaluator.accumulate()
-            evaluator.summarize()
-            if metric != 'proposal' and self.classwise:
-                found.update(self._by_class(evaluator, ranks, logger))
-            found.update(self._name_stats(metric, evaluator.stats, logger))
-        return found
+            averages = summarize(evaluator, self._limit)
+            if metric != 'proposal':
+                if self.classwise:
+                    found.update(self._by_class(evaluator, ranks, logger))
+                copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
+                logger.info(f'{metric}_mAP_copypaste: {copied}')
+            found.update(
+                {
+                    self._name(metric, item): averages[item]
+                    for item in self._items(metric)
+                }
+            )
+        return {name: round(value, _DIGITS) for name, value in found.items()}
 
-    def _name_stats(
-        self, metric: str, stats: np.ndarray, logger: MMLogger
-    ) -> dict[str, float]:
-        """Pick and round the numbers as mmdet does."""
-        named = dict(zip(STATS, stats, strict=True))
-        if metric == 'proposal':
-            items = self.metric_items or STATS[6:]
-            return {item: float(f'{named[item]:.3f}') for item in items}
-        averages = ' '.join(f'{value:.3f}' for value in stats[:6])
-        logger.info(f'{metric}_mAP_copypaste: {averages}')
-        items = self.metric_items or STATS[:6]
-        return {f'{metric}_{item}': float(round(named[item], 3)) for item in items}
+    def _are_finite(self, detections: Detections, logger: MMLogger) -> bool:
+        """Whether there is anything to compute with; log what is not finite."""
+        finite = np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)
+        broken = np.unique(detections.images[~finite])
+        if len(broken):
+            examples = ', '.join(repr(self.img_ids[rank]) for rank in broken[:3])
+            logger.error(
+                f'The model gave detections that are not finite (NaN or infinity) for '
+                f'{len(broken)} of {len(self.img_ids)} images, for example {examples}: '
+                'every metric is NaN, and this is no best checkpoint. Its weights are '
+                'not finite, or a number is too large for model.precision.dtype: '
+                'evaluate an earlier checkpoint, or with model.precision=None.'
+            )
+        return not len(broken)
 
     def _by_class(
         self, evaluator: COCOeval, ranks: list[int], logger: MMLogger
     ) -> dict[str, float]:
         """Log the precision of each class, in the order of the labels."""
-        precisions = class_precisions(evaluator.eval['precision'])[ranks]
+        precisions = class_precisions(evaluator.eval['precision'], self.iou_thrs)[ranks]
         names = [self._coco_api.cats[key]['name'] for key in self.cat_ids]
         logger.info('\n' + class_table(names, precisions))
         means = precisions[:, 0].tolist()
@@ -220,3 +285,18 @@ class RFDETRCocoMetric(CocoMetric):
                 f'of image {annotation["image_id"]}, which has {problem}: remove these '
                 "objects, or evaluate with metric='bbox' alone"
             )
+
+
+def _ascending(numbers: Sequence[int]) -> list[int]:
+    """Numbers of detections in ascending order, each once.
+
+    Raises:
+        SettingError: if they are none.
+    """
+    values = np.array(numbers, ndmin=1)
+    if values.dtype.kind not in 'iu' or values.min() < 1:
+        raise SettingError(
+            f'proposal_nums={numbers!r}: give whole numbers above 0, for example '
+            '(1, 10, 500)'
+        )
+    return np.unique(values).tolist()

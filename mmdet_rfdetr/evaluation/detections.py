@@ -51,19 +51,21 @@ class Detections:
             label_rank: label to the position of its category among the ids.
 
         Raises:
-            ExplainedError: if a label is beyond the classes of the data.
+            ExplainedError: if a label is none of the classes of the data.
         """
         counts = [len(result['labels']) for result in results]
         ranks = [image_rank[result['img_id']] for result in results]
         # JSON and pycocotools have float64, in which float32 boxes are exact.
         boxes = np.concatenate([result['bboxes'] for result in results])
         boxes = boxes.astype(np.float64).reshape(-1, 4)
-        boxes[:, 2:] -= boxes[:, :2]
+        with np.errstate(invalid='ignore'):
+            boxes[:, 2:] -= boxes[:, :2]
         scores = _column(results, 'scores')
         labels = _column(results, 'labels').astype(np.int64)
-        if labels.size and labels.max() >= len(label_rank):
+        wrong = labels[(labels < 0) | (labels >= len(label_rank))]
+        if wrong.size:
             raise ExplainedError(
-                f'The model found class {labels.max()}, and the data has only '
+                f'The model found class {wrong[0]}, and the data has only '
                 f'{len(label_rank)} classes, counted from 0: make '
                 'model.bbox_head.num_classes and metainfo.classes of the data set '
                 'those of the checkpoint.'

@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import logging
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from mmdet.datasets.api_wrappers import COCO
+from mmengine.logging import print_log
 
 
 def build_index(document: dict) -> COCO:
@@ -17,9 +20,14 @@ def build_index(document: dict) -> COCO:
     coco.dataset = dict(
         document,
         info={},  # pycocotools wants it
-        # pycocotools takes the id 0 for "no object" and puts ids into float arrays.
+        # pycocotools takes the id 0 for "no object" and puts ids into float arrays. It
+        # asks for objects marked "ignore", and not for crowds.
         annotations=[
-            dict(annotation, id=number)
+            dict(
+                annotation,
+                id=number,
+                iscrowd=annotation['iscrowd'] or annotation.get('ignore', 0),
+            )
             for number, annotation in enumerate(document['annotations'], start=1)
         ],
     )
@@ -63,3 +71,43 @@ def select(
         ],
     )
     return build_index(document)
+
+
+def remark_on_objects(
+    coco: COCO, classes: Sequence[str], limit: int, source: str
+) -> None:
+    """Warn of objects that make a metric say less than it seems to.
+
+    Args:
+        coco: the index of a whole file.
+        classes: names of the categories that are evaluated.
+        limit: detections of a class in an image that count.
+        source: the file.
+    """
+    objects = Counter(
+        (annotation['image_id'], annotation['category_id'])
+        for annotation in coco.anns.values()
+        if not annotation['iscrowd'] and min(annotation['bbox'][2:]) > 0
+    )
+    counts = [
+        count
+        for (_, category), count in objects.items()
+        if coco.cats[category]['name'] in classes
+    ]
+    crowded = [count for count in counts if count > limit]
+    if not counts:
+        message = (
+            f'{source} has no object of the classes {tuple(classes)} to be found: no '
+            'metric can be more than 0, and no checkpoint will be the best one. Set '
+            'ann_file and metainfo.classes of the evaluation.'
+        )
+    elif crowded:
+        message = (
+            f'{source} has up to {max(crowded)} objects of a class in an image, and '
+            f'mAP counts {limit} detections of them, so that it cannot reach 1: set '
+            f'proposal_nums=(1, 10, {max(crowded)}) in val_evaluator and '
+            'test_evaluator to count them all.'
+        )
+    else:
+        return
+    print_log(message, logger='current', level=logging.WARNING)

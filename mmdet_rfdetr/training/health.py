@@ -19,6 +19,8 @@ _LEAST_STEPS = 10
 # A fall of the loss is told from noise in two tenths of its history, this long.
 _LEAST_HISTORY = 40
 _FALL = 0.9
+# An average precision below it comes by chance.
+_NEXT_TO_ZERO = 0.0005
 
 
 @HOOKS.register_module()
@@ -34,7 +36,7 @@ class RFDETRHealthHook(Hook):
     - no object left, in the annotations or behind the pipeline;
     - parameters whose gradient was zero or missing in every step;
     - a moving average that stayed as it was;
-    - an AP of exactly zero while the loss falls.
+    - an AP of zero, or next to it, while the loss falls.
 
     Each is one sentence with what to do next. The first epoch is longer where it has
     fewer than ten optimizer steps.
@@ -143,7 +145,9 @@ class RFDETRHealthHook(Hook):
             for name, value in (metrics or {}).items()
             if name.endswith('mAP')
         }
-        if self._told_of_zero or not scores or any(scores.values()):
+        # -1 and NaN say that there is none.
+        is_zero = all(0 <= score < _NEXT_TO_ZERO for score in scores.values())
+        if self._told_of_zero or not scores or not is_zero:
             return
         log = runner.message_hub.log_scalars.get('train/loss')
         if log is None or len(log.data[0]) < _LEAST_HISTORY:
@@ -153,8 +157,9 @@ class RFDETRHealthHook(Hook):
         first, last = losses[:tenth].mean(), losses[-tenth:].mean()
         if last < _FALL * first:
             self._told_of_zero = True
+            how = 'next to' if any(scores.values()) else 'exactly'
             runner.logger.warning(
-                f'{", ".join(scores)} is exactly 0 while the loss fell from '
+                f'{", ".join(scores)} is {how} 0 while the loss fell from '
                 f'{first:.4g} to {last:.4g}: unless it rises with the next '
                 'validations, compare the classes, the image ids and the boxes of the '
                 'validation annotations with those of training.'

@@ -127,6 +127,7 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
         Finding.UNKNOWN_CATEGORY: 2,
         Finding.OBJECT_TWICE: 1,
         Finding.CROWD: 1,
+        Finding.IGNORED: 1,
         Finding.POLYGON_BROKEN: 3,
         Finding.MASK_BROKEN: 2,
     }
@@ -149,6 +150,41 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
     sample = dataset[0]['data_samples']
     assert len(sample.gt_instances) == 11
     assert len(sample.ignored_instances) == 1  # the crowd
+
+
+@pytest.mark.parametrize('mark', [1, '1', True, 1.0, '0', 0, False, None, 'no'])
+@pytest.mark.parametrize('key', ['ignore', 'iscrowd'])
+def test_marks_of_objects_are_numbers_also_as_text(tmp_path, told, key, mark):
+    data = document()
+    data['annotations'][0][key] = mark
+    dataset = build(write(tmp_path, data), pipeline=[])
+    is_marked = mark in (1, '1')
+    assert dataset.object_counts == [2 - is_marked, 1, 1]
+    kind = Finding.IGNORED if key == 'ignore' else Finding.CROWD
+    assert dict(dataset.findings.counts) == ({kind: 1} if is_marked else {})
+    assert dataset.findings.faults == 0
+
+
+# One box is as large as its image.
+@pytest.mark.parametrize('key, expected', [('bbox', 3), ('segmentation', 4)])
+def test_fractions_of_the_image_are_a_finding(tmp_path, told, key, expected):
+    data = document()
+    for annotation in data['annotations']:
+        box, size = annotation['bbox'], (60, 40) * 2
+        box = [value / side for value, side in zip(box, size, strict=True)]
+        annotation[key] = box if key == 'bbox' else [[*box, 0.5, 0.7]]
+    dataset = build(write(tmp_path, data))
+    assert dict(dataset.findings.counts) == {Finding.FRACTIONS: expected}
+    count, line = row(told, Finding.FRACTIONS)
+    assert count == expected
+    assert 'multiply them by its width and height' in line
+
+
+def test_a_pixel_in_the_corner_is_no_fraction(tmp_path, told):
+    data = document()
+    data['annotations'][0].update(bbox=[0, 0, 1, 1], segmentation=[])
+    data['annotations'][1].update(bbox=[1.0, 0.0, 1.0, 1.0])
+    assert build(write(tmp_path, data)).findings.counts == {}
 
 
 def test_every_fault_of_images_is_counted(tmp_path, told):

@@ -8,6 +8,8 @@ import torch
 from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
+from mmdet_rfdetr.evaluation import coco_metric
+
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'elk')
 CATEGORY_IDS = (3, 90, 17, 40, 5)  # not in order
 SIZE = (90, 160)  # height and width
@@ -39,8 +41,8 @@ def polygon(box):
 def make_set(folder, seed=0, images=14, category_ids=CATEGORY_IDS):
     """Write an annotation file; returns its path and detections of each image.
 
-    There are crowds, objects to ignore, areas that are not those of the boxes, images
-    without objects, images without detections, and many equal scores.
+    There are crowds, areas that are not those of the boxes, images without objects,
+    images without detections, and many equal scores.
     """
     rng = np.random.default_rng(seed)
     document = dict(
@@ -68,7 +70,6 @@ def make_set(folder, seed=0, images=14, category_ids=CATEGORY_IDS):
                     bbox=box.tolist(),
                     area=float(box[2] * box[3] * rng.choice([0.5, 1])),
                     iscrowd=crowd,
-                    ignore=int(rng.random() < 0.1),
                     segmentation=_text(draw_mask(box)) if crowd else polygon(box),
                 )
             )
@@ -91,6 +92,11 @@ def _text(code):
     return dict(code, counts=code['counts'].decode())
 
 
+def rounded(result):
+    """A result of ours as mmdet gives it."""
+    return {name: float(f'{value:.3f}') for name, value in result.items()}
+
+
 def samples(found, masks=False):
     """Data samples as a model returns them."""
     for image_id, (boxes, labels, scores) in found.items():
@@ -106,18 +112,24 @@ def samples(found, masks=False):
 
 
 def evaluate(monkeypatch, found, **settings):
-    """Run a metric; returns its result and, unrounded, ``stats`` of each part."""
+    """Run a metric; returns its result and, unrounded, all averages of each part."""
     stats = []
-    summarize = COCOeval.summarize
+    theirs, ours = COCOeval.summarize, coco_metric.summarize
 
-    def spy(self):
-        summarize(self)
+    def spy_on_theirs(self):
+        theirs(self)
         stats.append(self.stats)
+
+    def spy_on_ours(*arguments):
+        averages = ours(*arguments)
+        stats.append(list(averages.values()))
+        return averages
 
     metric = METRICS.build(settings)
     metric.dataset_meta = dict(classes=CLASSES)
     masks = 'segm' in settings.get('metric', ())
     metric.process({}, list(samples(found, masks)))
     with monkeypatch.context() as patch:
-        patch.setattr(COCOeval, 'summarize', spy)
+        patch.setattr(COCOeval, 'summarize', spy_on_theirs)
+        patch.setattr(coco_metric, 'summarize', spy_on_ours)
         return metric.evaluate(len(found)), stats

@@ -11,7 +11,8 @@ from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.evaluation import engines
 from mmdet_rfdetr.evaluation.engines import ENGINES, choose_engine
-from tests.test_evaluation.random_sets import evaluate, make_set
+from tests.test_evaluation import random_sets
+from tests.test_evaluation.random_sets import evaluate, make_set, rounded
 
 PACKAGES = dict(ultrafast='ultrafast_pycocotools', pycocotools='pycocotools')
 METRICS_TO_TRY = ['bbox', 'segm', 'proposal']
@@ -42,7 +43,7 @@ def test_the_twelve_numbers_are_those_of_mmdet(
     ours, stats = evaluate(
         monkeypatch, found, type='RFDETRCocoMetric', engine=engine, **settings
     )
-    assert ours == theirs
+    assert rounded(ours) == theirs
     assert same(stats, expected)
     assert 0.02 < stats[0][0] < 0.95
     assert len(set(stats[0])) >= 9
@@ -51,8 +52,6 @@ def test_the_twelve_numbers_are_those_of_mmdet(
 @pytest.mark.parametrize(
     'changes',
     [
-        dict(proposal_nums=(1, 10, 100)),
-        dict(proposal_nums=(300, 5, 20)),  # gets sorted
         dict(iou_thrs=np.array([0.3, 0.5, 0.75])),
         dict(metric_items=['mAP_50', 'AR_s@1000']),
     ],
@@ -64,8 +63,79 @@ def test_settings_mean_the_same(tmp_path, monkeypatch, engine, changes):
     ours, stats = evaluate(
         monkeypatch, found, type='RFDETRCocoMetric', engine=engine, **settings
     )
-    assert ours == theirs
+    assert rounded(ours) == theirs
     assert same(stats, expected)
+
+
+def test_numbers_of_detections_give_recalls_their_names(tmp_path, monkeypatch, engine):
+    """mmdet names them after its default, whatever they are."""
+    path, found = make_set(tmp_path)
+    settings = dict(
+        ann_file=str(path), metric=METRICS_TO_TRY, proposal_nums=(100, 1, 10)
+    )
+    theirs, expected = evaluate(monkeypatch, found, type='CocoMetric', **settings)
+    ours, stats = evaluate(
+        monkeypatch, found, type='RFDETRCocoMetric', engine=engine, **settings
+    )
+    assert same(stats, expected)
+    theirs = {
+        name.replace('@1000', '@last').replace('@100', '@1').replace('@300', '@10')
+        for name in theirs
+    }
+    assert {name.replace('@100', '@last') for name in ours} == theirs
+
+
+def dense_scene(folder, rows=12):
+    """A picture of rows x rows objects of one class, and all of them."""
+    boxes = [[30 * i, 30 * j, 20, 20] for i in range(rows) for j in range(rows)]
+    document = dict(
+        images=[dict(id=1, file_name='a.png', height=400, width=400)],
+        categories=[dict(id=1, name='cell')],
+        annotations=[
+            dict(id=n, image_id=1, category_id=1, bbox=box, area=400, iscrowd=0)
+            for n, box in enumerate(boxes, 1)
+        ],
+    )
+    path = folder / 'dense.json'
+    path.write_text(json.dumps(document))
+    boxes = np.array(boxes)
+    return path, {1: (boxes, np.zeros(len(boxes), int), np.ones(len(boxes)))}
+
+
+@pytest.mark.parametrize(
+    'numbers, bound',
+    [
+        (None, 100),
+        ((100, 300, 1000), 1000),
+        ((1, 10, 1000), 1000),
+        ((144,), 144),
+        ((120, 100), 120),
+        ([1, 2, 3, 50], 50),
+    ],
+)
+def test_the_largest_number_of_detections_bounds_every_precision(
+    tmp_path, monkeypatch, engine, numbers, bound
+):
+    path, found = dense_scene(tmp_path)
+    monkeypatch.setattr(random_sets, 'CLASSES', ('cell',))
+    result, _ = evaluate(
+        monkeypatch,
+        found,
+        type='RFDETRCocoMetric',
+        ann_file=str(path),
+        engine=engine,
+        metric=['bbox', 'proposal'],
+        classwise=True,
+        proposal_nums=numbers,
+    )
+    share = min(1, bound / 144)
+    # Recalls of 0, 0.01 ... 1.
+    assert result['coco/bbox_mAP'] == pytest.approx((int(100 * share) + 1) / 101)
+    if numbers is not None:
+        assert result['coco/bbox_mAP_50'] == result['coco/bbox_mAP']
+        assert result['coco/cell_precision'] == result['coco/bbox_mAP']
+    for number in numbers or (100, 300, 1000):
+        assert result[f'coco/AR@{number}'] == pytest.approx(min(1, number / 144))
 
 
 def test_the_output_is_that_of_mmdet(tmp_path, monkeypatch, capsys, engine):

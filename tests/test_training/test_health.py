@@ -263,14 +263,19 @@ def test_fingerprints_change_with_the_last_bit():
 
 
 @pytest.mark.parametrize(
-    ('scores', 'count'), [([0.0] * 6, 1), ([0.0, 0.0, 0.0, 0.1, 0.1, 0.1], 0)]
+    ('scores', 'words'),
+    [
+        ([0.0] * 6, ['exactly 0']),
+        ([1e-5] * 6, ['next to 0']),
+        ([0.0, 0.0, 0.0, 0.1, 0.1, 0.1], []),
+        ([-1.0] * 6, []),
+    ],
 )
-def test_an_ap_of_zero_while_the_loss_falls(scores, count, tmp_path):
+def test_an_ap_of_zero_while_the_loss_falls(scores, words, tmp_path):
     runner = toy.runner(tmp_path, [HEALTH], epochs=len(scores), metric=Scripted(scores))
     lines = told(runner)
-    assert len(lines) == count
-    for line in lines:
-        assert line.startswith('coco/bbox_mAP is exactly 0 while the loss fell from')
+    for line, word in zip(lines, words, strict=True):
+        assert line.startswith(f'coco/bbox_mAP is {word} while the loss fell from')
 
 
 def test_an_ap_of_zero_of_a_run_that_learns_nothing(tmp_path, monkeypatch):
