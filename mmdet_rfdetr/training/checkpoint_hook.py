@@ -25,6 +25,7 @@ from .resume import (
     follow_move,
     trained_with,
 )
+from .selection import check_metric_names, has_value, pause_early_stopping
 
 INTERRUPTED = 'interrupted.pth'
 
@@ -101,6 +102,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                 "'checkpoint' or 'config'."
             )
         self.resume_settings = resume_settings
+        self._go_on: Callable[[], None] = lambda: None
         # What mmengine does not know would end the run at the first checkpoint.
         if self.args:
             raise ExplainedError(
@@ -136,6 +138,7 @@ class RFDETRCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
+        check_metric_names(runner)
         super().before_train(runner)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.logger.warning(
@@ -244,11 +247,17 @@ class RFDETRCheckpointHook(CheckpointHook):
         if leave is not None:
             leave(batch_idx)
 
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Save the best checkpoint; early stopping comes after it."""
+        self._go_on = pause_early_stopping(runner, metrics)
+        super().after_val_epoch(runner, metrics)
+
     def after_val(self, runner: Runner) -> None:
         """Note in the last checkpoint that its epoch is validated, and what is best.
 
         Early stopping, the last hook after a validation, has counted by now.
         """
+        self._go_on()
         step, is_due = self._step(runner), self._has_new_best
         position = getattr(runner._train_loop, 'position', None)
         if position is not None:
@@ -336,14 +345,22 @@ class RFDETRCheckpointHook(CheckpointHook):
         """Save the best weights, and only then remove the former best ones."""
         if not self.save_best or not hasattr(self, 'file_backend'):
             return  # the latter is made by training
-        for key in self.key_indicators:
-            if key not in metrics and key != 'auto':
+        scores = dict(metrics)
+        for key, rule in zip(self.key_indicators, self.rules, strict=True):
+            key = next(iter(metrics)) if key == 'auto' else key
+            if key not in metrics:
                 raise SettingError(
                     f'save_best={key!r} is no metric of this validation: choose one of '
                     f'{", ".join(metrics)}.'
                 )
+            if not has_value(metrics[key], rule):
+                scores[key] = None  # mmengine passes over it
+                runner.logger.warning(
+                    f'{key} is {metrics[key]}, which is no score: this is not the best '
+                    'checkpoint.'
+                )
         save = super()._save_best_checkpoint
-        self._on_all_ranks(lambda: save(runner, metrics), self.last_ckpt)
+        self._on_all_ranks(lambda: save(runner, scores), self.last_ckpt)
         # mmengine has one or the other.
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         best = {getattr(self, 'best_ckpt_path', None), *best}
