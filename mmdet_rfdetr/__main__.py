@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import mmdet
@@ -12,6 +13,7 @@ import torch
 
 import mmdet_rfdetr
 from mmdet_rfdetr.cli import explained_errors
+from mmdet_rfdetr.compat import stand_in_for_compiled_ops
 from mmdet_rfdetr.config_mistakes import nearest
 from mmdet_rfdetr.precision.policy import has_native_bfloat16
 
@@ -88,7 +90,9 @@ def run_tool(path: Path, arguments: list[str]) -> None:
     folders = path.resolve().parents
     above = [folder.parent for folder in folders if folder.name == 'tools'][:1]
     sys.path[:0] = map(str, [folders[0], *above])
-    with explained_errors():
+    of_mmdet = path.resolve().is_relative_to(Path(mmdet.__file__).resolve().parent)
+    stand_in = stand_in_for_compiled_ops if of_mmdet else nullcontext
+    with explained_errors(), stand_in():
         runpy.run_path(str(path), run_name='__main__')
 
 
@@ -118,6 +122,7 @@ def environment() -> str:
         except importlib.metadata.PackageNotFoundError:
             lines.append(f'{name} not installed')
     lines += ['', f'device: {describe_device()}', '', 'active compat fixes:']
+    mmdet_rfdetr.compat.apply_to_model()
     fixes = mmdet_rfdetr.compat.active()
     lines += [f'  {name}: {reason}' for name, reason in fixes.items()] or ['  none']
     return '\n'.join(lines)

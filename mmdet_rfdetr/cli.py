@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from mmdet_rfdetr.checkpoints import loading
+from mmdet_rfdetr.compat import shipped_path
 from mmdet_rfdetr.config_mistakes import (
     building_mistake,
     merge_options,
@@ -63,7 +64,12 @@ def config_parser(description: str, examples: str) -> argparse.ArgumentParser:
         suits :func:`load_config`.
     """
     parser = tool_parser(description, examples)
-    parser.add_argument('config', metavar='CONFIG', help='path of the config file')
+    parser.add_argument(
+        'config',
+        metavar='CONFIG',
+        type=config_path,
+        help='path of the config file; mmdet_rfdetr::NAME.py is one of this package',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -75,6 +81,18 @@ def config_parser(description: str, examples: str) -> argparse.ArgumentParser:
     )
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     return parser
+
+
+def config_path(name: str) -> str:
+    """The path of a config file, of which ``mmdet_rfdetr::`` may stand for the folder.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such config in this package.
+    """
+    try:
+        return shipped_path(name) or name
+    except FileNotFoundError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def build_parser(description: str, examples: str) -> argparse.ArgumentParser:

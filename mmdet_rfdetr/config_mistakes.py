@@ -19,6 +19,7 @@ from mmengine.registry import OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
 from mmdet_rfdetr import config
+from mmdet_rfdetr.compat import EXTENSION, FULL_MMCV
 from mmdet_rfdetr.errors import ExplainedError
 
 OTHER_SETTINGS = (
@@ -237,6 +238,8 @@ def missing_package(error: ImportError) -> str | None:
     Returns:
         A sentence, or None for an error that is not about a module that is not there.
     """
+    if error.name == EXTENSION:
+        return f'this needs the compiled operators of full mmcv: {FULL_MMCV}'
     module = (error.name or '').partition('.')[0]
     if module in KNOWN_PACKAGES and not importlib.util.find_spec(module):
         return f'this needs the package {module}: pip install {KNOWN_PACKAGES[module]}'

@@ -11,13 +11,19 @@ import types
 import warnings
 
 import mmcv
+import mmdet.apis
+import mmengine.fileio.io
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
+from mmengine.config import ConfigDict
+from mmengine.fileio import LocalBackend
+from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
+from torch.utils.data import DataLoader
 
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.checkpoints.errors import UntrustedCheckpointError
+from mmdet_rfdetr.compat import operators, packages, running, warned
 from tests.interpreter import hide, loopback, run_code, run_together
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
@@ -42,6 +48,19 @@ def test_without_mmcv_the_error_says_what_to_install():
 
 # mmcv-lite without compiled operators
 
+BUILD = 'import mmdet_rfdetr; mmdet_rfdetr.compat.apply_to_model()'
+OPERATORS = """
+import importlib.util, sys
+import mmcv.utils
+for _ in range(2):
+    try:
+        from mmcv.ops import nms
+    except ImportError:
+        print('fallback')
+    print(mmcv.utils.collect_env()['MMCV Compiler'])
+    print(importlib.util.find_spec('mmcv._ext') is not None)
+"""
+
 
 @needs_lite
 def test_mmdet_models_import_with_mmcv_lite():
@@ -54,20 +73,57 @@ def test_mmdet_models_import_with_mmcv_lite():
 
 
 @needs_lite
-def test_stub_is_a_module_with_a_real_spec():
-    from mmcv import _ext
-
-    # With a bare module this raises: ValueError: mmcv._ext.__spec__ is None.
-    assert importlib.util.find_spec('mmcv._ext') is _ext.__spec__
-    assert not hasattr(_ext, '__path__')
-    assert not hasattr(_ext, '__wrapped__')
+def test_all_of_mmdet_that_imports_operators_is_imported_by_the_plugin():
+    package = pathlib.Path(mmdet.__file__).parent
+    modules = {
+        '.'.join(('mmdet', *path.relative_to(package).with_suffix('').parts))
+        for path in package.rglob('*.py')
+        if '.mim' not in path.parts and 'from mmcv.ops' in path.read_text()
+    }
+    assert len(modules) > 20
+    assert {name.removesuffix('.__init__') for name in modules} <= set(sys.modules)
 
 
 @needs_lite
-def test_missing_operator_travels_and_names_itself_when_called():
-    from mmcv import _ext
+def test_code_outside_of_mmdet_sees_that_there_are_no_operators():
+    result = run_code(BUILD + OPERATORS)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == 'fallback\nn/a\nFalse\n' * 2
 
-    operator = pickle.loads(pickle.dumps(_ext.nms))
+
+@pytest.fixture
+def stub():
+    """The module that stands in for the operators."""
+    with compat.stand_in_for_compiled_ops():
+        from mmcv import _ext
+    return _ext
+
+
+@needs_lite
+def test_stub_is_a_module_with_a_real_spec(stub):
+    with compat.stand_in_for_compiled_ops():
+        # With a bare module this raises: ValueError: mmcv._ext.__spec__ is None.
+        assert importlib.util.find_spec('mmcv._ext') is stub.__spec__
+    assert not hasattr(stub, '__path__')
+    assert not hasattr(stub, '__wrapped__')
+
+
+@needs_lite
+def test_operators_can_stand_in_again():
+    # A second import of mmcv.ops would register its classes twice.
+    with compat.stand_in_for_compiled_ops():
+        from mmcv.ops import RoIPool
+        from mmcv.utils import collect_env
+
+        assert collect_env()['MMCV Compiler'] == 'n/a'
+    assert RoIPool is mmdet.apis.inference.RoIPool
+    assert 'mmcv.ops' not in sys.modules
+    assert not hasattr(mmcv, 'ops')
+
+
+@needs_lite
+def test_missing_operator_travels_and_names_itself_when_called(stub):
+    operator = pickle.loads(pickle.dumps(stub.nms))
     with pytest.raises(RuntimeError, match="'nms' is not part of mmcv-lite.*pip") as e:
         operator(torch.zeros(1, 4), iou_threshold=0.5)
     # The commands can be pasted.
@@ -83,7 +139,7 @@ def test_real_extension_wins(monkeypatch, tmp_path):
     (tmp_path / '_ext.py').write_text('')
     monkeypatch.setattr(mmcv, '__path__', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
-    monkeypatch.setattr(sys, 'meta_path', [*sys.meta_path, compat._OpsFinder()])
+    monkeypatch.setattr(sys, 'meta_path', [*sys.meta_path, operators._OpsFinder()])
     found = importlib.util.find_spec('mmcv._ext')
     assert found.origin == str(tmp_path / '_ext.py')
 
@@ -140,9 +196,9 @@ def test_distribution_is_found_under_its_own_name():
 
 
 def test_working_pkg_resources_is_left_alone(monkeypatch):
-    monkeypatch.setattr(compat.importlib.metadata, 'version', lambda name: '80.8.0')
-    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda name: object())
-    assert compat.replace_pkg_resources() is None
+    monkeypatch.setattr(packages.importlib.metadata, 'version', lambda name: '80.8.0')
+    monkeypatch.setattr(packages.importlib.util, 'find_spec', lambda name: object())
+    assert packages.replace_pkg_resources() is None
 
 
 # Checkpoints
@@ -220,6 +276,19 @@ def test_nothing_is_loaded_from_a_storage(address):
         CheckpointLoader.load_checkpoint(address, 'cpu')
 
 
+def test_a_storage_that_can_be_read_is_read_safely(hostile, monkeypatch):
+    checkpoint, trace = hostile
+
+    class Storage(LocalBackend):
+        def get(self, address):
+            return checkpoint.read_bytes()
+
+    monkeypatch.setitem(mmengine.fileio.io.backends, 'petrel', Storage)
+    with pytest.raises(UntrustedCheckpointError, match='pathlib'):
+        CheckpointLoader.load_checkpoint('s3://bucket/a.pth', 'cpu')
+    assert not trace.exists()
+
+
 def test_link_is_downloaded_once(monkeypatch, tmp_path):
     downloads = []
 
@@ -239,6 +308,28 @@ def test_link_is_downloaded_once(monkeypatch, tmp_path):
     assert file.suffix == '.pth'
 
 
+@pytest.mark.parametrize(
+    ('link', 'cached'),
+    [('https://a.org/x/best.pth', True), ('https://a.org/r50-047c8118.pth', False)],
+)
+def test_torchs_cache_is_used_as_torch_does(link, cached, monkeypatch, tmp_path):
+    """Weights that lie in it are not fetched, names with a hash are its names."""
+
+    def download(url, path, progress):
+        assert not cached
+        torch.save({'state_dict': {'weight': torch.ones(2)}}, path)
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    path = tmp_path / 'checkpoints' / link.rpartition('/')[2]
+    if cached:
+        path.parent.mkdir()
+        torch.save({'state_dict': {'weight': torch.ones(2)}}, path)
+    loaded = CheckpointLoader.load_checkpoint(link, 'cpu')
+    assert loaded['state_dict']['weight'].tolist() == [1.0, 1.0]
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
     def download(url, path, progress):
         weights = {'weight': torch.ones(2)}
@@ -248,6 +339,33 @@ def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     for link in ('https://example.org/a/best.pth', 'https://example.org/b/best.pth'):
         assert CheckpointLoader.load_checkpoint(link, 'cpu')['meta']['link'] == link
+
+
+# Data loaders without workers
+
+
+@pytest.mark.parametrize('runner', [Runner, FlexibleRunner])
+def test_options_of_workers_do_not_matter_without_workers(runner):
+    options = dict(
+        num_workers=0,
+        persistent_workers=True,
+        prefetch_factor=2,
+        timeout=5,
+        multiprocessing_context='fork',
+    )
+    assert {*running.WORKER_OPTIONS, 'num_workers'} == set(options)
+    for option in running.WORKER_OPTIONS:
+        with pytest.raises((ValueError, AssertionError)):
+            list(DataLoader([1], num_workers=0, **{option: options[option]}))
+    loader = dict(batch_size=1, dataset=[1], sampler=[0], **options)
+    cfg = ConfigDict(loader)
+    build = object.__new__(runner).build_dataloader
+    for workers, left in ((0, False), (1, True)):
+        cfg.num_workers = workers
+        built = build(dataloader=cfg)
+        assert (built.num_workers, built.persistent_workers) == (workers, left)
+    assert list(build(loader)) == [[1]]
+    assert loader == dict(batch_size=1, dataset=[1], sampler=[0], **options)
 
 
 # Data-parallel training without an accelerator
@@ -271,7 +389,8 @@ from mmengine.model import MMDistributedDataParallel
 
 init_dist('pytorch', backend='nccl')
 rank = torch.distributed.get_rank()
-model = torch.nn.Linear(1, 1, bias=False)
+mmdet_rfdetr.compat.apply_to_model()
+model = mmdet_rfdetr.precision.products.Linear(1, 1, bias=False)
 parallel = MMDistributedDataParallel(
     module=model, device_ids=[int(os.environ['LOCAL_RANK'])], broadcast_buffers=False)
 parallel(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
@@ -300,34 +419,36 @@ def test_processes_of_one_machine_need_no_name_of_it(monkeypatch):
     monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')  # restored in the end
     monkeypatch.delenv('GLOO_SOCKET_IFNAME')
     monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
-    compat._stay_on_this_machine()
+    running._stay_on_this_machine()
     assert 'GLOO_SOCKET_IFNAME' not in os.environ
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
-    compat._stay_on_this_machine()
+    running._stay_on_this_machine()
     assert os.environ['GLOO_SOCKET_IFNAME'] == loopback()
     monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
-    compat._stay_on_this_machine()
+    running._stay_on_this_machine()
     assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
 
 
 WRAP = """
+import mmdet_rfdetr
 import torch
 from mmengine.model import MMDistributedDataParallel
+mmdet_rfdetr.compat.apply_to_model()
 torch.distributed.init_process_group('gloo')
-MMDistributedDataParallel(module=torch.nn.Linear(1, 1), broadcast_buffers=False)
+wrapped = MMDistributedDataParallel(module={model}(1, 1), broadcast_buffers=False)
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.skipif(
-    'rename_broadcast_buffers' not in compat.active(),
-    reason='this torch knows the old name only',
+    not hasattr(torch, 'float8_e8m0fnu'), reason='this torch knows the old name only'
 )
-def test_data_parallel_training_does_not_warn():
-    unfixed = run_code(WRAP, **ONE_RANK)
-    assert '`broadcast_buffers` is deprecated' in unfixed.stderr
+def test_data_parallel_training_of_rfdetr_alone_does_not_warn():
+    other = run_code(WRAP.format(model='torch.nn.Linear'), **ONE_RANK)
+    assert '`broadcast_buffers` is deprecated' in other.stderr
 
-    fixed = run_code('import mmdet_rfdetr' + WRAP, **ONE_RANK)
+    ours = 'mmdet_rfdetr.precision.products.Linear'
+    fixed = run_code(WRAP.format(model=ours), **ONE_RANK)
     assert fixed.returncode == 0, fixed.stderr
     assert 'Warning' not in fixed.stderr
 
@@ -336,42 +457,46 @@ def test_data_parallel_training_does_not_warn():
 
 HOOK = """
 from types import SimpleNamespace
-from mmengine.hooks import CheckpointHook
+import mmdet_rfdetr, torch
+from mmdet.registry import HOOKS
 from mmengine.logging import MMLogger
-logger = MMLogger.get_current_instance()
-CheckpointHook().before_train(SimpleNamespace(work_dir='.', logger=logger))
+run = SimpleNamespace(
+    work_dir='.', logger=MMLogger.get_current_instance(), train_loop=None,
+    model=torch.nn.Linear(1, 1))
+HOOKS.build(dict(type={hook!r})).before_train(run)
 """
 
 
 def test_saving_checkpoints_does_not_warn():
-    unfixed = run_code(HOOK)
+    unfixed = run_code(HOOK.format(hook='CheckpointHook'))
     assert '"FileClient" will be deprecated' in unfixed.stdout
     assert '"HardDiskBackend" is the alias' in unfixed.stdout
 
-    fixed = run_code('import mmdet_rfdetr' + HOOK)
+    fixed = run_code(HOOK.format(hook='RFDETRCheckpointHook'))
     assert fixed.returncode == 0, fixed.stderr
     assert 'Checkpoints will be saved' in fixed.stdout
     assert 'WARNING' not in fixed.stdout
 
 
 VISUALIZER = """
-import mmdet_rfdetr
+from types import SimpleNamespace
+import mmdet_rfdetr, torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
+mmdet_rfdetr.compat.apply_to_model()
 cfg = Config(dict(visualizer=dict(
     type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])))
-init = BaseInferencer._init_visualizer
-getattr(init, {attribute!r}, init)(None, cfg)
+BaseInferencer._init_visualizer(SimpleNamespace(model={model}(1, 1)), cfg)
 print(cfg.visualizer.vis_backends)
 """
 
 
-def test_inferencer_does_not_warn_of_log_backends():
-    # functools.wraps keeps what the fix wraps.
-    unfixed = run_code(VISUALIZER.format(attribute='__wrapped__'))
-    assert 'Failed to add' in unfixed.stderr
+def test_inferencer_of_rfdetr_alone_does_not_warn_of_log_backends():
+    other = run_code(VISUALIZER.format(model='torch.nn.Linear'))
+    assert 'Failed to add' in other.stderr
 
-    fixed = run_code(VISUALIZER.format(attribute='no such'))
+    ours = 'mmdet_rfdetr.precision.products.Linear'
+    fixed = run_code(VISUALIZER.format(model=ours))
     assert fixed.returncode == 0, fixed.stderr
     assert 'Warning' not in fixed.stderr
     # The caller's config still has them, for training.
@@ -390,7 +515,7 @@ def test_inferencer_finds_mmengines_functions_without_a_warning():
     unfixed = run_code(FUNCTION)
     assert 'Failed to search registry with scope "mmdet"' in unfixed.stdout
 
-    fixed = run_code('import mmdet_rfdetr' + FUNCTION)
+    fixed = run_code(BUILD + FUNCTION)
     assert fixed.returncode == 0, fixed.stderr
     assert fixed.stdout == 'pseudo_collate\n'
 
@@ -408,7 +533,7 @@ def test_drawing_a_box_at_the_border_does_not_warn():
     unfixed = run_code(DRAWING)
     assert unfixed.stderr.count('out of bounds') == 3
 
-    fixed = run_code('import mmdet_rfdetr' + DRAWING)
+    fixed = run_code(BUILD + DRAWING)
     assert (fixed.returncode, fixed.stderr) == (0, '')
 
 
@@ -423,7 +548,9 @@ def test_apply_again_changes_nothing():
 
 
 def test_every_active_fix_gives_its_reason():
-    assert set(compat.active()) <= {fix.__name__ for fix in compat._FIXES}
+    assert set(compat.active()) <= {
+        fix.__name__ for fix in (*compat.ON_IMPORT, *compat.WITH_A_MODEL)
+    }
     assert all(reason.endswith('.') for reason in compat.active().values())
 
 
@@ -431,19 +558,20 @@ def test_every_active_fix_gives_its_reason():
     ('version', 'is_old'), [('2.5.1', True), ('2.13.0+cpu', False)]
 )
 def test_only_an_old_torch_is_silenced(version, is_old, monkeypatch):
-    monkeypatch.setattr(compat.importlib.metadata, 'version', lambda package: version)
+    monkeypatch.setattr(packages.importlib.metadata, 'version', lambda _: version)
 
     def import_module(name):
         imported.append(name)
         warnings.warn('nobody can act on this', FutureWarning, stacklevel=1)
 
     imported = []
-    monkeypatch.setattr(compat.importlib, 'import_module', import_module)
+    monkeypatch.setattr(warned.importlib, 'import_module', import_module)
     with warnings.catch_warnings():
         warnings.resetwarnings()
-        reason = compat.silence_old_torch()
+        reasons = [warned.import_old_torch(), warned.silence_old_torch()]
         silenced = bool(warnings.filters)
-    assert (reason is not None) == is_old == silenced
+    assert [reason is not None for reason in reasons] == [is_old] * 2
+    assert silenced == is_old
     assert imported == ['torch.distributed.optim'] * is_old
 
 

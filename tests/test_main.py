@@ -9,6 +9,7 @@ import torch
 
 import mmdet_rfdetr
 from mmdet_rfdetr.__main__ import PACKAGES, environment, find_tool, main
+from mmdet_rfdetr.compat.operators import has_compiled_ops
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 
@@ -43,6 +44,19 @@ def test_any_tool_runs_with_the_plugin_registered(tmp_path):
     result = run([sys.executable, '-m', 'mmdet_rfdetr', *arguments], cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert result.stdout == "__main__ RFDETR neighbour ['--flag', 'value']\n"
+
+
+@pytest.mark.skipif(has_compiled_ops(), reason='full mmcv installed')
+def test_tools_of_mmdetection_import_operators_and_those_of_others_cannot(
+    command, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as end:
+        command('confusion_matrix.py', '--help')
+    assert end.value.code == 0
+    assert 'confusion matrix' in capsys.readouterr().out
+    (tmp_path / 'tool.py').write_text('from mmcv.ops import nms')
+    with pytest.raises(SystemExit, match='this needs the compiled operators of full'):
+        command(str(tmp_path / 'tool.py'))
 
 
 def test_env_prints_versions_device_and_fixes_with_reasons(command, capsys):

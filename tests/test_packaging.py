@@ -94,6 +94,26 @@ def test_configs_are_found_in_a_checkout():
     assert path == str(REPOSITORY / 'configs' / 'rfdetr_nano_coco.py')
 
 
+@pytest.mark.parametrize('base', ["'{}'", "['{}']"])
+def test_configs_are_inherited_as_those_of_mmdetection(base, tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {base.format("mmdet_rfdetr::rfdetr_nano_coco.py")}\n'
+        "__import__('mmdet_rfdetr').set_image_size(_base_, 512)\n"
+        'model = dict(num_queries=7, num_groups=_base_.model.num_groups)\n'
+    )
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    expected = Config.fromfile(mmdet_rfdetr.config('rfdetr_nano_coco.py'))
+    mmdet_rfdetr.set_image_size(expected, 512)
+    expected.model.num_queries = 7
+    assert cfg.to_dict() == expected.to_dict()
+
+
+def test_unknown_base_is_answered_with_the_known_ones(tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmdet_rfdetr::rfdetr_nan.py'\n")
+    with pytest.raises(FileNotFoundError, match="'rfdetr_nan.py'.*rfdetr_nano_coco.py"):
+        Config.fromfile(tmp_path / 'mine.py')
+
+
 def test_unknown_config_is_answered_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match="'rfdetr_nan.py'.*rfdetr_nano_coco.py"):
         mmdet_rfdetr.config('rfdetr_nan.py')
@@ -111,6 +131,8 @@ def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
         import mmdet_rfdetr, mmdet_rfdetr.__main__ as command
         print(mmdet_rfdetr.config('rfdetr_nano_coco.py'))
         print(command.find_tool('tools/train.py'))
+        from mmengine.config import Config
+        print(Config._get_cfg_path('mmdet_rfdetr::rfdetr_nano_coco.py', '')[0])
     """
     result = run_code(code, cwd=tmp_path, PYTHONPATH=installed)
     assert result.returncode == 0, result.stderr
@@ -118,6 +140,7 @@ def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
     assert result.stdout.split() == [
         str(folder / 'configs' / 'rfdetr_nano_coco.py'),
         str(folder / 'tools' / 'train.py'),
+        str(folder / 'configs' / 'rfdetr_nano_coco.py'),
     ]
 
 

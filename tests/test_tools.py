@@ -272,6 +272,14 @@ def test_resume_without_a_checkpoint_begins_as_without_the_option(
     assert 'Epoch(train) [1]' in printed
 
 
+def test_a_shipped_config_is_named_as_those_of_mmdetection(tool, built, capsys):
+    tool('train.py', 'mmdet_rfdetr::rfdetr_nano_coco.py')
+    assert built[0].work_dir == 'work_dirs/rfdetr_nano_coco'
+    with pytest.raises(SystemExit):
+        tool('train.py', 'mmdet_rfdetr::rfdetr_nan.py')
+    assert 'there are: rfdetr' in capsys.readouterr().err
+
+
 def test_show_turns_the_drawing_on(tool, built):
     tool('test.py', 'mine.py', 'mine.py', '--show', '--wait-time', '0.5')
     hook = built[0].default_hooks.visualization
@@ -279,7 +287,7 @@ def test_show_turns_the_drawing_on(tool, built):
 
 
 def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built, monkeypatch):
-    monkeypatch.delitem(compat._active, 'stub_compiled_ops', raising=False)
+    monkeypatch.setattr(compat.operators, 'has_compiled_ops', lambda: True)
     tool('test.py', 'mine.py', 'mine.py', '--tta')
     cfg = built[0]
     assert cfg.model.type == 'DetTTAModel'

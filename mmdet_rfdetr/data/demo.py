@@ -68,11 +68,13 @@ class RFDETRDemoDataset(RFDETRCocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Draw the pictures where they are missing, and read the annotations."""
-        write_demo(self.data_root, self.demo)
+        # Where the pictures of one part are, those of the other may be of any number.
+        other = {'train': 'num_val', 'val': 'num_train'}
+        write_demo(self.data_root, self.demo, other.get(Path(self.ann_file).stem))
         return super().load_data_list()
 
 
-def write_demo(folder: str, settings: dict) -> None:
+def write_demo(folder: str, settings: dict, unused: str | None = None) -> None:
     """Draw a data set into ``folder`` unless it is there.
 
     It is written beside ``folder`` and renamed when complete, so that a killed
@@ -81,13 +83,14 @@ def write_demo(folder: str, settings: dict) -> None:
     Args:
         folder: where to; parents are made.
         settings: arguments of :class:`RFDETRDemoDataset` and the version.
+        unused: one of them in which a data set that is there may differ.
 
     Raises:
         FileExistsError: if ``folder`` holds something else.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        _check(folder, settings)
+        _check(folder, settings, unused)
         return
     total = settings['num_train'] + settings['num_val']
     print_log(f'Drawing {total} demo pictures into {folder}, once.', logger='current')
@@ -103,12 +106,12 @@ def write_demo(folder: str, settings: dict) -> None:
         try:
             os.rename(scratch, folder)
         except OSError:
-            _check(folder, settings)  # another process was faster
+            _check(folder, settings, unused)  # another process was faster
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check(folder: Path, settings: dict) -> None:
+def _check(folder: Path, settings: dict, unused: str | None) -> None:
     """Raise unless ``folder`` holds the demo data of these settings."""
     stamp = folder / _STAMP
     if not stamp.is_file():
@@ -117,7 +120,7 @@ def _check(folder: Path, settings: dict) -> None:
             'that does not exist yet.'
         )
     found = json.loads(stamp.read_text())
-    if found != settings:
+    if found | {unused: None} != settings | {unused: None}:
         raise FileExistsError(
             f'{folder} holds demo pictures of {found}, not of {settings}: delete it '
             'or set another data_root.'

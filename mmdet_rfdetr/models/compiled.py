@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import ExplainedError, SettingError
+from ..resampling import never_compile_resizing
 from .cuda_graphs import own_gradients
 
 PARTS = ('backbone', 'neck', 'query_selection', 'decoder', 'bbox_head')
@@ -83,6 +84,7 @@ class Compilation:
 
     def apply(self, model: nn.Module) -> None:
         """Have the parts compiled when they are called next."""
+        never_compile_resizing()
         for name in self.parts:
             part = getattr(model, name)
             part.compile(dynamic=self.dynamic, options=self._options)

@@ -10,6 +10,7 @@ from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from .. import compat
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
 from ..errors import SettingError
@@ -79,6 +80,7 @@ class RFDETR(Switches, DetectionTransformer):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        compat.apply_to_model()
         width = neck['out_channels']
         super().__init__(
             backbone=backbone,

@@ -11,6 +11,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
+from mmdet_rfdetr.compat import without_file_client_warnings
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .bare import bare
@@ -139,7 +140,8 @@ class RFDETRCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
         check_metric_names(runner)
-        super().before_train(runner)
+        with without_file_client_warnings():
+            super().before_train(runner)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.logger.warning(
                 'IterBasedTrainLoop has one epoch, the whole run, and a checkpoint at '
@@ -375,7 +377,8 @@ class RFDETRCheckpointHook(CheckpointHook):
         """
         problem = None
         try:
-            save()
+            with without_file_client_warnings():
+                save()
         except CheckpointError as error:
             advice = 'make room, and go on with --resume.'
             if isinstance(error, RuinedWeightsError):

@@ -139,6 +139,13 @@ def test_other_settings_are_named(tmp_path):
         build(tmp_path, seed=1)
 
 
+def test_the_number_of_the_other_pictures_may_differ(tmp_path):
+    build(tmp_path)
+    assert len(build(tmp_path, 'val', num_train=4000)) == 3
+    with pytest.raises(FileExistsError, match="'num_val': 3.*'num_val': 4"):
+        build(tmp_path, 'val', num_val=4)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
     with pytest.raises(FileExistsError, match='holds no demo pictures'):

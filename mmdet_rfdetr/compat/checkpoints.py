@@ -1,0 +1,151 @@
+"""Checkpoint files and links, loaded without running code from them."""
+
+import functools
+import hashlib
+import os
+import re
+import tempfile
+import urllib.parse
+
+_STORAGES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')  # as mmengine writes them
+_HASH = re.compile(r'-[0-9a-f]{8,}\.')  # torch.hub's rule for names of files
+
+
+def load_checkpoints_safely() -> str | None:
+    """Route checkpoint files and links through this package's own loader.
+
+    ``mmengine`` calls ``torch.load`` with its defaults. Since torch 2.6 these refuse
+    mmengine's own checkpoints, before they ran any code that a file contained, and for
+    a link they still do. A loader for mmengine's schemes, rather than a process-wide
+    list of allowed classes, leaves every other ``torch.load`` as it is.
+
+    Returns:
+        The reason; the gap is there with every version of torch.
+    """
+    from mmengine.runner import checkpoint
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    # What only mmengine's makers can load from counts as a file that is not there.
+    CheckpointLoader.register_scheme(('', 'pavi://'), load_from_local, force=True)
+    CheckpointLoader.register_scheme(_STORAGES, load_from_storage, force=True)
+    CheckpointLoader.register_scheme(
+        ('http://', 'https://'), load_from_http, force=True
+    )
+    # The schemes that look a link up, such as open-mmlab://, fetch it by this name.
+    checkpoint.load_from_http = load_from_http
+    return (
+        "mmengine's loader refuses its own checkpoints on torch 2.6 and newer, and "
+        'unpickles anything on older versions and from links.'
+    )
+
+
+def load_from_local(filename: str, map_location=None) -> dict:
+    """Load a checkpoint file without running code from it.
+
+    Args:
+        filename: Path of the file; ``~`` stands for the home folder.
+        map_location: As in :func:`torch.load`.
+    """
+    from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
+
+    return load_checkpoint_file(os.path.expanduser(filename), map_location)
+
+
+def load_from_storage(filename: str, map_location=None) -> dict:
+    """Load a checkpoint of an object storage as a local file.
+
+    Args:
+        filename: its address, ``s3://`` or ``petrel://``.
+        map_location: As in :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: the client of the storage is not installed.
+    """
+    from mmengine.fileio import get_file_backend
+
+    try:
+        backend = get_file_backend(filename, backend_args={'backend': 'petrel'})
+    except ImportError:
+        return load_from_local(filename, map_location)
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(filename)[1]) as file:
+        file.write(backend.get(filename))
+        file.flush()
+        return load_from_local(file.name, map_location)
+
+
+def load_from_http(filename: str, map_location=None) -> dict:
+    """Download a checkpoint once, to torch's cache, and load it as a local file.
+
+    Args:
+        filename: Link to the file.
+        map_location: As in :func:`torch.load`.
+    """
+    import torch
+    from mmengine.dist import barrier, get_rank
+
+    def download() -> str:
+        path = _place_in_cache(filename)
+        if not os.path.isfile(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(filename, path, progress=os.isatty(2))
+        return path
+
+    # Rank 0 first, so that ranks with a common cache do not all fetch the file; a
+    # rank on another machine has its own cache and fetches it then.
+    if get_rank() == 0:
+        download()
+    barrier()
+    return load_from_local(download(), map_location)
+
+
+def _place_in_cache(link: str) -> str:
+    """Where a link's file lies, or will lie, in torch's cache.
+
+    Torch goes by the file name, and what it has is taken. Several official checkpoints
+    have one name and differ in the folder only, so a new file gets a name of its own
+    unless its name has a hash of its content.
+    """
+    import torch
+    from mmengine.logging import print_log
+
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    name = os.path.basename(urllib.parse.urlparse(link).path)
+    known = os.path.join(folder, name)
+    if _HASH.search(name):
+        return known
+    stem, extension = os.path.splitext(name)
+    digest = hashlib.sha256(link.encode()).hexdigest()[:8]
+    own = os.path.join(folder, f'{stem}-{digest}{extension}')
+    if os.path.isfile(own) or not os.path.isfile(known):
+        return own
+    print_log(
+        f'{link} is taken from {known}, which has its name: remove that file if it is '
+        'of another link.',
+        logger='current',
+    )
+    return known
+
+
+def run_no_stored_config() -> str | None:
+    """Keep mmengine from running the config that a checkpoint holds as text.
+
+    A config is Python code. An inferencer without a config of its own takes that of
+    its weights, so that a file of tensors and text could do anything; a runner that
+    resumes does so with one that old versions wrote.
+
+    Returns:
+        The reason; the gap is there with every mmengine.
+    """
+    from mmengine.config import Config
+
+    original = Config.fromstring
+
+    @functools.wraps(original)
+    def fromstring(cfg_str, file_format):
+        from mmdet_rfdetr.checkpoints.loading import refuse_stored_config
+
+        refuse_stored_config(cfg_str)
+        return original(cfg_str, file_format)
+
+    Config.fromstring = staticmethod(fromstring)
+    return 'mmengine runs the config that a checkpoint holds, which is code.'

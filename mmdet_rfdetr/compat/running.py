@@ -1,0 +1,197 @@
+"""Data loaders, several processes, CUDA graphs, and the matching on a GPU."""
+
+import copy
+import functools
+import inspect
+import os
+import socket
+from collections.abc import Callable
+
+from torch import nn
+
+from ..errors import MissingPackageError
+
+
+def launch_on_cpu() -> str | None:
+    """Let mmengine launch several processes where there is no accelerator.
+
+    It calls ``torch.cuda.set_device``, which fails without a GPU, so a two-process run
+    could not be tried on an ordinary machine, nor tested there.
+
+    Returns:
+        The reason, or None with an accelerator.
+    """
+    from mmengine.device import get_device
+
+    if get_device() != 'cpu':
+        return None
+
+    import mmengine.dist.utils
+    import torch
+
+    def init_gloo(backend, init_backend='torch', **kwargs):
+        _stay_on_this_machine()
+        torch.distributed.init_process_group(backend='gloo', **kwargs)
+
+    mmengine.dist.utils._init_dist_pytorch = init_gloo
+    return "No accelerator: mmengine's launcher takes one for granted."
+
+
+def wrap_on_cpu() -> str | None:
+    """Let mmengine wrap RF-DETR for data-parallel training without an accelerator.
+
+    Returns:
+        The reason, or None with an accelerator.
+    """
+    from mmengine.device import get_device
+
+    if get_device() != 'cpu':
+        return None
+    _change_data_parallel(lambda arguments: arguments.pop('device_ids', None))
+    return "No accelerator: mmengine's data-parallel training names one."
+
+
+def is_rfdetr(model: nn.Module) -> bool:
+    """Whether a part of a model comes from this package, or inherits from one."""
+    return any(
+        base.__module__.startswith('mmdet_rfdetr.')
+        for part in model.modules()
+        for base in type(part).__mro__
+    )
+
+
+WORKER_OPTIONS = (
+    'persistent_workers',
+    'prefetch_factor',
+    'timeout',
+    'multiprocessing_context',
+)
+"""What torch refuses to be told about the workers of a loader that has none."""
+
+
+def load_without_workers() -> str | None:
+    """Let a config's data loader be built with ``num_workers=0`` and nothing else.
+
+    Torch refuses options of workers then, and configs of detectors have such options.
+
+    Returns:
+        The reason; the gap is there with every version of torch.
+    """
+    from mmengine.runner import FlexibleRunner, Runner
+
+    for runner in (Runner, FlexibleRunner):
+        build = _without_worker_options(runner.build_dataloader)
+        runner.build_dataloader = staticmethod(build)
+    return 'torch refuses persistent_workers with num_workers=0.'
+
+
+def _without_worker_options(build: Callable) -> Callable:
+    """Leave them out of the configs of data loaders without workers."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def build_dataloader(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        loader = bound.arguments['dataloader']
+        if isinstance(loader, dict) and not loader.get('num_workers'):
+            loader = copy.copy(loader)
+            for option in WORKER_OPTIONS:
+                loader.pop(option, None)
+            bound.arguments['dataloader'] = loader
+        return build(*bound.args, **bound.kwargs)
+
+    return build_dataloader
+
+
+def _change_data_parallel(change: Callable[[dict], object]) -> None:
+    """Change the arguments that mmengine's data-parallel wrapper gets for RF-DETR."""
+    from mmengine.model import MMDistributedDataParallel
+
+    original = MMDistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def init(self, module, *args, **kwargs):
+        if is_rfdetr(module):
+            change(kwargs)
+        original(self, module, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = init
+
+
+def _stay_on_this_machine() -> None:
+    """Let processes of one machine talk over its loopback interface.
+
+    gloo looks up the machine's own name to choose an interface, which many containers
+    and closed networks cannot answer; it then fails or warns.
+    """
+    if os.environ.get('MASTER_ADDR') not in ('127.0.0.1', '::1', 'localhost'):
+        return
+    for _, name in socket.if_nameindex():
+        if name in ('lo', 'lo0'):  # Linux, macOS
+            os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+
+
+def rename_broadcast_buffers() -> str | None:
+    """Pass mmengine's ``broadcast_buffers`` on under the name that torch now wants.
+
+    mmengine switches the synchronisation of buffers in every forward off. Newer
+    versions of torch renamed the switch and warn on every rank about the old name; the
+    new one also makes the buffers of all ranks equal once, at the start.
+
+    Returns:
+        The reason, or None with a torch that has the old name only.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    arguments = inspect.signature(DistributedDataParallel.__init__).parameters
+    if 'forward_sync_buffers' not in arguments:
+        return None
+
+    def rename(arguments):
+        if 'broadcast_buffers' in arguments:
+            arguments['forward_sync_buffers'] = arguments.pop('broadcast_buffers')
+
+    _change_data_parallel(rename)
+    return "torch deprecates an argument that mmengine's data-parallel training passes."
+
+
+def solve_assignments_on_gpu(costs):
+    """Solve assignment problems by torch-linear-assignment, without waiting for it.
+
+    Its public function reads on the host whether all costs are finite and a solution
+    exists, which cannot be recorded in a CUDA graph. Both are certain here, so this
+    calls what it calls, without these checks.
+
+    Args:
+        costs: (problems, rows, columns) float64 on a GPU, finite, no more rows than
+            columns.
+
+    Returns:
+        (problems, rows) int64, the column of each row, as SciPy finds it.
+
+    Raises:
+        ImportError: it is not installed, or has no solver for this GPU.
+    """
+    try:
+        from torch_linear_assignment import _triton
+    except ImportError as error:
+        raise MissingPackageError(
+            "matching with solver='device' needs torch-linear-assignment and Triton on "
+            'a GPU: run pip install "torch-linear-assignment>=0.1.0,<0.2", or match on '
+            'the host with --cfg-options model.train_cfg.assigner.solver=scipy'
+        ) from error
+    return _triton.batch_linear_assignment(costs, validation='off')
+
+
+def silence_streams_of_graphs() -> None:
+    """Keep torch from warning of the streams of CUDA graphs that it recorded itself.
+
+    ``torch.cuda.make_graphed_callables`` records on a stream of its own, so the nodes
+    that hand gradients to parameters belong to that one. Since 2.10 torch warns of it
+    in every run that replays such graphs; the extra wait it warns of is one event.
+    """
+    import torch
+
+    switch = 'set_warn_on_accumulate_grad_stream_mismatch'
+    if hasattr(torch.autograd.graph, switch):
+        getattr(torch.autograd.graph, switch)(False)

@@ -1,0 +1,77 @@
+"""What importing the plugin changes in a process: what the README lists, no more."""
+
+import json
+import re
+
+import pytest
+
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run_code
+
+LOOK = """
+import json, warnings
+warnings.simplefilter('ignore')
+from tests import guest
+guest.import_everything()
+
+def look():
+    return guest.settings(), guest.attributes(), guest.children_of_registries()
+
+before = look()
+import mmdet_rfdetr
+with_plugin = look()
+mmdet_rfdetr.compat.apply_to_model()
+with_model = look()
+for first, second in ((before, with_plugin), (with_plugin, with_model)):
+    print(json.dumps(sum(map(guest.changed, first, second), [])))
+"""
+# Not in every environment.
+SOMETIMES = {
+    'dist.utils._init_dist_pytorch',
+    'utils.package_utils.is_installed',
+    'utils.package_utils.get_installed_path',
+}
+
+
+@pytest.fixture(scope='module')
+def changes():
+    """Names of what the import changes, and of what a model changes then."""
+    result = run_code(LOOK)
+    assert result.returncode == 0, result.stderr
+    # The same function stands in the modules that import it.
+    moved = {'mmengine.utils', 'mmengine.config.config', 'mmengine.hub.hub'}
+    return [
+        {
+            name.removeprefix('mmengine.')
+            for name in json.loads(line)
+            if name.rpartition('.')[0] not in moved
+        }
+        for line in result.stdout.splitlines()
+    ]
+
+
+@pytest.fixture(scope='module')
+def listed():
+    """Names in the first columns of the two tables of the README."""
+    readme = (REPOSITORY / 'README.md').read_text()
+    section = readme.partition('## What it changes in your process')[2]
+    section = section.partition('\n## ')[0]
+    tables = section.split('Once an RF-DETR model is built')
+    return [
+        {
+            name
+            for row in re.findall(r'^\| (`.*?) \|', table, re.MULTILINE)
+            for name in re.findall('`([^`]+)`', row)
+        }
+        for table in tables
+    ]
+
+
+def test_importing_changes_what_the_readme_lists(changes, listed):
+    assert changes[0] - listed[0] == set()
+    assert listed[0] - changes[0] <= SOMETIMES
+
+
+def test_a_model_changes_what_the_readme_lists(changes, listed):
+    changed = {name.replace('FUNCTIONS', 'registry.FUNCTIONS') for name in changes[1]}
+    assert changed == listed[1]
