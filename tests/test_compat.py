@@ -457,25 +457,24 @@ def test_data_parallel_training_of_rfdetr_alone_does_not_warn():
 
 HOOK = """
 from types import SimpleNamespace
-import mmdet_rfdetr, torch
-from mmdet.registry import HOOKS
+import mmdet_rfdetr
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
-run = SimpleNamespace(
-    work_dir='.', logger=MMLogger.get_current_instance(), train_loop=None,
-    model=torch.nn.Linear(1, 1))
-HOOKS.build(dict(type={hook!r})).before_train(run)
+run = SimpleNamespace(work_dir='.', logger=MMLogger.get_current_instance())
+with mmdet_rfdetr.compat.without_file_client_warnings():
+    CheckpointHook().before_train(run)
+print('others')
+CheckpointHook().before_train(run)
 """
 
 
 def test_saving_checkpoints_does_not_warn():
-    unfixed = run_code(HOOK.format(hook='CheckpointHook'))
-    assert '"FileClient" will be deprecated' in unfixed.stdout
-    assert '"HardDiskBackend" is the alias' in unfixed.stdout
-
-    fixed = run_code(HOOK.format(hook='RFDETRCheckpointHook'))
-    assert fixed.returncode == 0, fixed.stderr
-    assert 'Checkpoints will be saved' in fixed.stdout
-    assert 'WARNING' not in fixed.stdout
+    # That the hook of this package does it shows the toy training in conftest.py.
+    ours, others = run_code(HOOK).stdout.split('others')
+    assert '"FileClient" will be deprecated' in others
+    assert '"HardDiskBackend" is the alias' in others
+    assert 'Checkpoints will be saved' in ours
+    assert 'WARNING' not in ours
 
 
 VISUALIZER = """
