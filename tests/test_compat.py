@@ -458,12 +458,14 @@ def test_data_parallel_training_of_rfdetr_alone_does_not_warn():
 HOOK = """
 from types import SimpleNamespace
 import mmdet_rfdetr
+from mmengine.fileio import FileClient
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 run = SimpleNamespace(work_dir='.', logger=MMLogger.get_current_instance())
 with mmdet_rfdetr.compat.without_file_client_warnings():
     CheckpointHook().before_train(run)
 print('others')
+FileClient._instances.clear()
 CheckpointHook().before_train(run)
 """
 
