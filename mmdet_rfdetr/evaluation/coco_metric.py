@@ -125,11 +125,11 @@ class RFDETRCocoMetric(CocoMetric):
 
     def _names(self) -> Iterator[str]:
         for metric in () if self.format_only else self.metrics:
+            yield from (self._name(metric, item) for item in self._items(metric))
             if metric != 'proposal' and self.classwise:
                 yield from (
                     f'{name}_precision' for name in self.dataset_meta['classes']
                 )
-            yield from (self._name(metric, item) for item in self._items(metric))
 
     def _items(self, metric: str) -> Sequence[str]:
         """Names of the averages of a metric."""
@@ -210,17 +210,18 @@ class RFDETRCocoMetric(CocoMetric):
             evaluator.evaluate()
             evaluator.accumulate()
             averages = summarize(evaluator, self._limit)
-            if metric != 'proposal':
-                if self.classwise:
-                    found.update(self._by_class(evaluator, ranks, logger))
-                copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
-                logger.info(f'{metric}_mAP_copypaste: {copied}')
+            # First of all, for save_best='auto'.
             found.update(
                 {
                     self._name(metric, item): averages[item]
                     for item in self._items(metric)
                 }
             )
+            if metric != 'proposal':
+                if self.classwise:
+                    found.update(self._by_class(evaluator, ranks, logger))
+                copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
+                logger.info(f'{metric}_mAP_copypaste: {copied}')
         return {name: round(value, _DIGITS) for name, value in found.items()}
 
     def _are_finite(self, detections: Detections, logger: MMLogger) -> bool:

@@ -22,6 +22,7 @@ from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
+from .labels import watch_labels
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 from .switches import Switches
 
@@ -96,6 +97,7 @@ class RFDETR(Switches, DetectionTransformer):
             init_cfg=init_cfg,
         )
         _check_maps(self.backbone, neck)
+        watch_labels(self.data_preprocessor, self.bbox_head.num_classes)
         self.num_groups = num_groups
         self.precision = PrecisionPolicy.from_config(precision)
         self.query_selection = QuerySelection(

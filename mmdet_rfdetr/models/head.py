@@ -18,6 +18,7 @@ from ..precision import float32_island, products
 from ..transfer import upload
 from .detections import Detections, best_detections, box_scales
 from .errors import prediction_errors
+from .labels import join_labels
 from .mask_results import full_size_masks
 from .query_selection import CLASS_PRIOR
 from .relu_mlp import ReLUMLP
@@ -285,7 +286,7 @@ class RFDETRHead(BaseModule):
         ]
         sizes = upload(sizes, boxes.device, boxes.dtype).view(-1, 4)
         return Targets(
-            labels=torch.cat([gt.labels for gt in batch_gt_instances]),
+            labels=join_labels(batch_gt_instances, batch_img_metas, self.num_classes),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),
             counts=counts,
             masks=masks,
@@ -442,8 +443,7 @@ def _check_assigner(assigner: object) -> None:
 def _checked(name: str, cfg: dict | None, known: Sequence[str]) -> dict:
     """Return ``cfg`` or an empty dict; an unknown key is an error."""
     cfg = cfg or {}
-    unknown = set(cfg) - set(known)
-    if unknown:
+    if unknown := set(cfg) - set(known):
         raise SettingError(
             f'unknown key {sorted(unknown)} in {name}; known are {list(known)}'
         )
