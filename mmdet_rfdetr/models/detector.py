@@ -24,7 +24,7 @@ from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
 from .labels import watch_labels
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
-from .switches import Switches
+from .switches import Switches, as_step
 
 
 @MODELS.register_module()
@@ -146,6 +146,7 @@ class RFDETR(Switches, DetectionTransformer):
         """Build the decoder; backbone, neck and head are mmdet's to build."""
         self.decoder = RFDETRDecoder(**self.decoder)
 
+    @as_step
     def forward(
         self,
         inputs: Tensor,
@@ -176,17 +177,14 @@ class RFDETR(Switches, DetectionTransformer):
                 policy's, by ``half()`` for example, or an autocast around the model
                 differs from the policy.
         """
-        self.precision.check_weights(self.query_embedding)
-        with self.precision.autocast(inputs.device):
-            if self.compilation is None:
-                return super().forward(inputs, data_samples, mode)
-            with self.compilation.step(self):
-                outputs = super().forward(inputs, data_samples, mode)
-            if mode == 'tensor' and self.compilation.records_graphs:
-                # They lie where the next step writes; losses and detections do not.
-                return tree_map(torch.clone, outputs)
-            return outputs
+        return super().forward(inputs, data_samples, mode)
 
+    @as_step
+    def extract_feat(self, batch_inputs: Tensor) -> Sequence[Tensor]:
+        """Compute the levels of the neck; argument and result are mmdet's."""
+        return super().extract_feat(batch_inputs)
+
+    @as_step
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
@@ -232,6 +230,7 @@ class RFDETR(Switches, DetectionTransformer):
         loss, log_vars = super().parse_losses(losses)
         return loss, {**log_vars, **self.bbox_head.errors}
 
+    @as_step
     def predict(
         self,
         batch_inputs: Tensor,
@@ -294,6 +293,7 @@ class RFDETR(Switches, DetectionTransformer):
             num_layers=len(self.decoder.layers),
         )
 
+    @as_step
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> dict:
@@ -314,7 +314,11 @@ class RFDETR(Switches, DetectionTransformer):
                     masks.as_dict() if self.training else masks.of_all()
                 )
         *auxiliary, last, encoder = stages
-        return dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
+        results = dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
+        if self.compilation is not None and self.compilation.records_graphs:
+            # They lie where the next step writes; losses and detections do not.
+            return tree_map(torch.clone, results)
+        return results
 
     def _outputs(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList

@@ -1,14 +1,35 @@
 """What a detector can be switched to: compiled, deployed, recorded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
 from ..errors import SettingError
+from ..precision import PrecisionPolicy, WeightDtypes
 from .compiled import Compilation
 from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable
 from .deployed import DeployedModelError, deploy
+
+# The model that the present thread computes with.
+_running = threading.local()
+
+
+def as_step(method: Callable) -> Callable:
+    """Let a method of ``Switches`` compute under the model's precision, and compiled.
+
+    ``forward`` is not the only way in: wrappers such as mmdet's semi-supervised
+    detectors call what lies behind it.
+    """
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with self._step():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Switches(nn.Module):
@@ -25,6 +46,40 @@ class Switches(nn.Module):
     deployed: bool = False
     graphs: DetectionGraphs | None = None
     step_graphs: StepGraphs | None = None
+    precision: PrecisionPolicy
+    _dtypes: WeightDtypes | None = None
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Enter precision and compilation; inside of them nothing is left to do.
+
+        Raises:
+            PrecisionError: if weights were cast to a dtype that is not the policy's, by
+                ``half()`` for example, or an autocast around differs from the policy.
+        """
+        outer = getattr(_running, 'model', None)
+        if outer is self:
+            yield
+            return
+        self._check_weights()
+        compiled = self.compilation.step(self) if self.compilation else nullcontext()
+        _running.model = self
+        try:
+            with self.precision.autocast(self.query_embedding.device), compiled:
+                yield
+        finally:
+            _running.model = outer
+
+    def _check_weights(self) -> None:
+        if self._dtypes is None:
+            self._dtypes = WeightDtypes(self)
+        low = self.precision.resolve(self.query_embedding.device)
+        self.precision.check_weights(
+            self,
+            dtypes=self._dtypes.now(),
+            alternative=None if self.training else low,
+            mixed=self.deployed,
+        )
 
     def _set_switches(self, compile: dict | None, cuda_graphs: bool) -> None:
         """Do what a config says, when the model is built."""
@@ -58,6 +113,7 @@ class Switches(nn.Module):
 
     def _apply(self, *args, **kwargs) -> 'Switches':
         """Move or cast the weights; graphs read them where they were."""
+        self._dtypes = None
         if self.graphs is not None:
             self.graphs.forget()
         return super()._apply(*args, **kwargs)
@@ -90,7 +146,7 @@ class Switches(nn.Module):
         if not self.deployed:
             device = self.query_embedding.device
             deploy(self.eval(), self.precision.resolve(device))
-            self.deployed = True
+            self.deployed, self._dtypes = True, None
             if self.compilation is not None:
                 self.compilation.apply(self)
         return self
@@ -103,6 +159,7 @@ class Switches(nn.Module):
         """
         if mode and self.deployed:
             raise DeployedModelError('trained')
+        self._dtypes = None
         return super().train(mode)
 
     # Both are reached by PyTorch's and by mmengine's way of saving and loading.

@@ -18,8 +18,10 @@ from .policy import (
     AutocastState,
     PrecisionError,
     PrecisionPolicy,
+    find_policies,
     find_policy,
 )
+from .weights import WeightDtypes
 
 __all__ = [
     'AutocastState',
@@ -28,7 +30,9 @@ __all__ = [
     'RFDETRAmpOptimWrapper',
     'RFDETRPrecisionHook',
     'RFDETRUniformOptimWrapperConstructor',
+    'WeightDtypes',
     'check_agreement',
+    'find_policies',
     'find_policy',
     'float32_island',
     'products',

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from mmdet.registry import HOOKS
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
@@ -16,6 +16,7 @@ from .policy import (
     PrecisionError,
     PrecisionPolicy,
     dtype_name,
+    find_policies,
     find_policy,
 )
 
@@ -132,7 +133,8 @@ class RFDETRPrecisionHook(Hook):
 
     Before a run it calls ``check_agreement``. On the first iteration of every
     epoch of training, validation and testing it reads what the model's forward
-    recorded, and stops the run if it is not what the run started with. The policy
+    recorded, and stops the run if it is not what the run started with; and it sees that
+    the averaged weights, which it will validate, are float32. The policy
     goes into the checkpoint's ``meta``, and resuming under another one says so.
 
     Configs list it in ``default_hooks``, which a config that inherits adds to,
@@ -152,9 +154,13 @@ class RFDETRPrecisionHook(Hook):
 
     # mmengine calls these two for training, validation and testing.
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Watch the first step."""
-        policy, _ = _policy_of(runner)
-        policy.seen = None
+        """Look at the averaged weights, and watch the first step."""
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                for policy, _ in find_policies(hook.ema_model):
+                    policy.check_weights(hook.ema_model, name='ema_model')
+        for policy, _ in find_policies(runner.model):
+            policy.seen = None
         self._is_first_iter = True
 
     def _after_iter(self, runner: Runner, *args, mode: str, **kwargs) -> None:
@@ -167,8 +173,13 @@ class RFDETRPrecisionHook(Hook):
             dtype = policy.resolve(device)
             self._reference = AutocastState(device.type, dtype != torch.float32, dtype)
         loop = _LOOPS[mode]
-        if policy.seen != self._reference:
-            seen = policy.seen or 'outside of the policy, which forward did not enter'
+        # Of a student and its teacher, one may have had nothing to do.
+        all_seen = {policy.seen for policy, _ in find_policies(runner.model)} - {None}
+        if all_seen != {self._reference}:
+            seen = next(
+                iter(all_seen - {self._reference}),
+                'outside of the policy, which forward did not enter',
+            )
             raise PrecisionError(
                 f'This run is one of {self._reference}, and {loop} ran {seen}. '
                 'RFDETR.forward enters model.precision: do not bypass it, and do not '
@@ -176,7 +187,7 @@ class RFDETRPrecisionHook(Hook):
             )
         if loop not in self._logged:
             self._logged.add(loop)
-            print_log(f'Precision in {loop}: {policy.seen}.', logger='current')
+            print_log(f'Precision in {loop}: {self._reference}.', logger='current')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write the policy, and what it came to on this machine, into the meta."""

@@ -233,10 +233,12 @@ def resolve_optim_wrapper(optim_wrapper_cfg: dict, model: nn.Module) -> dict:
 
     Raises:
         PrecisionError: if ``--amp`` asks for mixed precision and the model's
-            policy is float32.
+            policy is float32, or weights were cast to another dtype than float32.
     """
     cfg = dict(optim_wrapper_cfg)
     found = find_policy(model)
+    if found is not None:
+        found[0].check_weights(model)
     if cfg.get('type') not in ('AmpOptimWrapper', AmpOptimWrapper) or found is None:
         return cfg
     policy, _ = found

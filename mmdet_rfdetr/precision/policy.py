@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..errors import ExplainedError
+from .weights import WeightDtypes, first_of
 
 AUTOCAST_DEVICES = ('cuda', 'cpu')
 DTYPES = {
@@ -40,7 +41,8 @@ class AutocastState:
     @classmethod
     def now(cls, device_type: str) -> 'AutocastState':
         """Read the state at the place of the call."""
-        enabled = torch.is_autocast_enabled(device_type)
+        enabled = torch.amp.is_autocast_available(device_type)  # not so for 'meta'
+        enabled = enabled and torch.is_autocast_enabled(device_type)
         # While autocast is off, PyTorch still reports the dtype it would use.
         dtype = torch.get_autocast_dtype(device_type) if enabled else torch.float32
         return cls(device_type, enabled, dtype)
@@ -148,22 +150,37 @@ class PrecisionPolicy:
             )
         return self.dtype
 
-    def check_weights(self, weights: torch.Tensor) -> None:
-        """Stop if weights were cast, by ``half()`` for example, to another dtype.
+    def check_weights(
+        self,
+        model: nn.Module,
+        *,
+        dtypes: set[torch.dtype] | None = None,
+        alternative: torch.dtype | None = None,
+        mixed: bool = False,
+        name: str = 'model',
+    ) -> None:
+        """Stop if weights or buffers were cast, by ``half()`` for example.
 
         Args:
-            weights: any of the model's.
+            model: what holds them.
+            dtypes: the floating dtypes that they have, None to look.
+            alternative: a dtype that all may have in place of float32.
+            mixed: whether only some of them may have it.
+            name: what an error calls the model.
 
         Raises:
-            PrecisionError: if they are neither float32 nor what autocast takes.
+            PrecisionError: naming what was cast.
         """
-        dtype = weights.dtype
-        if dtype not in (torch.float32, self.resolve(weights.device)):
-            raise PrecisionError(
-                f'model.precision is {self}, and the weights were cast to '
-                f'{dtype_name(dtype)}: call model.float(), and let model.precision say '
-                'what to compute in.'
-            )
+        dtypes = WeightDtypes(model).now() if dtypes is None else dtypes
+        cast = dtypes - {torch.float32}
+        if not cast or (cast == {alternative} and (mixed or cast == dtypes)):
+            return
+        names = ' and '.join(sorted(map(dtype_name, cast)))
+        raise PrecisionError(
+            f'model.precision is {self}, and weights of {name} were cast to {names}, '
+            f'first of all {first_of(model, cast)}: call {name}.float(), and let '
+            'model.precision say what to compute in.'
+        )
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
@@ -259,8 +276,12 @@ def find_policy(model: nn.Module) -> tuple[PrecisionPolicy, torch.device] | None
 
     Looks inside wrappers such as data-parallel, EMA or test-time augmentation.
     """
+    return next(find_policies(model), None)
+
+
+def find_policies(model: nn.Module) -> Iterator[tuple[PrecisionPolicy, torch.device]]:
+    """Like :func:`find_policy` for all: a student and its teacher have one each."""
     for module in model.modules():
         policy = getattr(module, 'precision', None)
         if isinstance(policy, PrecisionPolicy):
-            return policy, next(module.parameters()).device
-    return None
+            yield policy, next(module.parameters()).device

@@ -17,6 +17,7 @@ from mmdet_rfdetr.data import RFDETRDataPreprocessor
 from mmdet_rfdetr.errors import ExplainedError
 from tests.fixtures import REPOSITORY
 from tests.project import CLASSES, write_pictures
+from tests.test_precision.recorder import expected, recorded
 
 from . import tiny
 from .test_recipe import cfg
@@ -288,9 +289,17 @@ def semi_supervised(settings):
 
 
 def test_student_and_teacher(settings):
-    settings.default_hooks.pop('precision', None)
-    settings = Config(semi_supervised(settings).to_dict())
-    runner, before = train(settings)
+    """In the precision of both, in training and in validation."""
+    evaluation = {
+        key: settings.get(key) for key in ('val_cfg', 'val_dataloader', 'val_evaluator')
+    }
+    settings = semi_supervised(settings)
+    settings.update(evaluation)
+    settings.model.detector.precision = dict(device_type='cpu', dtype='bfloat16')
+    settings.default_hooks.precision = dict(type='RFDETRPrecisionHook')
+    with recorded() as seen:
+        runner, before = train(Config(settings.to_dict()))
+    assert set(seen) == {expected(torch.bfloat16)}
     after = runner.model.state_dict()
     logged = runner.message_hub.log_scalars
     assert {'train/sup_loss_cls', 'train/unsup_loss_cls'} <= logged.keys()
