@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 from ..class_names import match_classes, read_class_list, show_classes
 from .findings import BadDataError, Finding, Findings
-from .masks import is_polygon
+from .masks import is_near, is_polygon
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 
@@ -53,6 +53,10 @@ def read_annotations(
         raise BadDataError(
             f'{path} is cut off or not JSON ({error}): export or copy it again.'
         ) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits
+        raise BadDataError(
+            f'{path} holds what is in no COCO file ({error}): export it again.'
+        ) from error
     if not isinstance(document, dict):
         document = {}
     if not needs_objects:
@@ -67,10 +71,19 @@ def read_annotations(
                 f'{path} has no list {key!r}, so it is not in COCO format: convert it'
                 f'{without if key == "annotations" else ""}.'
             )
+        if text.count(f'"{key}"'.encode()) > 1:
+            _refuse_twice(key, text, path)
         # What is no JSON object lacks all its keys.
         entries = document[key]
         document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
     return document
+
+
+def _refuse_twice(key: str, text: bytes, path: str) -> None:
+    """Stop if a document has a key twice, of which JSON takes the last."""
+    pairs = json.loads(text, object_pairs_hook=list)
+    if [name for name, _ in pairs].count(key) > 1:
+        raise BadDataError(f'{path} has the list {key!r} twice: join the two.')
 
 
 def match_categories(
@@ -148,19 +161,19 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         BadDataError: if categories cannot be told apart.
     """
     images = _clean_images(document['images'], findings)
-    known_images = {as_id(image['id']): image['id'] for image in images}
+    known_images = {as_id(image['id']): image for image in images}
     categories = clean_categories(document, findings)
     known_categories = {as_id(entry['id']): entry['id'] for entry in categories}
     annotations = []
     used: set[Hashable] = set()
     for raw in document['annotations']:
         box = _numbers(raw.get('bbox'), raw, findings)
-        image_id = known_images.get(as_id(raw.get('image_id')))
+        image = known_images.get(as_id(raw.get('image_id')))
         category_id = known_categories.get(as_id(raw.get('category_id')))
         if box is None or len(box) != 4:
             findings.add(Finding.OBJECT_BROKEN, raw)
             continue
-        if image_id is None:
+        if image is None:
             findings.add(Finding.UNKNOWN_IMAGE, raw)
             continue
         if category_id is None:
@@ -171,8 +184,9 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
             findings.add(Finding.OBJECT_TWICE, raw)
         elif own_id is not None:
             used.add(own_id)
+        box = list(map(float, box))  # a whole number can be of any size
         area = _number(raw.get('area'))
-        mask = _clean_mask(raw, findings)
+        mask = _clean_mask(raw, image, findings)
         polygons = mask if isinstance(mask, list) else ()
         if (min(box[2:]) > 0 and _are_fractions(box)) or any(
             map(_are_fractions, polygons)
@@ -181,7 +195,7 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         annotations.append(
             dict(
                 raw,
-                image_id=image_id,
+                image_id=image['id'],
                 category_id=category_id,
                 bbox=box,
                 area=box[2] * box[3] if area is None else area,
@@ -213,14 +227,15 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
     """
     categories = document['categories']
     children = {
-        str(entry.get('name'))
+        str(entry['name'])
         for entry in categories
-        if entry.get('supercategory') == entry.get('name')
+        if _is_name(entry.get('name')) and entry.get('supercategory') == entry['name']
     }
     cleaned: list[dict] = []
     known: set[tuple[str, Hashable]] = set()
     for position, category in enumerate(categories):
         key, name = as_id(category.get('id')), category.get('name')
+        name = name if _is_name(name) else None
         is_root = str(name) in children and category.get('supercategory') != name
         if is_root and not any(
             as_id(raw.get('category_id')) == key for raw in document['annotations']
@@ -237,6 +252,10 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
         known |= marks
         cleaned.append(category)
     return cleaned
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def as_id(value: Any) -> Hashable:
@@ -281,18 +300,31 @@ def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
     return [image for key, image in images.items() if key not in ambiguous]
 
 
-def _clean_mask(raw: dict, findings: Findings) -> list | dict:
+def _clean_mask(raw: dict, image: dict, findings: Findings) -> list | dict:
     """Polygons of finite numbers, or a run-length code; empty if there is neither."""
     mask = raw.get('segmentation')
-    if isinstance(mask, dict):
-        return mask  # looked at where the size of the image is known
+    if isinstance(mask, dict):  # looked at where the real size of the image is known
+        size = mask.get('size')
+        if isinstance(size, list) and None not in (sides := [*map(_number, size)]):
+            size = [int(side) for side in sides]
+        counts = mask.get('counts')
+        if isinstance(counts, list) and any(type(run) is not int for run in counts):
+            runs = _numbers(counts, raw, findings) or ()
+            if runs and all(float(run).is_integer() for run in runs):
+                counts = [int(run) for run in runs]
+        return dict(size=size, counts=counts)
+    if not isinstance(mask, list | None):
+        findings.add(Finding.MASK_BROKEN, raw)
+        return []
     polygons = []
-    for polygon in mask if isinstance(mask, list) else []:
+    for polygon in mask or ():
         numbers = _numbers(polygon, raw, findings)
-        if numbers is not None and is_polygon(numbers):
-            polygons.append(numbers)
-        else:
+        if numbers is None or not is_polygon(numbers):
             findings.add(Finding.POLYGON_BROKEN, raw)
+        elif not is_near(numbers, image['height'], image['width']):
+            findings.add(Finding.POLYGON_FAR, raw)
+        else:
+            polygons.append(numbers)
     return polygons
 
 
@@ -317,9 +349,9 @@ def _numbers(values: Any, raw: dict, findings: Findings) -> list[float] | None:
     if not isinstance(values, list):
         return None
     try:
-        if math.isfinite(sum(values)):  # the common case first
+        if math.isfinite(math.fsum(values)):  # the common case first
             return values
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         pass
     numbers = [_number(value) for value in values]
     if None in numbers:

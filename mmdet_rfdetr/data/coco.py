@@ -143,6 +143,9 @@ class RFDETRCocoDataset(CocoDataset):
         elif None in stated:
             findings.add(Finding.IMAGE_BROKEN, name)
             return None
+        elif size[0] * size[1] > self.reading.max_pixels:
+            findings.add(Finding.FILE_HUGE, name)
+            return None
         image.update(img_id=image['id'], height=size[0], width=size[1])
         info = super().parse_data_info(dict(raw_img_info=image, raw_ann_info=[]))
         info['instances'] = [
@@ -184,11 +187,14 @@ class RFDETRCocoDataset(CocoDataset):
         if annotation['iscrowd']:
             findings.add(Finding.CROWD, annotation)
         mask = annotation['segmentation']
-        if isinstance(mask, dict) and mask_problem(mask, *size):
+        problem = mask_problem(mask, *size) if isinstance(mask, dict) else None
+        if problem:
             findings.add(Finding.MASK_BROKEN, annotation)
-        return dict(
+            mask = []  # as every loader knows an object without a mask
+        instance = dict(
             bbox=box, bbox_label=label, ignore_flag=annotation['iscrowd'], mask=mask
         )
+        return dict(instance, mask_problem=problem) if problem else instance
 
     def _check_files(self, images: list[dict]) -> list[dict]:
         """Leave out images without a usable file; add ``file_size`` to the others.

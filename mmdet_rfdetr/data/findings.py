@@ -1,11 +1,14 @@
 """What is wrong or unusual in a data set, counted and told in one table."""
 
+import reprlib
 from collections import Counter, defaultdict
 from enum import Enum
+from typing import Any
 
 from ..errors import ExplainedError
 
 _EXAMPLES = 2
+_EXAMPLE_LENGTH = 200
 
 
 class BadDataError(ExplainedError, ValueError):
@@ -50,6 +53,7 @@ class Finding(Enum):
     BOX_OUTSIDE = 'box outside its image', 'left out'
     BOX_OVER_BORDER = 'box over the border of its image', 'clipped'
     POLYGON_BROKEN = 'polygon of fewer than three points', 'polygon left out'
+    POLYGON_FAR = 'polygon far outside its image', 'polygon left out'
     MASK_BROKEN = 'mask that does not fit its image', 'mask left out'
     IGNORED = 'object marked "ignore"', 'no target, ignored in evaluation', False
     CROWD = 'crowd region', 'no target in training', False
@@ -59,6 +63,14 @@ class Finding(Enum):
         self.what = what
         self.done = done
         self.fault = fault
+
+
+def _show(value: Any) -> str:
+    """A text for one line of a table, whatever a file holds."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    if len(text) > _EXAMPLE_LENGTH:
+        text = f'{text[:_EXAMPLE_LENGTH]}...'
+    return ''.join(char if char.isprintable() else '?' for char in text)
 
 
 class Findings:
@@ -78,9 +90,9 @@ class Findings:
         self.counts[finding] += 1
         if len(self.examples[finding]) < _EXAMPLES:
             if isinstance(example, dict):
-                own, image = example.get('id'), example.get('image_id')
+                own, image = (_show(example.get(key)) for key in ('id', 'image_id'))
                 example = f'object {own} of image {image}'
-            self.examples[finding].append(example)
+            self.examples[finding].append(_show(example))
 
     @property
     def faults(self) -> int:

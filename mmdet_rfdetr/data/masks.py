@@ -1,5 +1,6 @@
 """Masks of annotations as they really are."""
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,10 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
 from ..errors import SettingError
+
+_FARTHEST = 300_000  # pixels, of any image
+_LONGEST = 2_000_000
+_MOST_PIXELS = 2**31  # that pycocotools can count
 
 
 def mask_problem(
@@ -38,6 +43,31 @@ def is_polygon(numbers: Sequence[float]) -> bool:
     return len(numbers) >= 6 and len(numbers) % 2 == 0
 
 
+def is_near(polygon: Sequence[float], height: int | None, width: int | None) -> bool:
+    """Whether a polygon can be drawn at a cost that its image deserves.
+
+    pycocotools takes 40 bytes for every pixel of the outline, outside the image too.
+
+    Args:
+        polygon: finite numbers, x1, y1, x2, y2 and so on.
+        height: of the image, None if it is not known.
+        width: likewise.
+
+    Returns:
+        False if a point lies more than ten sides of the image away (of an image of 1000
+        pixels at least), or the outline has more than two million pixels.
+    """
+    reach = min(10 * max(height or 0, width or 0, 1000), _FARTHEST)
+    low, high = min(polygon), max(polygon)
+    if low < -reach or high > reach:
+        return False
+    if len(polygon) * (high - low) <= _LONGEST:  # more than the outline can have
+        return True
+    points = np.array(polygon).reshape(-1, 2)
+    steps = np.abs(np.roll(points, 1, 0) - points).max(1)
+    return steps.sum() <= _LONGEST
+
+
 def _run_length_problem(
     mask: dict, height: int | None, width: int | None
 ) -> str | None:
@@ -47,14 +77,19 @@ def _run_length_problem(
     try:
         if None not in (height, width) and list(size) != [height, width]:
             return (
-                f'a run-length mask of height and width {size} in an image of '
-                f'{[height, width]}'
+                f'a run-length mask of height and width {reprlib.repr(size)} in an '
+                f'image of {[height, width]}'
             )
         is_text = isinstance(counts, (str, bytes))
-        runs = decode_runs(counts) if is_text else np.array(counts, dtype=float)
-        pixels = size[0] * size[1]
-    except (TypeError, ValueError, LookupError):
+        runs = decode_runs(counts) if is_text else np.array(counts)
+        rows, columns = size
+        pixels = int(rows) * int(columns)
+    except (TypeError, ValueError, LookupError, OverflowError, RecursionError):
         return 'damaged run lengths'
+    if runs.dtype.kind not in 'iuf' or runs.ndim != 1 or (runs % 1).any():
+        return 'run lengths that are no list of whole numbers'
+    if pixels > _MOST_PIXELS:
+        return f'a run-length mask of {pixels} pixels'
     if (runs < 0).any():
         return f'a negative run length, {runs.min():.0f}'
     if runs.sum() != pixels:
@@ -128,7 +163,15 @@ class RFDETRLoadAnnotations(LoadAnnotations):
         """Masks of all objects; those left out get ``ignore_flag`` and a dot."""
         height, width = results['ori_shape']
         for instance in results.get('instances', []):
-            problem = mask_problem(instance.get('mask'), height, width)
+            if isinstance(instance.get('mask'), list):
+                instance['mask'] = [
+                    polygon
+                    for polygon in instance['mask']
+                    if is_polygon(polygon) and is_near(polygon, height, width)
+                ]
+            problem = instance.get('mask_problem') or mask_problem(
+                instance.get('mask'), height, width
+            )
             if problem is not None:
                 self._warn(results.get('img_path'), instance, problem)
                 instance['mask'] = [np.zeros(6)]
