@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..class_names import ClassMatch
 from . import adapt
 from .adapt import Shape
 from .architecture import refuse_another_variant
+from .class_rows import describe, fit_class_rows, match_rows
 from .errors import CheckpointError
 from .names import count_members, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
@@ -19,7 +21,12 @@ Shapes = Mapping[str, Shape]
 
 
 def fit_model(
-    state_dict: Mapping[str, Tensor], expected: Shapes, info: Mapping
+    state_dict: Mapping[str, Tensor],
+    expected: Shapes,
+    info: Mapping,
+    *,
+    own: Mapping[str, Tensor] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> tuple[Entries, LoadReport]:
     """Fit a state dict, official or of this package, to an RF-DETR model.
 
@@ -28,6 +35,9 @@ def fit_model(
         expected: Names to shapes of the model.
         info: What the file says about itself: ``num_queries``, ``group_detr`` and
             ``class_names``, as far as it does.
+        own: Names to tensors of the model, for classes that the file does not have.
+        classes: Class names of the model, None if it does not know them. Where both
+            are named, class rows are taken by name, otherwise by position.
 
     Returns:
         Entries under the model's names, and a report of what was changed.
@@ -60,8 +70,36 @@ def fit_model(
             return _fit_vit_entry(name.removeprefix('backbone.'), value, shape)
         return None
 
+    match = find_class_rows(entries, expected, info, classes)
+    if match is not None:
+        before = shapes(entries)
+        report.reshaped = [
+            Reshaped(name, before[name], expected[name], 'class rows by name')
+            for name in fit_class_rows(entries, own, match)
+        ]
+        report.notes = describe(match, classes)
     _fit_entries(entries, expected, fit, report)
     return entries, report
+
+
+def find_class_rows(
+    entries: Mapping[str, Tensor],
+    expected: Shapes,
+    info: Mapping,
+    classes: Sequence[str] | None,
+) -> ClassMatch | None:
+    """Find the class rows of a file by name, if these are other ones than by position.
+
+    Args:
+        entries: Names to tensors, under the names of this package.
+        expected: Names to shapes of the model.
+        info: See :func:`fit_model`.
+        classes: The same.
+    """
+    name = 'bbox_head.fc_cls.weight'
+    if name not in entries or not classes or len(classes) != expected[name][0]:
+        return None
+    return match_rows(len(entries[name]), info.get('class_names'), classes)
 
 
 def fit_backbone(

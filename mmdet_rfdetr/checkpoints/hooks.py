@@ -6,12 +6,20 @@ that ends in ``load_state_dict`` understands the files: mmengine's ``load_checkp
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import lora
-from .fit import fit_backbone, fit_model, fits_exactly, refuse_fewer_layers, shapes
+from .fit import (
+    find_class_rows,
+    fit_backbone,
+    fit_model,
+    fits_exactly,
+    refuse_fewer_layers,
+    shapes,
+)
 from .layout import INFO_KEY
 
 
@@ -39,15 +47,29 @@ def register_backbone_adapter(backbone: nn.Module) -> None:
 # module rather than closures over it, since a model is copied for its moving average.
 def _adapt_model(module, state_dict, prefix, local_metadata, *_) -> None:
     info = local_metadata.get(INFO_KEY, {})
-    _adapt(module, state_dict, prefix, lambda *args: fit_model(*args, info))
+    # mmdet's inference functions name the classes only when the weights are loaded;
+    # these keep their rows then.
+    classes = (getattr(module, 'dataset_meta', None) or {}).get('classes')
+    own = module.state_dict()
+    _adapt(
+        module,
+        state_dict,
+        prefix,
+        partial(fit_model, info=info, own=own, classes=classes),
+        lambda *args: find_class_rows(*args, info, classes) is None,
+    )
 
 
 def _adapt_backbone(module, state_dict, prefix, local_metadata, *_) -> None:
-    _adapt(module, state_dict, prefix, fit_backbone)
+    _adapt(module, state_dict, prefix, fit_backbone, lambda *args: True)
 
 
 def _adapt(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, fit: Callable
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    fit: Callable,
+    keeps_rows: Callable,
 ) -> None:
     """Replace the module's entries of a state dict, in place, by fitted ones."""
     own = module.state_dict()
@@ -58,8 +80,8 @@ def _adapt(
     }
     expected = shapes(own)
     if any(map(lora.has_adapters, (entries, own))):
-        fitted = _fit_adapters(own, entries, fit)
-    elif fits_exactly(entries, expected):
+        fitted = _fit_adapters(own, entries, fit, keeps_rows)
+    elif fits_exactly(entries, expected) and keeps_rows(entries, expected):
         refuse_fewer_layers(entries, expected)
         return
     else:
@@ -71,7 +93,10 @@ def _adapt(
 
 
 def _fit_adapters(
-    own: Mapping[str, Tensor], entries: Mapping[str, Tensor], fit: Callable
+    own: Mapping[str, Tensor],
+    entries: Mapping[str, Tensor],
+    fit: Callable,
+    keeps_rows: Callable,
 ) -> Mapping[str, Tensor]:
     """Fit entries where they, the model or both have LoRA adapters."""
     own_plain, own_adapters, own_scale = lora.separate(own)
@@ -82,7 +107,8 @@ def _fit_adapters(
     if own_adapters and adapters:
         lora.check_scale(own_scale, scale)
         same = _kinds(adapters) == _kinds(own_adapters)
-        if same and fits_exactly(entries, shapes(own)):
+        expected = shapes(own)
+        if same and fits_exactly(entries, expected) and keeps_rows(plain, expected):
             return entries
     fitted, report = fit(plain, shapes(own_plain))
     report.log()

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 @dataclass(frozen=True)
 class Reshaped:
-    """An entry that was fitted to the model's size."""
+    """An entry that was fitted to the model's size, or to its classes."""
 
     name: str
     before: tuple[int, ...]
@@ -33,14 +33,21 @@ class LoadReport:
     reshaped: list[Reshaped] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """The table: a headline, and a line for each entry that did not fit.
 
-        Entries that differ in the first number of their name only share a line.
+        Entries that differ in the first number of their name only share a line. Notes
+        follow.
         """
         rows = [
-            ('reshaped', x.name, f'{_show(x.before)} -> {_show(x.after)}', x.how)
+            (
+                'reordered' if x.before == x.after else 'reshaped',
+                x.name,
+                f'{_show(x.before)} -> {_show(x.after)}',
+                x.how,
+            )
             for x in self.reshaped
         ]
         rows += [('missing', name, '', '') for name in self.missing]
@@ -53,7 +60,7 @@ class LoadReport:
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append('  ' + '  '.join(cells).rstrip())
-        return '\n'.join(lines)
+        return '\n'.join([*lines, *(f'  {note}' for note in self.notes)])
 
     def log(self) -> None:
         """Print the table through mmengine's logger.

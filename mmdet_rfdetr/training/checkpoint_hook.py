@@ -17,6 +17,7 @@ from mmdet_rfdetr.errors import ExplainedError, SettingError
 from .bare import bare
 from .checkpoint_files import BACKEND, FormerFiles
 from .finite import RuinedWeightsError, infinite_buffers, require_finite
+from .known_classes import name_classes, warn_of_other_classes
 from .plain import log_from_plain, log_to_plain, plain_entries
 from .resume import (
     POINTER,
@@ -112,7 +113,8 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
 
     def before_run(self, runner: Runner) -> None:
-        """Find the checkpoint that is to be resumed, and be the first to see it."""
+        """Prepare for a checkpoint, that of a run that is to be resumed above all."""
+        name_classes(runner)
         if not runner._resume:
             return
         if runner._load_from is None:
@@ -206,7 +208,13 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Give mmengine the objects that it expects in a run that is resumed."""
+        """Name the classes of the model; see to a run that is resumed.
+
+        mmengine expects objects of its own in the checkpoint of one.
+        """
+        name_classes(runner)  # where no before_run comes before
+        if not runner._resume:
+            warn_of_other_classes(runner, checkpoint)
         if not runner._resume or runner._has_loaded:  # later ones are only loaded
             return
         self._compare(runner, checkpoint)  # where no before_run comes before

@@ -1,0 +1,115 @@
+"""A run lets its model know the classes before it loads a checkpoint."""
+
+import json
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from tests.test_reliability.project import config
+from tests.test_training.tiny import CLASSES, write_coco
+
+REVERSED = CLASSES[::-1]
+FEWER = (*CLASSES[2:], 'new')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A checkpoint of (a, b, c), and data that has a class more."""
+    folder = tmp_path_factory.mktemp('classes')
+    write_coco(folder / 'data', count=2)
+    path = folder / 'data' / 'annotations.json'
+    document = json.loads(path.read_text())
+    document['categories'].append(dict(id=99, name='new'))
+    path.write_text(json.dumps(document))
+    model = build(folder, CLASSES).model
+    weights = model.state_dict()
+    for name in ('bbox_head.fc_cls.weight', 'query_selection.fc_cls.weight'):
+        weights[name] = torch.rand_like(weights[name])
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=weights, meta=meta), folder / 'trained.pth')
+    return folder
+
+
+def build(folder, classes, wrap=None, **changes):
+    cfg = config(folder / 'data', folder / 'work')
+    cfg.test_dataloader, cfg.test_cfg = cfg.val_dataloader, dict(type='TestLoop')
+    cfg.test_evaluator = cfg.val_evaluator
+    cfg.model.bbox_head.num_classes = len(classes)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.num_workers, loader.persistent_workers = 0, False
+        loader.dataset.metainfo = dict(classes=classes)
+        if wrap:
+            loader.dataset = wrap(loader.dataset)
+    cfg.merge_from_dict(changes)
+    return Runner.from_cfg(cfg)
+
+
+def expected(folder, classes, fresh):
+    trained = torch.load(folder / 'trained.pth')['state_dict']
+    rows = trained['bbox_head.fc_cls.weight']
+    return torch.stack(
+        [
+            rows[CLASSES.index(name)] if name in CLASSES else fresh[label]
+            for label, name in enumerate(classes)
+        ]
+    )
+
+
+def check(run, folder, classes, load):
+    fresh = run.model.bbox_head.fc_cls.weight.detach().clone()
+    load(run)
+    rows = run.model.bbox_head.fc_cls.weight.detach()
+    assert torch.equal(rows, expected(folder, classes, fresh))
+
+
+@pytest.mark.parametrize('classes', [REVERSED, FEWER])
+@pytest.mark.parametrize('kind', ['plain', 'repeated', 'joined'])
+def test_loading_alone_takes_rows_by_name(classes, kind, folder):
+    wrap = dict(
+        plain=None,
+        repeated=lambda data: dict(type='RepeatDataset', times=2, dataset=data),
+        joined=lambda data: dict(type='ConcatDataset', datasets=[data, data]),
+    )[kind]
+    run = build(folder, classes, wrap, load_from=str(folder / 'trained.pth'))
+    check(run, folder, classes, Runner.load_or_resume)
+
+
+def stop(run):
+    """Begin a training, up to its first step."""
+    run.train_loop.run = lambda: None
+    run.train()
+
+
+@pytest.mark.parametrize('from_init_cfg', [True, False])
+def test_training_begins_with_rows_by_name_and_without_a_warning(
+    from_init_cfg, folder, recwarn
+):
+    file = str(folder / 'trained.pth')
+    change = (
+        {'model.init_cfg': dict(type='Pretrained', checkpoint=file)}
+        if from_init_cfg
+        else {'load_from': file}
+    )
+    run = build(folder, REVERSED, **change)
+    lines = []
+    run.logger.warning = lines.append
+    check(run, folder, REVERSED, stop)
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ('classes', 'warning'),
+    [
+        (CLASSES, None),
+        (REVERSED, 'has another order, from label 0 on: rows are taken by name.'),
+        (FEWER, r"lacks ('a', 'b') and has ('new',) more: rows are taken by name, and"),
+    ],
+)
+def test_testing_with_other_names_is_one_warning(classes, warning, folder):
+    run = build(folder, classes, load_from=str(folder / 'trained.pth'))
+    lines = []
+    run.logger.warning = lines.append
+    check(run, folder, classes, Runner.test)
+    assert len(lines) == (warning is not None)
+    assert all(warning in line for line in lines)
