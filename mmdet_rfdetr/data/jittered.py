@@ -88,9 +88,17 @@ class RFDETRLoadJittered(BaseTransform):
 
         Raises:
             BadImageError: if the file cannot be read.
-            SettingError: if there are masks, or boxes that are not loaded yet.
+            SettingError: if there are masks, boxes that are not loaded yet, or an image
+                that is.
         """
         _require_boxes(results)
+        if results.get('img') is not None:
+            raise SettingError(
+                'RFDETRLoadJittered loads the image itself: take the loader before it '
+                'out of the pipeline, and put steps that change pixels after it; where '
+                'they have to come before (Mosaic, MixUp, CopyPaste), put RFDETRResize '
+                'in its place'
+            )
         stated = (results.get('height'), results.get('width'))
         with naming(results['img_path']):
             data = read_file(results['img_path'], self.backend_args, self.reading)

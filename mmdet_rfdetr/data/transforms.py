@@ -18,6 +18,8 @@ from mmdet.structures.mask import BitmapMasks
 from ..errors import SettingError
 from .sizes import multi_scale_sizes
 
+_LONGEST = 20  # times the shorter side
+
 
 @TRANSFORMS.register_module()
 class RFDETRResize(Resize):
@@ -37,9 +39,11 @@ class RFDETRResize(Resize):
         keep_ratio: whether to keep the aspect ratio: the size is then that of the
             shorter side, and the preprocessor pads what does not divide.
         max_long_side: with ``keep_ratio``, the most pixels of the longer side; the
-            shorter one gives way.
+            shorter one gives way. None is 20 times the size, so that a line of pixels
+            does not fill the memory.
         antialias: True filters when it shrinks and rounds to whole grey levels,
-            as the official training and evaluation do (Pillow on uint8). False
+            as the official training and evaluation do (Pillow on uint8). Levels that
+            transforms before it made of other types are rounded and clipped. False
             samples without a filter in floating point, as the official
             ``predict`` does.
 
@@ -79,11 +83,21 @@ class RFDETRResize(Resize):
         super().__init__(scale=self.sizes[0], keep_ratio=keep_ratio)
 
     def transform(self, results: dict) -> dict:
-        """Resize; arguments and result are mmdet's."""
+        """Resize; arguments and result are mmdet's.
+
+        Raises:
+            SettingError: if the image was normalised before.
+        """
+        if self.antialias and 'img_norm_cfg' in results:
+            raise SettingError(
+                'RFDETRResize needs levels of 0 to 255: leave Normalize out of the '
+                'pipeline, because model.data_preprocessor normalises'
+            )
         size = self.sizes[np.random.randint(len(self.sizes))]
         if self.keep_ratio:
             shape = results['img'].shape[:2]
-            height, width = size_by_short_side(shape, size, self.max_long_side)
+            longest = self.max_long_side or _LONGEST * size
+            height, width = size_by_short_side(shape, size, longest)
         else:
             height, width = (size, size) if isinstance(size, int) else size
         self.scale = (width, height)
@@ -211,20 +225,14 @@ def resize_filtered(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize with Pillow's bilinear filter, which widens as the image shrinks.
 
     Args:
-        image: (H, W, channels) or (H, W), uint8.
+        image: (H, W, channels) or (H, W), levels of 0 to 255 of any type.
         size: new height and width.
 
     Returns:
         (h, w, channels) or (h, w), uint8.
-
-    Raises:
-        SettingError: if the image is not uint8.
     """
     if image.dtype != np.uint8:
-        raise SettingError(
-            f'RFDETRResize(antialias=True) takes uint8 images and got {image.dtype}: '
-            'load with to_float32=False or set antialias=False'
-        )
+        image = np.nan_to_num(np.round(image)).clip(0, 255).astype(np.uint8)
     if image.ndim == 2 or image.shape[2] == 3:
         return imresize(image, size[::-1], interpolation='bilinear', backend='pillow')
     # Pillow would take two or four channels for colours and their opacity.

@@ -210,11 +210,37 @@ def test_resize_refuses_arguments_that_do_not_fit(arguments, message):
         RFDETRResize(**arguments)
 
 
-def test_antialias_refuses_floating_point():
+@pytest.mark.parametrize('kind', [np.float32, np.float64, np.int64, np.int16])
+def test_levels_of_other_types_are_rounded_and_clipped(kind):
     before = results(20, 30, [])
-    before['img'] = before['img'].astype(np.float32)
-    with pytest.raises(SettingError, match='to_float32=False'):
-        RFDETRResize(image_size=32)(before)
+    expected = RFDETRResize(image_size=32)(dict(before))['img']
+    assert expected.dtype == np.uint8
+    odd = before['img'].astype(kind)
+    if odd.dtype.kind == 'f':
+        odd[::2] += 0.4
+        odd[1::2] -= 0.4
+    found = RFDETRResize(image_size=32)(dict(before, img=odd))['img']
+    np.testing.assert_array_equal(found, expected)
+    far = np.where(before['img'] > 99, kind(700), kind(-300))
+    expected = np.where(before['img'] > 99, 255, 0).astype(np.uint8)
+    expected = RFDETRResize(image_size=32)(dict(before, img=expected))['img']
+    found = RFDETRResize(image_size=32)(dict(before, img=far))['img']
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_normalised_image_is_refused():
+    normalise = TRANSFORMS.build(dict(type='Normalize', mean=[9] * 3, std=[9] * 3))
+    with pytest.raises(SettingError, match='leave Normalize out'):
+        RFDETRResize(image_size=32)(normalise(results(20, 30, [])))
+
+
+def test_a_line_of_pixels_stays_small():
+    resize = RFDETRResize(image_size=600, keep_ratio=True)
+    for height, width in ((1, 2000), (2000, 1)):
+        shape = resize(results(height, width, [(0, 0, width, height)]))['img_shape']
+        assert sorted(shape) == [6, 12000]
+    # No photograph is so long that it notices.
+    assert resize(results(10, 190, []))['img_shape'] == (600, 11400)
 
 
 def test_crop_clips_boxes_and_drops_what_is_outside(monkeypatch):
