@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from mmengine.logging import print_log
 
 from .errors import CheckpointError, UntrustedCheckpointError
 from .layout import INFO_KEY, to_mmengine_layout
-from .safe_pickle import harmless_classes
+from .safe_pickle import RefusedError
+from .unpickler import check_unfolding, harmless_classes
 
 _trusted = ContextVar('trusted', default=False)
 _stored_configs: dict[str, Path] = {}  # texts of files that were loaded untrusted
@@ -155,7 +155,8 @@ def _load_pickle(path: Path, map_location):
             'torch.save wrote, or a .safetensors file.'
         )
     if head.startswith(_ZIP):
-        _refuse_unpacking(path)
+        _check_archive(path)
+    size = path.stat().st_size
     trusted = _trusted.get()
     if trusted:
         print_log(
@@ -164,36 +165,47 @@ def _load_pickle(path: Path, map_location):
             level=logging.WARNING,
         )
     try:
-        with harmless_classes():
-            return torch.load(
+        with harmless_classes(size):
+            loaded = torch.load(
                 path, map_location=map_location or 'cpu', weights_only=not trusted
             )
+        if not trusted:
+            check_unfolding(loaded, size)
     except pickle.UnpicklingError as error:
-        # torch 2.4 names what it refuses and what breaks off in the same way.
-        if 'unexpected EOF' in str(error):
-            raise EOFError('its end is missing') from error
+        # torch puts its own advice around what the unpickler says.
+        cause = error.__context__ or error
+        if not isinstance(cause, RefusedError):
+            raise cause from None
         raise UntrustedCheckpointError(
             f'{path} was refused and nothing in it has run: weights do not need '
-            f'{_refused_object(error)}. If you made the file yourself, load it with '
+            f'{cause}. If you made the file yourself, load it with '
             '--trust-checkpoint (in Python: with trust_checkpoint()).'
         ) from None
+    return loaded
 
 
-def _refuse_unpacking(path: Path) -> None:
-    """Refuse an archive that grows in memory.
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that grows in memory, or of which something has changed.
 
     ``torch.save`` stores everything as it is, so what an archive holds is never larger
     than the file. Packed entries, or entries that share their bytes, let a small file
-    fill the memory.
+    fill the memory. torch does not look at the checksums that it writes.
     """
     with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    size = path.stat().st_size
-    if unpacked > size:
-        raise CheckpointError(
-            f'{path} has {size} bytes and would take {unpacked} in memory: torch.save '
-            'packs nothing, so get the file from its maker, unpacked.'
-        )
+        entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        size = path.stat().st_size
+        if unpacked > size:
+            raise CheckpointError(
+                f'{path} has {size} bytes and would take {unpacked} in memory: '
+                'torch.save packs nothing, so get the file from its maker, unpacked.'
+            )
+        damaged = archive.testzip()
+        if damaged is not None or len(set(archive.namelist())) < len(entries):
+            raise CheckpointError(
+                f'{path} is damaged, {damaged or "an entry"} is not what was saved: '
+                'get the file again, or go on from an older checkpoint.'
+            )
 
 
 def _load_safetensors(path: Path, map_location) -> dict:
@@ -206,13 +218,3 @@ def _load_safetensors(path: Path, map_location) -> dict:
     if 'official' in stored:
         return {**stored['official'], 'model': state_dict}
     return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
-
-
-def _refused_object(error: pickle.UnpicklingError) -> str:
-    """The name of what torch did not want to make, from its long message."""
-    message = str(error)
-    named = re.search(r'GLOBAL (\S+)', message)
-    if named is not None:
-        return named[1] if '.' in named[1] else f'builtins.{named[1]}'
-    reason = re.search(r'WeightsUnpickler error:\s*(.+)', message)
-    return f'what it holds ({reason[1] if reason else message})'

@@ -1,69 +1,33 @@
-"""The few classes that may come out of a checkpoint file.
+"""The few functions and classes that a pickle may name.
 
-``torch.load(weights_only=True)`` makes tensors and plain Python values only. Official
-files also hold their arguments in a namespace, and a checkpoint of mmengine holds the
-history of its log. Everything else is refused.
+A pickle is a program that calls functions by name. Tensors and plain values need a
+short list of them. Official files also hold their arguments in a namespace, and a
+checkpoint of mmengine holds the history of its log. Everything else is refused.
 
-Where a file names a function that could do harm, ``builtins.getattr`` above all, a
-function of this module stands in for it and does the one harmless thing.
+Where a file names a function that could do harm, ``builtins.getattr`` above all, or
+take any amount of memory, a function of this module stands in for it and does the one
+harmless thing.
 """
 
 import argparse
+import functools
+import io
 import pickle
 import re
+import reprlib
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import torch
 from mmengine.logging import HistoryBuffer
-from torch.serialization import (
-    add_safe_globals,
-    clear_safe_globals,
-    get_safe_globals,
-)
 
 
-def _in_place_of(path: str) -> Callable[[Callable], Callable]:
-    """Make torch take a function for the object that a file calls ``path``."""
-
-    def rename(function: Callable) -> Callable:
-        function.__module__, _, function.__name__ = path.rpartition('.')
-        function.__qualname__ = function.__name__
-        return function
-
-    return rename
+class RefusedError(pickle.UnpicklingError):
+    """A pickle holds what is not on the list; the message names it."""
 
 
-@_in_place_of('builtins.getattr')
-def _history_statistic(owner: type, name: str) -> Callable:
-    """The only attributes a checkpoint of mmengine asks for: statistics of a log."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {owner!r}, {name!r}')
-
-
-@_in_place_of('mmengine.config.config.ConfigDict')
-def _plain_dict(items: dict) -> dict:
-    """Nested settings in a data set's metainfo."""
-    return dict(items)
-
-
-@_in_place_of('_codecs.encode')
-def _bytes_of_text(text: str, encoding: str) -> bytes:
-    """How Python 2's protocol of pickle says bytes; torch before 2.5 refuses it."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode to {encoding!r}')
-    return text.encode('latin1')
-
-
-@_in_place_of('builtins.bytes')
-def _no_bytes() -> bytes:
-    """How the same protocol says bytes of which there are none, of an empty array."""
-    return b''
-
-
-@_in_place_of('numpy.dtype')
 class _NumberType:
     """What a file says of a NumPy type: numbers or text, never objects.
 
@@ -73,32 +37,33 @@ class _NumberType:
 
     def __init__(self, code: str, *_flags: bool) -> None:
         if not isinstance(code, str) or not re.fullmatch(r'[biufcSU]\d{1,9}', code):
-            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype of {code!r}')
+            raise RefusedError(f'numpy.dtype of {reprlib.repr(code)}')
         self.code, self.order = code, '='
 
     def __setstate__(self, state: tuple) -> None:
         order, *parts = state[1:5]
         if order not in ('<', '>', '|', '=') or any(part is not None for part in parts):
-            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype with {state!r}')
+            raise RefusedError(f'numpy.dtype with {reprlib.repr(state)}')
         self.order = order
 
-    def read(self, raw: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def read(self, raw: bytes | str, shape: tuple[int, ...]) -> np.ndarray:
         """Copy the numbers out of bytes, of which there are as many as they take."""
+        if isinstance(raw, str):  # Python 2 had no other bytes
+            raw = raw.encode('latin1')
         dtype = np.dtype(self.code).newbyteorder(self.order)
         return np.frombuffer(raw, dtype).reshape(shape).copy()
 
 
-@_in_place_of('numpy.ndarray')
 class _Array(np.ndarray):
     """An array that a file fills by :meth:`__setstate__` and by nothing else."""
 
     def __new__(cls, *args, **_options) -> '_Array':
-        raise pickle.UnpicklingError(f'GLOBAL numpy.ndarray{args!r}')
+        raise RefusedError(f'numpy.ndarray{reprlib.repr(args)}')
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, in_columns, raw = state
         if type(dtype) is not _NumberType:
-            raise pickle.UnpicklingError(f'GLOBAL numpy.ndarray of {dtype!r}')
+            raise RefusedError(f'numpy.ndarray of {reprlib.repr(dtype)}')
         array = dtype.read(raw, shape[::-1] if in_columns else shape)
         super().__setstate__((array.T if in_columns else array).__reduce__()[2])
 
@@ -108,51 +73,112 @@ class _Array(np.ndarray):
 
 def _empty_array(kind: type, *_shape_and_code) -> _Array:
     if kind is not _Array:
-        raise pickle.UnpicklingError(f'GLOBAL {kind!r} as an array')
+        raise RefusedError(f'{reprlib.repr(kind)} as an array')
     return np.empty(0).view(_Array)
 
 
-def _scalar(dtype: _NumberType, raw: bytes) -> np.generic:
+def _array_of_bytes(raw: bytes, dtype: _NumberType, shape: tuple, order: str):
+    """How protocol 5 says an array."""
     if type(dtype) is not _NumberType:
-        raise pickle.UnpicklingError(f'GLOBAL {dtype!r} as the type of a number')
+        raise RefusedError(f'numpy.ndarray of {reprlib.repr(dtype)}')
+    return dtype.read(raw, shape[::-1]).T if order == 'F' else dtype.read(raw, shape)
+
+
+def _scalar(dtype: _NumberType, raw: bytes | str) -> np.generic:
+    if type(dtype) is not _NumberType:
+        raise RefusedError(f'{reprlib.repr(dtype)} as the type of a number')
     return dtype.read(raw, ())[()]
 
 
-def _numpy_functions() -> list[Callable]:
-    """How NumPy rebuilds arrays and scalars, under the paths of both its majors."""
-    functions = []
-    for package in ('numpy.core', 'numpy._core'):
-        for name, function in (('_reconstruct', _empty_array), ('scalar', _scalar)):
-
-            def stand_in(*args, function=function):
-                return function(*args)
-
-            functions.append(_in_place_of(f'{package}.multiarray.{name}')(stand_in))
-    return functions
+def _history_statistic(owner: type, name: str) -> Callable:
+    """The only attributes a checkpoint of mmengine asks for: statistics of a log."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise RefusedError('builtins.getattr')
 
 
-_ALLOWED = (
-    argparse.Namespace,
-    types.SimpleNamespace,
-    HistoryBuffer,
-    _Array,
-    _NumberType,
-    *_numpy_functions(),
-    _history_statistic,
-    _plain_dict,
-    _bytes_of_text,
-    _no_bytes,
+def _bytes_of_text(text: str, encoding: str) -> bytes:
+    """How protocol 2 of pickle says bytes."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise RefusedError(f'_codecs.encode to {reprlib.repr(encoding)}')
+    return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """How the same protocol says bytes of which there are none, of an empty array."""
+    return b''
+
+
+def refuse_deep_keys(keys: Iterable) -> None:
+    """Refuse nested keys: a hash follows every reference in a tuple, each time anew."""
+    flat = (tuple, frozenset)
+    for key in keys:
+        if isinstance(key, flat) and any(isinstance(part, flat) for part in key):
+            raise pickle.UnpicklingError('a key of a dict is nested')
+
+
+def _set(items: list) -> set:
+    refuse_deep_keys(items)
+    return set(items)
+
+
+def _ordered_dict(items: list = ()) -> OrderedDict:
+    refuse_deep_keys(key for key, _ in items)
+    return OrderedDict(items)
+
+
+def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple, *rest):
+    """A tensor of numbers that its storage has; torch would make room for more."""
+    dtype = rest[2] if len(rest) > 2 else storage.dtype
+    numbers = storage._untyped_storage.nbytes() // dtype.itemsize
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and not 0 <= offset <= last < numbers:
+        raise pickle.UnpicklingError('a tensor is larger than its numbers')
+    return rebuild(storage, offset, size, stride, *rest)
+
+
+def _storage(raw: bytes):
+    """A tensor's numbers in a pickle that is no checkpoint."""
+    if not raw.startswith(b'\x80\x02'):  # an archive, which might grow in memory
+        raise RefusedError('torch.storage._load_from_bytes')
+    return torch.load(io.BytesIO(raw), weights_only=True)
+
+
+# What may be made without arguments and then filled, and what may be called.
+CLASSES = {
+    'argparse.Namespace': argparse.Namespace,
+    'types.SimpleNamespace': types.SimpleNamespace,
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+}
+# Results of MMDetection. Imported when a file names one: nothing here needs them.
+STRUCTURES = (
+    'mmengine.structures.base_data_element.BaseDataElement',
+    'mmengine.structures.instance_data.InstanceData',
+    'mmengine.structures.pixel_data.PixelData',
+    'mmdet.structures.det_data_sample.DetDataSample',
+    'mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes',
+    'mmdet.structures.mask.structures.BitmapMasks',
+    'mmdet.structures.mask.structures.PolygonMasks',
 )
-
-
-@contextmanager
-def harmless_classes() -> Iterator[None]:
-    """Allow these classes while it lasts, and leave torch's own list as it was."""
-    # A copy: torch 2.4 hands out the list that it adds to.
-    before = list(get_safe_globals())
-    add_safe_globals(list(_ALLOWED))
-    try:
-        yield
-    finally:
-        clear_safe_globals()
-        add_safe_globals(before)
+FUNCTIONS = {
+    'builtins.getattr': _history_statistic,
+    'builtins.bytes': _no_bytes,
+    'builtins.set': _set,
+    'builtins.complex': complex,
+    'collections.OrderedDict': _ordered_dict,
+    'mmengine.config.config.ConfigDict': dict,
+    '_codecs.encode': _bytes_of_text,
+    'numpy.dtype': _NumberType,
+    'numpy.ndarray': _Array,
+    'torch.Size': torch.Size,
+    'torch.device': torch.device,
+    'torch.storage._load_from_bytes': _storage,
+    'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
+}
+for _package in ('numpy.core', 'numpy._core'):  # of both majors
+    FUNCTIONS[f'{_package}.multiarray._reconstruct'] = _empty_array
+    FUNCTIONS[f'{_package}.multiarray.scalar'] = _scalar
+    FUNCTIONS[f'{_package}.numeric._frombuffer'] = _array_of_bytes
+for _name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_tensor_v3'):
+    _rebuild = getattr(torch._utils, _name)
+    FUNCTIONS[f'torch._utils.{_name}'] = functools.partial(_tensor, _rebuild)
