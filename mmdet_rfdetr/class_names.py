@@ -135,6 +135,28 @@ def compare_classes(first: Sequence[str], second: Sequence[str]) -> str | None:
     return f'has another order, from label {label} on'
 
 
+def join_class_lists(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Take the longest of lists of which every other is the beginning.
+
+    So labels mean the same in all data sets that are joined, though some have fewer.
+
+    Args:
+        lists: classes of each data set.
+
+    Raises:
+        SettingError: if a label means two classes.
+    """
+    longest = max(map(tuple, lists), key=len, default=())
+    for names in lists:
+        if longest[: len(names)] != tuple(names):
+            raise SettingError(
+                'Data sets that are joined number classes in different ways: '
+                f'{show_classes(longest)} and {show_classes(names)}. Set the same '
+                'metainfo=dict(classes=...) in all of them.'
+            )
+    return longest
+
+
 def show_classes(names: Sequence[str]) -> str:
     """Class names for a message, not too many."""
     shown = tuple(names[:_MOST_SHOWN])

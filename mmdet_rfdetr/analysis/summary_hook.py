@@ -94,6 +94,7 @@ class RFDETRSummaryHook(Hook):
         if not self._samples:
             return None
         meta = runner.visualizer.dataset_meta or {}
+        meta = meta[0] if isinstance(meta, list) else meta  # of mmdet's ConcatDataset
         classes = meta.get('classes', ())
         colours = class_colours(meta.get('palette'), len(classes))
         pictures = [

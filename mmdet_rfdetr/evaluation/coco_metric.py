@@ -1,7 +1,8 @@
 """COCO's metric for annotations as they really are, computed fast."""
 
+import itertools
 import tempfile
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
-from ..data.annotations import clean_annotations, read_annotations
+from ..class_names import join_class_lists, read_class_list
+from ..data.annotations import clean_annotations, match_categories, read_annotations
 from ..data.findings import BadDataError, Findings
 from ..data.masks import mask_problem
 from ..errors import SettingError
@@ -21,9 +23,10 @@ from .averages import (
     recall_names,
     summarize,
 )
-from .detections import Detections, sort_ids
+from .detections import Detections, require_labels, sort_ids
 from .engines import choose_engine
 from .ground_truth import build_index, remark_on_objects, select
+from .same_images import distinct, find_images, number_images
 
 # mmdet's: mAP counts the first number, the other precisions count the last.
 _DEFAULT_NUMS = (100, 300, 1000)
@@ -47,6 +50,10 @@ class RFDETRCocoMetric(CocoMetric):
     a crowd region. Before the first step it warns of classes without any object, and
     of images with more objects than count.
 
+    Labels follow the classes of the data set by name, whatever the order of the file;
+    a class that the file lacks is one without objects. Images have to be those that
+    the file describes, see :func:`~mmdet_rfdetr.evaluation.same_images.find_images`.
+
     Where a detection is not finite, so is no metric: all are NaN, and an error is
     logged.
 
@@ -60,8 +67,8 @@ class RFDETRCocoMetric(CocoMetric):
             without it: 100 for ``mAP``, as COCO, 1000 for the other precisions, and
             100, 300 and 1000 for recalls.
         **kwargs: other arguments of ``CocoMetric``, but not ``sort_categories`` (labels
-            follow the order of the file), ``use_mp_eval`` (engines are faster) and the
-            metric ``'proposal_fast'`` (``'proposal'`` tells the recall).
+            follow the classes of the data set, by name), ``use_mp_eval`` (engines are
+            faster) and the metric ``'proposal_fast'`` (``'proposal'`` has the recall).
 
     Raises:
         SettingError: if a setting is one of these three, ``metric_items`` names what
@@ -107,16 +114,42 @@ class RFDETRCocoMetric(CocoMetric):
         )
         self._coco_api = build_index(clean_annotations(document, Findings(ann_file)))
         if 'segm' in self.metrics:
-            self._require_masks({})
+            self._require_masks(self._coco_api, {})
 
     @CocoMetric.dataset_meta.setter
-    def dataset_meta(self, meta: dict) -> None:
-        """Take the classes, and look at their objects before anything is evaluated."""
+    def dataset_meta(self, meta: dict | Sequence[dict]) -> None:
+        """Take the classes, and look at their objects before anything is evaluated.
+
+        Args:
+            meta: of a data set, or of each of several that are joined.
+
+        Raises:
+            BadDataError: if the file has none of the classes, or spells one otherwise.
+        """
         self._dataset_meta = meta
-        if self._coco_api is not None and not self.format_only:
+        # mmdet's MultiDatasetsEvaluator hands over all, and later each its own.
+        if self._coco_api is None or not isinstance(meta, Mapping):
+            return
+        self._match_classes(self._coco_api)
+        if not self.format_only:
             remark_on_objects(
-                self._coco_api, meta['classes'], self._limit, self._ann_file
+                self._coco_api, self._classes(), self._limit, self._ann_file
             )
+
+    def _classes(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        meta = self.dataset_meta
+        metas = [meta] if isinstance(meta, Mapping) else meta
+        return join_class_lists([read_class_list(meta['classes']) for meta in metas])
+
+    def _match_classes(self, index: COCO) -> list[Hashable | None]:
+        """Category id of each label; None for a class that the file lacks."""
+        classes = self._classes()
+        labels = match_categories(
+            index.dataset['categories'], classes, self._ann_file or 'the data'
+        )
+        keys = {label: key for key, label in labels.items()}
+        return [keys.get(label) for label in range(len(classes))]
 
     def metric_names(self) -> list[str]:
         """The names of what ``evaluate`` returns, before there is a result."""
@@ -127,9 +160,7 @@ class RFDETRCocoMetric(CocoMetric):
         for metric in () if self.format_only else self.metrics:
             yield from (self._name(metric, item) for item in self._items(metric))
             if metric != 'proposal' and self.classwise:
-                yield from (
-                    f'{name}_precision' for name in self.dataset_meta['classes']
-                )
+                yield from (f'{name}_precision' for name in self._classes())
 
     def _items(self, metric: str) -> Sequence[str]:
         """Names of the averages of a metric."""
@@ -142,6 +173,13 @@ class RFDETRCocoMetric(CocoMetric):
     def _name(metric: str, item: str) -> str:
         return item if metric == 'proposal' else f'{metric}_{item}'
 
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Collect the predictions of a batch, and which images these are of."""
+        first = len(self.results)
+        super().process(data_batch, data_samples)
+        for (target, _), sample in zip(self.results[first:], data_samples, strict=True):
+            target['img_path'] = sample.get('img_path')
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images that were looked at.
 
@@ -152,15 +190,19 @@ class RFDETRCocoMetric(CocoMetric):
             mmdet's names and values; nothing with ``format_only``.
         """
         logger: MMLogger = MMLogger.get_current_instance()
-        targets, predictions = zip(*results, strict=True)
+        targets, predictions = zip(*distinct(results), strict=True)
+        ids = self._find_images(targets)
+        targets, predictions = (
+            [dict(entry, img_id=key) for key, entry in zip(ids, entries, strict=True)]
+            for entries in (targets, predictions)
+        )
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or str(Path(folder, 'results'))
-            if self._coco_api is None:
+            index = self._coco_api
+            if index is None:
                 logger.info('Converting ground truth to coco format...')
-                self._coco_api = COCO(self.gt_to_coco_json(targets, prefix))
-            self.cat_ids = self._coco_api.get_cat_ids(
-                cat_names=self.dataset_meta['classes']
-            )
+                index = COCO(self.gt_to_coco_json(targets, prefix))
+            self.cat_ids = self._match_classes(index)
             if self.outfile_prefix is not None:
                 self.results2json(predictions, prefix)
         if self.format_only:
@@ -169,16 +211,51 @@ class RFDETRCocoMetric(CocoMetric):
         sizes = {
             image['img_id']: (image['height'], image['width']) for image in targets
         }
-        return self._evaluate(predictions, sizes, logger)
+        return self._evaluate(index, predictions, sizes, logger)
+
+    def _find_images(self, targets: Sequence[dict]) -> list[Hashable]:
+        """The id in the ground truth of each image that was evaluated.
+
+        Raises:
+            BadDataError: if it is not those images that the annotations describe.
+            SettingError: if files are to be written in which images of several data
+                sets have the same id.
+        """
+        if self._coco_api is not None:
+            index = self._coco_api
+            return find_images(targets, index.imgs, index.imgToAnns, self._ann_file)
+        ids = number_images(targets)
+        if self.outfile_prefix and ids != [target['img_id'] for target in targets]:
+            raise SettingError(
+                'Images of several data sets have the same ids, which result files '
+                'cannot tell apart: evaluate each with a metric of its own '
+                '(MultiDatasetsEvaluator), or leave out outfile_prefix.'
+            )
+        return ids
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        """Write detections; those of a class that the file lacks have no id there."""
+        require_labels(results, len(self.cat_ids))
+        if None in self.cat_ids:
+            known = {label for label, key in enumerate(self.cat_ids) if key is not None}
+            results = [_of_labels(result, known) for result in results]
+        return super().results2json(results, outfile_prefix)
 
     def _evaluate(
-        self, predictions: Sequence[dict], sizes: dict, logger: MMLogger
+        self,
+        index: COCO,
+        predictions: Sequence[dict],
+        sizes: dict,
+        logger: MMLogger,
     ) -> dict[str, float]:
         """Compute every metric that was asked for; ``sizes`` are those of the files."""
-        category_ids = sort_ids(self.cat_ids)
-        ranks = [category_ids.index(key) for key in self.cat_ids]
+        category_ids = sort_ids(key for key in self.cat_ids if key is not None)
+        absent = itertools.count(len(category_ids))
+        ranks = [
+            next(absent) if key is None else category_ids.index(key)
+            for key in self.cat_ids
+        ]
         self.img_ids = sort_ids(prediction['img_id'] for prediction in predictions)
-        self._require_images()
         detections = Detections.from_results(
             predictions,
             {key: rank for rank, key in enumerate(self.img_ids)},
@@ -186,14 +263,14 @@ class RFDETRCocoMetric(CocoMetric):
         )
         if not self._are_finite(detections, logger):
             return dict.fromkeys(self._names(), float('nan'))
-        ground_truth = select(self._coco_api, self.img_ids, category_ids, sizes)
+        ground_truth = select(index, self.img_ids, category_ids, len(ranks), sizes)
         if 'segm' in self.metrics:
             if detections.masks is None:
                 raise SettingError(
                     "metric 'segm' needs masks, and the model gives none: evaluate "
                     "with metric='bbox' alone, or train one of the rfdetr-seg configs"
                 )
-            self._require_masks(sizes)
+            self._require_masks(index, sizes)
         found: dict[str, float] = {}
         for metric in self.metrics:
             logger.info(f'Evaluating {metric}...')
@@ -244,35 +321,27 @@ class RFDETRCocoMetric(CocoMetric):
     ) -> dict[str, float]:
         """Log the precision of each class, in the order of the labels."""
         precisions = class_precisions(evaluator.eval['precision'], self.iou_thrs)[ranks]
-        names = [self._coco_api.cats[key]['name'] for key in self.cat_ids]
+        names = self._classes()
         logger.info('\n' + class_table(names, precisions))
         means = precisions[:, 0].tolist()
         return {
             f'{name}_precision': mean for name, mean in zip(names, means, strict=True)
         }
 
-    def _require_images(self) -> None:
-        """Stop if an image was evaluated that the annotations do not list."""
-        unknown = [key for key in self.img_ids if key not in self._coco_api.imgs]
-        if unknown:
-            raise BadDataError(
-                f'{len(unknown)} images were evaluated that the annotations do not '
-                f'list, for example {unknown[0]!r}: give the evaluator the ann_file '
-                'of its data loader'
-            )
-
-    def _require_masks(self, sizes: dict[Hashable, tuple[int, int]]) -> None:
+    @staticmethod
+    def _require_masks(index: COCO, sizes: dict[Hashable, tuple[int, int]]) -> None:
         """Stop if an object has no mask that can be drawn.
 
         pycocotools reads beyond the end of run lengths that do not fit their image.
 
         Args:
+            index: the ground truth.
             sizes: (height, width) of images, where they are known better than by what
                 the annotations state.
         """
         found = []
-        for annotation in self._coco_api.anns.values():
-            image = self._coco_api.imgs[annotation['image_id']]
+        for annotation in index.anns.values():
+            image = index.imgs[annotation['image_id']]
             stated = image.get('height'), image.get('width')
             size = sizes.get(image['id'], stated)
             problem = mask_problem(annotation.get('segmentation'), *size)
@@ -286,6 +355,19 @@ class RFDETRCocoMetric(CocoMetric):
                 f'of image {annotation["image_id"]}, which has {problem}: remove these '
                 "objects, or evaluate with metric='bbox' alone"
             )
+
+
+def _of_labels(result: dict, labels: Container[int]) -> dict:
+    """The detections of some labels in an image."""
+    kept = [i for i, label in enumerate(result['labels'].tolist()) if label in labels]
+    return {
+        name: value
+        if name == 'img_id'
+        else [value[index] for index in kept]
+        if isinstance(value, list)
+        else value[kept]
+        for name, value in result.items()
+    }
 
 
 def _ascending(numbers: Sequence[int]) -> list[int]:

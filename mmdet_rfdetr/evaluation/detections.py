@@ -1,16 +1,44 @@
 """Detections of a data set as columns, the form in which they are evaluated."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.annotations import as_id
 from ..errors import ExplainedError
 
 
-def sort_ids(ids: Sequence[Hashable]) -> list[Hashable]:
+def sort_ids(ids: Iterable[Hashable]) -> list[Hashable]:
     """Sort ids of images or categories once each, numbers before text."""
-    return sorted(set(ids), key=lambda key: (isinstance(key, str), key))
+
+    def order(key: Hashable) -> tuple[bool, Hashable]:
+        number = as_id(key)
+        return isinstance(number, str), number
+
+    return sorted(set(ids), key=order)
+
+
+def require_labels(results: Sequence[dict], num_classes: int) -> None:
+    """Stop at a detection of a class that the data does not have.
+
+    Args:
+        results: dicts with ``labels``.
+        num_classes: K, of the data.
+
+    Raises:
+        ExplainedError: if a label is not one of 0 to K - 1.
+    """
+    for result in results:
+        labels = result['labels']
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if wrong.size:
+            raise ExplainedError(
+                f'The model found class {int(wrong[0])}, and the data has only '
+                f'{num_classes} classes, counted from 0: make '
+                'model.bbox_head.num_classes and metainfo.classes of the data set '
+                'those of the checkpoint.'
+            )
 
 
 @dataclass
@@ -62,14 +90,7 @@ class Detections:
             boxes[:, 2:] -= boxes[:, :2]
         scores = _column(results, 'scores')
         labels = _column(results, 'labels').astype(np.int64)
-        wrong = labels[(labels < 0) | (labels >= len(label_rank))]
-        if wrong.size:
-            raise ExplainedError(
-                f'The model found class {wrong[0]}, and the data has only '
-                f'{len(label_rank)} classes, counted from 0: make '
-                'model.bbox_head.num_classes and metainfo.classes of the data set '
-                'those of the checkpoint.'
-            )
+        require_labels(results, len(label_rank))
         has_masks = 'masks' in results[0]
         masks = [
             # The masks of our models are codes by index, and pixels by iteration.

@@ -40,6 +40,7 @@ def select(
     coco: COCO,
     image_ids: Sequence[Hashable],
     category_ids: Sequence[Hashable],
+    num_categories: int,
     sizes: dict[Hashable, tuple[int, int]],
 ) -> COCO:
     """Take some images and categories, counted from 0 in the order given.
@@ -48,6 +49,7 @@ def select(
         coco: the index of a whole file; stays as it is.
         image_ids: images to take.
         category_ids: categories to take.
+        num_categories: at least as many; those beyond have no objects.
         sizes: (height, width) of the images. Masks are drawn at them and not at what
             the file says, because detections have the size of the image.
     """
@@ -58,7 +60,7 @@ def select(
             dict(coco.imgs[key], id=rank, height=sizes[key][0], width=sizes[key][1])
             for key, rank in images.items()
         ],
-        categories=[dict(coco.cats[key], id=rank) for key, rank in categories.items()],
+        categories=[dict(id=rank, name=str(rank)) for rank in range(num_categories)],
         annotations=[
             dict(
                 annotation,
@@ -92,7 +94,7 @@ def remark_on_objects(
     counts = [
         count
         for (_, category), count in objects.items()
-        if coco.cats[category]['name'] in classes
+        if str(coco.cats[category]['name']) in classes
     ]
     crowded = [count for count in counts if count > limit]
     if not counts:

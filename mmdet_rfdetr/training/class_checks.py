@@ -1,16 +1,104 @@
-"""Whether data, model and evaluators of a run mean the same by a label."""
+"""Whether loaders, model, evaluators and checkpoint of a run mean the same classes."""
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdet.datasets import CocoDataset
-from mmengine.runner import Runner
+from mmdet.evaluation import CocoMetric
+from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
+from mmdet.registry import DATASETS
+from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..class_names import read_class_list, show_classes
+from ..class_names import (
+    compare_classes,
+    join_class_lists,
+    read_class_list,
+    show_classes,
+)
 from ..data.annotations import clean_categories, read_annotations
 from ..data.bad_data_hook import innermost
-from ..data.findings import BadDataError, Findings
-from ..errors import ExplainedError
+from ..data.coco import RFDETRCocoDataset
+from ..data.findings import BadDataError, Finding, Findings
+from ..errors import ExplainedError, SettingError
+from ..evaluation.coco_metric import RFDETRCocoMetric
+from ..evaluation.same_images import find_images
+
+SPLITS = ('train', 'val', 'test')
+
+
+def check_loaders(runner: Runner) -> None:
+    """Stop if two data loaders of a run have different classes, or another order.
+
+    Those that are not built are looked at in the config.
+
+    Args:
+        runner: with any of the three data loaders.
+
+    Raises:
+        SettingError: shows both lists.
+    """
+    lists = {}
+    for split in SPLITS:
+        loop = getattr(runner, f'_{split}_loop', None)
+        is_built = isinstance(loop, BaseLoop)
+        loader = loop.dataloader if is_built else runner.cfg.get(f'{split}_dataloader')
+        if classes := _classes_of(loader):
+            lists[split] = classes
+    first = next(iter(lists), None)
+    for split, classes in lists.items():
+        difference = compare_classes(lists[first], classes)
+        if difference:
+            raise SettingError(
+                f'The classes of {first}_dataloader and {split}_dataloader differ: '
+                f'{show_classes(lists[first])} and {show_classes(classes)}; the second '
+                f'{difference}. Set the same metainfo=dict(classes=...) in all data '
+                'loaders; a file may have its categories in any order and lack some.'
+            )
+
+
+def classes_of_data(dataset: Any) -> tuple[str, ...]:
+    """Classes of a data set, maybe in wrappers; empty if it names none.
+
+    Raises:
+        SettingError: if parts of it mean different classes by a label.
+    """
+    lists = [
+        part.metainfo.get('classes', ())
+        for part in innermost(dataset)
+        if isinstance(getattr(part, 'metainfo', None), Mapping)
+    ]
+    return join_class_lists([read_class_list(names) for names in lists if names])
+
+
+def _classes_of(loader: Any) -> tuple[str, ...]:
+    """Classes of a data loader, or of the config of one."""
+    if not isinstance(loader, Mapping):
+        return classes_of_data(loader.dataset) if loader is not None else ()
+    lists = []
+    for part in _innermost_settings(loader.get('dataset')):
+        if not isinstance(part, Mapping):
+            lists.append(classes_of_data(part))
+            continue
+        kind = part.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if hasattr(kind, '_load_metainfo'):  # of mmengine's data sets
+            names = kind._load_metainfo(part.get('metainfo')).get('classes', ())
+            lists.append(read_class_list(names))
+    return join_class_lists([names for names in lists if names])
+
+
+def _innermost_settings(dataset: Any) -> Iterator[Any]:
+    """The configs of data sets within those of wrappers."""
+    inner = dataset.get('datasets') if isinstance(dataset, Mapping) else None
+    if inner is None and isinstance(dataset, Mapping) and 'dataset' in dataset:
+        inner = [dataset['dataset']]
+    if inner is None:
+        yield dataset
+    for part in inner or ():
+        yield from _innermost_settings(part)
 
 
 def check_classes(runner: Runner, model: nn.Module) -> None:
@@ -26,14 +114,10 @@ def check_classes(runner: Runner, model: nn.Module) -> None:
         ExplainedError: if the model has fewer outputs than there are classes. Of more
             it warns: labels may be category ids, but they need not have names.
     """
-    most = 0
-    for part in innermost(runner.train_dataloader.dataset):
-        classes = part.metainfo.get('classes', ()) if hasattr(part, 'metainfo') else ()
-        if not classes:
-            continue
-        classes = read_class_list(classes)
-        _check_order(part, classes)
-        most = max(most, len(classes))
+    dataset = runner.train_dataloader.dataset
+    for part in innermost(dataset):
+        _check_order(part)
+    most = len(classes_of_data(dataset))
     outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
     if outputs is None or most in (0, outputs):
         return
@@ -48,24 +132,93 @@ def check_classes(runner: Runner, model: nn.Module) -> None:
     )
 
 
-def _check_order(dataset: Any, classes: tuple[str, ...]) -> None:
+def _check_order(dataset: Any) -> None:
     """Stop if mmdet's ``CocoDataset`` numbers classes otherwise than their list.
 
     It follows the order of the categories in the file, as mmdet's ``CocoMetric`` does.
     """
     if getattr(type(dataset), 'load_data_list', None) is not CocoDataset.load_data_list:
         return
-    path = dataset.ann_file
+    path, classes = dataset.ann_file, read_class_list(dataset.metainfo['classes'])
     document = read_annotations(path, dataset.backend_args, needs_objects=False)
     names = [str(entry['name']) for entry in clean_categories(document, Findings(path))]
-    labels = [name for name in names if name in classes]
-    if labels == list(classes):
+    _require_order(names, classes, path, type(dataset), RFDETRCocoDataset)
+
+
+def _require_order(
+    names: Sequence[str], classes: Sequence[str], path: str, kind: type, ours: type
+) -> None:
+    """Stop if the categories of a file, less those not asked for, are not classes."""
+    if [name for name in names if name in classes] == list(classes):
         return
     missing = [name for name in classes if name not in names]
     what = f'lack {show_classes(missing)}' if missing else 'come in another order'
     raise BadDataError(
         f'The categories of {path} {what}. File: {show_classes(names)}; '
-        f'metainfo.classes: {show_classes(classes)}. {type(dataset).__name__} takes '
-        "labels in the order of the file: set type='RFDETRCocoDataset', which takes "
-        'them by name.'
+        f'metainfo.classes: {show_classes(classes)}. {kind.__name__} takes labels in '
+        f'the order of the file: set type={ours.__name__!r}, which takes them by name.'
     )
+
+
+def check_evaluator(dataset: Any, evaluator: Evaluator) -> None:
+    """Stop if an evaluator has the annotations of other images than its data loader.
+
+    The evaluators of MMDetection that read COCO files are looked at, in mmengine's
+    ``Evaluator`` and in mmdet's ``MultiDatasetsEvaluator``.
+
+    Args:
+        dataset: what will be evaluated, maybe in wrappers.
+        evaluator: it has taken the classes of the data set.
+
+    Raises:
+        BadDataError: names both files.
+    """
+    is_separate = isinstance(evaluator, MultiDatasetsEvaluator)
+    for number, metric in enumerate(evaluator.metrics):
+        index = getattr(metric, '_coco_api', None)
+        if not isinstance(metric, CocoMetric) or index is None:
+            continue
+        own = dataset.datasets[number] if is_separate else dataset
+        path = getattr(metric, '_ann_file', None) or "the evaluator's ann_file"
+        if not isinstance(metric, RFDETRCocoMetric):
+            names = [str(entry['name']) for entry in index.dataset['categories']]
+            _require_order(
+                names, classes_of_data(own), path, type(metric), RFDETRCocoMetric
+            )
+        _check_images(list(innermost(own)), metric, path)
+
+
+def _check_images(parts: Sequence[Any], metric: CocoMetric, path: str) -> None:
+    """Stop if a metric describes other images than those of data sets."""
+    files = [getattr(part, 'ann_file', None) for part in parts]
+    if None in files or [os.path.realpath(path)] == [*map(os.path.realpath, files)]:
+        return
+    infos = [part.get_data_info(index) for part in parts for index in range(len(part))]
+    # What the data set has found to be stated wrongly, another file may as well.
+    faults = (Finding.SIZE_WRONG, Finding.SIZE_MISSING)
+    exact = all(
+        isinstance(part, RFDETRCocoDataset)
+        and not any(part.findings.counts[fault] for fault in faults)
+        for part in parts
+    )
+    index, source = metric._coco_api, ' and '.join(files)
+    find_images(infos, index.imgs, index.imgToAnns, path, source=source, exact=exact)
+
+
+def check_checkpoint(runner: Runner, dataset: Any, names: Sequence[str] | None) -> None:
+    """Warn of a test on other classes than those of the checkpoint.
+
+    Args:
+        runner: whose log takes the warning.
+        dataset: what will be evaluated, maybe in wrappers.
+        names: classes of the checkpoint in the order of its labels, None if unknown.
+    """
+    classes = classes_of_data(dataset)
+    difference = compare_classes(names, classes) if names and classes else None
+    if difference:
+        runner.logger.warning(
+            f'The checkpoint was trained for the classes {show_classes(names)}, and '
+            f'the data to evaluate has {show_classes(classes)}: it {difference}. '
+            'Classes are found by name, and nothing was learned of those that the '
+            'checkpoint does not name.'
+        )

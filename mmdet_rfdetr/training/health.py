@@ -4,14 +4,20 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from ..checkpoints.layout import class_names
 from ..data.bad_data_hook import coco_parts
 from .bare import bare
-from .class_checks import check_classes
+from .class_checks import (
+    check_checkpoint,
+    check_classes,
+    check_evaluator,
+    check_loaders,
+)
 from .diagnosis import some
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
@@ -40,9 +46,15 @@ class RFDETRHealthHook(Hook):
 
     Each is one sentence with what to do next. The first epoch is longer where it has
     fewer than ten optimizer steps.
+
+    It stops a run before the first step if data loaders have different classes, if the
+    model has too few, or if an evaluator reads the annotations of other images than
+    its data loader. A test on other classes than those of the checkpoint is a warning.
     """
 
     def __init__(self) -> None:
+        self._names: list[str] | None = None  # classes of the checkpoint
+        self._is_training = False
         self._told_of_zero = False
         # Of each batch of the first epoch, None when that is over.
         self._objects: list[int] | None = []
@@ -54,12 +66,17 @@ class RFDETRHealthHook(Hook):
         """Look at the data and at the optimizer; prepare to look at the first epoch.
 
         Raises:
-            BadDataError: the categories of the annotation file and
-                ``metainfo.classes`` do not match.
-            ExplainedError: the model has fewer outputs than there are classes.
+            BadDataError: an evaluator reads the annotations of other images, or a data
+                set of mmdet gives labels in another order than that of its classes.
+            ExplainedError: the data loaders have different classes, or the model has
+                fewer outputs than there are classes.
         """
+        self._is_training = True
         model = bare(runner.model)
         check_classes(runner, model)
+        check_loaders(runner)
+        if runner.val_loop is not None:
+            self._check_evaluation(runner.val_loop)
         check_objects(runner, model)
         check_groups(runner, model)
         self._without_gradient = {
@@ -71,6 +88,29 @@ class RFDETRHealthHook(Hook):
             lambda *_: self._see_gradients()
         )
         self._before = fingerprints(model), self._average(runner)
+
+    @staticmethod
+    def _check_evaluation(loop: BaseLoop) -> None:
+        check_evaluator(loop.dataloader.dataset, loop.evaluator)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the classes that a checkpoint names."""
+        self._names = class_names(checkpoint.get('meta', {}))
+
+    def after_train(self, runner: Runner) -> None:
+        """Take a validation for one of its own again."""
+        self._is_training = False
+
+    def before_val(self, runner: Runner) -> None:
+        """Look at the data of a validation that is not part of a training."""
+        if not self._is_training:
+            self._check_evaluation(runner.val_loop)
+            check_checkpoint(runner, runner.val_dataloader.dataset, self._names)
+
+    def before_test(self, runner: Runner) -> None:
+        """Look at the data, at its evaluators and at the classes of the checkpoint."""
+        self._check_evaluation(runner.test_loop)
+        check_checkpoint(runner, runner.test_dataloader.dataset, self._names)
 
     def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
         """Count the objects that come out of the pipeline."""

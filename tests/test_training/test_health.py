@@ -125,6 +125,7 @@ def test_classes_in_another_order_than_in_the_file(data, tmp_path, kind):
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.metainfo = dict(classes=('c', 'a', 'b'))
     cfg.train_dataloader.dataset.type = kind
+    cfg.val_evaluator.type = 'RFDETRCocoMetric'
     runner = Runner.from_cfg(cfg)
     if kind == 'RFDETRCocoDataset':
         assert told(runner) == []
