@@ -21,6 +21,7 @@ from .interruption import (
     Interruption,
     tie_workers,
 )
+from .processes import require_same_start
 from .random_state import capture_random_state, restore_random_state
 from .resumable_batches import keep_random_state, make_resumable
 from .resume import ResumeError
@@ -106,6 +107,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
         self._check_intervals()
+        require_same_start(self.runner)
         # mmengine's own checkpoint hook cannot save this loop anywhere.
         can_save = self._hooks(RFDETRCheckpointHook)
         with self._interruption if can_save else nullcontext():

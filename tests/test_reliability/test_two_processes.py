@@ -221,6 +221,32 @@ def test_ruined_weights_are_written_by_none_and_end_both(data, tmp_path):
     assert not list(tmp_path.glob('*.pth'))
 
 
+class OtherFolder(Hook):
+    """The second process does not find the work folder of the first one."""
+
+    def before_run(self, runner):
+        if runner.rank == 1:
+            runner._resume, runner._load_from = False, None
+
+
+def test_processes_that_find_different_files_do_not_begin(data, tmp_path):
+    cfg = short_config(data, tmp_path)
+    cfg.train_dataloader.batch_size = 4
+    codes, said, _ = train(cfg, Hook(), processes=1)
+    assert codes == [0], said
+    cfg = short_config(data, tmp_path)
+    cfg.train_cfg.max_epochs = 2
+    cfg.load_from = f'{tmp_path}/epoch_1.pth'
+    for resume in (True, False):
+        cfg.resume = resume
+        codes, said, _ = train(cfg, OtherFolder())
+        assert codes == [1, 1], said
+        for text in said:
+            start = 'epoch 1, iteration 3' if resume else 'epoch 0, iteration 0'
+            assert f'do not begin alike, process 0 at {start}' in text
+            assert 'process 1 at epoch 0, iteration 0, 9 images' in text
+
+
 # Another number of processes
 
 
