@@ -24,6 +24,7 @@ from mmdet_rfdetr.config_mistakes import (
 )
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
+from mmdet_rfdetr.training.interruption import EXIT_INTERRUPTED
 
 
 class KeyValues(DictAction):
@@ -188,13 +189,22 @@ def explained_errors() -> Iterator[None]:
     """End the process with the message of an error that needs no traceback.
 
     These are the errors of this package, files that it does not find, mistakes in a
-    config, packages that are not installed, and the loss of another process of the run.
+    config, packages that are not installed, and the loss of another process of the run;
+    and Ctrl-C, where a training loop does not take it for a request to save first.
 
     Raises:
-        SystemExit: with the message, which gives the exit code 1.
+        SystemExit: with the message, which gives the exit code 1; after Ctrl-C with the
+            code 75.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print(
+            'Interrupted: start it again; --resume goes on from the last checkpoint of '
+            'a training, if there is one.',
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         message = _explanation(error)
         if message is None:

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGINT, raise_signal
 
 import pytest
 import torch
+from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
 
 from mmdet_rfdetr import cli, compat
@@ -57,6 +59,19 @@ def test_train_writes_checkpoint_and_metrics(toy_checkpoint):
     assert 'Epoch(train) [1][2/2]' in text
     assert 'eta:' in text
     assert 'coco/bbox_mAP:' in text
+
+
+def test_ctrl_c_while_data_and_model_are_built_needs_no_traceback(
+    tool, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(BaseDetDataset, 'full_init', lambda _: raise_signal(SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        tool('train.py', 'mine.py', '--work-dir', tmp_path)
+    assert stop.value.code == 75
+    assert capsys.readouterr().err == (
+        'Interrupted: start it again; --resume goes on from the last checkpoint of a '
+        'training, if there is one.\n'
+    )
 
 
 def test_train_resumes_from_the_last_checkpoint(toy_checkpoint, tool, capsys, tmp_path):

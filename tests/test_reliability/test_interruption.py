@@ -7,9 +7,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
-from mmdet_rfdetr.training.interruption import SIGNALS, Interruption, tie_workers
+from mmdet_rfdetr.training.interruption import (
+    EXIT_INTERRUPTED,
+    SIGNALS,
+    Interruption,
+    tie_workers,
+)
+from tests.test_training.toy import runner
 
 
 def end_at_once(number):
@@ -54,6 +61,28 @@ def test_a_process_made_after_a_run_inherits_nothing_of_it():
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(read, 2) == bytes([True, True])
+
+
+class Asks(Hook):
+    """A person who presses Ctrl-C before the first step."""
+
+    def before_train(self, runner):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_before_the_first_step_ends_the_run_after_it(tmp_path):
+    run = runner(
+        tmp_path,
+        [dict(type='RFDETREMAHook'), Asks()],
+        accumulation=3,
+        loop='RFDETRTrainLoop',
+        default_hooks=dict(checkpoint=dict(type='RFDETRCheckpointHook')),
+    )
+    with pytest.raises(SystemExit) as stop:
+        run.train()
+    assert stop.value.code == EXIT_INTERRUPTED
+    assert run.iter == 3
+    assert (tmp_path / 'interrupted.pth').is_file()
 
 
 class SignalledContext(type(multiprocessing.get_context('fork'))):
