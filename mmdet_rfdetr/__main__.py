@@ -12,6 +12,7 @@ import mmdet
 import torch
 
 import mmdet_rfdetr
+from mmdet_rfdetr.checkpoints import trust_checkpoint
 from mmdet_rfdetr.cli import explained_errors
 from mmdet_rfdetr.compat import stand_in_for_compiled_ops
 from mmdet_rfdetr.config_mistakes import nearest
@@ -23,6 +24,7 @@ examples:
   python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/misc/print_config.py my_config.py
   python -m mmdet_rfdetr print_config.py my_config.py
+  python -m mmdet_rfdetr analyze_results.py my_config.py results.pkl shown
   torchrun --nproc-per-node 2 -m mmdet_rfdetr tools/train.py my_config.py \\
       --launcher pytorch
 
@@ -137,6 +139,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let checkpoints, pickles and other files run code while the tool reads '
+        'them; for files you made yourself',
+    )
+    parser.add_argument(
         'tool', metavar='TOOL', help='path of a Python file, or "env" for the versions'
     )
     parser.add_argument(
@@ -158,7 +166,8 @@ def main() -> None:
         parser.error(f'there is no tool {args.tool!r} {hint}')
     if path.suffix != '.py':
         parser.error(f'{path} is no Python file: run it in a shell')
-    run_tool(path, args.arguments)
+    with trust_checkpoint() if args.trust_checkpoint else nullcontext():
+        run_tool(path, args.arguments)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from mmdet_rfdetr.checkpoints import loading
+from mmdet_rfdetr.checkpoints.guard import no_code_in_files
 from mmdet_rfdetr.compat import shipped_path
 from mmdet_rfdetr.config_mistakes import (
     building_mistake,
@@ -188,6 +189,8 @@ def load_config(args: argparse.Namespace) -> Config:
 def explained_errors() -> Iterator[None]:
     """End the process with the message of an error that needs no traceback.
 
+    Files that are read meanwhile run no code, as those that a tool is given.
+
     These are the errors of this package, files that it does not find, mistakes in a
     config, packages that are not installed, and the loss of another process of the run;
     and Ctrl-C, where a training loop does not take it for a request to save first.
@@ -197,7 +200,8 @@ def explained_errors() -> Iterator[None]:
             code 75.
     """
     try:
-        yield
+        with no_code_in_files():
+            yield
     except KeyboardInterrupt:
         print(
             'Interrupted: start it again; --resume goes on from the last checkpoint of '

@@ -1,5 +1,6 @@
 """``python -m mmdet_rfdetr``."""
 
+import pickle
 import re
 import sys
 
@@ -159,6 +160,19 @@ def test_a_wrong_import_of_a_tool_keeps_its_traceback(command, tmp_path, line):
     (tmp_path / 'tool.py').write_text(line)
     with pytest.raises(ImportError):
         command(str(tmp_path / 'tool.py'))
+
+
+def test_a_tool_of_mmdetection_runs_no_code_from_its_file(command, tmp_path):
+    path, trace = tmp_path / 'results.pkl', tmp_path / 'trace'
+    code = f'open({str(trace)!r}, "w").close()'
+    raw = pickle.dumps(code, 0)
+    path.write_bytes(b'cbuiltins\nexec\n(' + raw[:-1] + b'tR.')
+    with pytest.raises(SystemExit, match=r'not need builtins.exec.*--trust-checkpoint'):
+        command('robustness_eval.py', str(path))
+    assert not trace.exists()
+    with pytest.raises(AttributeError):  # there are no results in the file
+        command('--trust-checkpoint', 'robustness_eval.py', str(path))
+    assert trace.exists()
 
 
 def test_help_shows_examples(command, capsys):

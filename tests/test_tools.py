@@ -1,7 +1,6 @@
 """The command line tools, run as a user runs them on a project of toy size."""
 
 import os
-import pickle
 import re
 import runpy
 import socket
@@ -17,6 +16,7 @@ from mmengine.config import Config
 
 from mmdet_rfdetr import cli, compat
 from mmdet_rfdetr.checkpoints import CheckpointError
+from mmdet_rfdetr.checkpoints.unpickler import load_pickle
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.precision import PrecisionError
 from mmdet_rfdetr.training.non_finite import NonFiniteError
@@ -103,7 +103,8 @@ def test_test_evaluates_draws_and_dumps(toy_checkpoint, tool, capsys, tmp_path):
     assert 'WARNING' not in printed
     drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
     assert drawn == ['1.png', '2.png', '3.png', '4.png']
-    predictions = pickle.loads(dump.read_bytes())
+    with dump.open('rb') as file:
+        predictions = load_pickle(file)
     assert [len(each['pred_instances']['scores']) for each in predictions] == [10] * 4
 
 

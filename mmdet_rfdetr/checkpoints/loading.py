@@ -56,6 +56,16 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
         CheckpointError: it is damaged, cannot be read, or holds no weights.
     """
     path = Path(filename)
+    checkpoint = read_file(path, map_location)
+    _refuse_without_weights(path, checkpoint)
+    if not _trusted.get():
+        _stored_configs.update(dict.fromkeys(_find_configs(checkpoint), path))
+    return to_mmengine_layout(checkpoint)
+
+
+def read_file(filename: str | Path, map_location=None):
+    """Read a checkpoint file of any kind as it is; see :func:`load_checkpoint_file`."""
+    path = Path(filename)
     try:
         if not path.is_file():
             kind = 'is a folder' if path.is_dir() else 'does not exist'
@@ -64,9 +74,8 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
                 f'{Path.cwd()}).'
             )
         if path.suffix == '.safetensors':
-            checkpoint = _load_safetensors(path, map_location)
-        else:
-            checkpoint = _load_pickle(path, map_location)
+            return _load_safetensors(path, map_location)
+        return _load_pickle(path, map_location)
     except (CheckpointError, FileNotFoundError):
         raise
     except OSError as error:
@@ -80,10 +89,6 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
             f'{path} cannot be read ({reason}): if it is cut off or damaged, get the '
             'file again.'
         ) from error
-    _refuse_without_weights(path, checkpoint)
-    if not _trusted.get():
-        _stored_configs.update(dict.fromkeys(_find_configs(checkpoint), path))
-    return to_mmengine_layout(checkpoint)
 
 
 def refuse_stored_config(text: str) -> None:
@@ -137,6 +142,11 @@ def _refuse_without_weights(path: Path, checkpoint) -> None:
     raise CheckpointError(
         f'{path} {found}, it is the wrong checkpoint: give a file with a state dict.'
     )
+
+
+def is_trusted() -> bool:
+    """Whether files may run code at the moment."""
+    return _trusted.get()
 
 
 def _load_pickle(path: Path, map_location):

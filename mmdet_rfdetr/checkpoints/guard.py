@@ -1,0 +1,119 @@
+"""While a tool runs, no file that it reads runs code, whatever reads the file.
+
+MMDetection's tools unpickle results, annotations and proposals. NumPy and YAML files
+can hold objects as well, and before torch 2.6 ``torch.load`` makes any.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+import yaml
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
+from mmengine.fileio.io import file_handlers
+
+from .errors import CheckpointError, UntrustedCheckpointError
+from .loading import is_trusted, read_file
+from .safe_pickle import RefusedError
+from .unpickler import load_pickle
+
+_guarded = ContextVar('guarded', default=False)
+
+
+@contextmanager
+def no_code_in_files() -> Iterator[None]:
+    """Read files without running code from them, except inside of trust_checkpoint.
+
+    It holds for mmengine's ``load``, ``numpy.load`` and ``torch.load``.
+    """
+    if _guarded.get():
+        yield
+        return
+    token = _guarded.set(True)
+    handlers = dict(file_handlers)
+    pickles, texts = _SafePickleHandler(), _SafeYamlHandler()
+    file_handlers.update(pkl=pickles, pickle=pickles, yaml=texts, yml=texts)
+    of_numpy, of_torch = np.load, torch.load
+    np.load, torch.load = _numpy_load(of_numpy), _torch_load(of_torch)
+    try:
+        yield
+    finally:
+        np.load, torch.load = of_numpy, of_torch
+        file_handlers.update(handlers)
+        _guarded.reset(token)
+
+
+class _SafePickleHandler(PickleHandler):
+    def load_from_fileobj(self, file, **kwargs):
+        if is_trusted():
+            return super().load_from_fileobj(file, **kwargs)
+        with _explained('A pickle', Exception):  # damaged bytes can end in any
+            return load_pickle(file, **kwargs)
+
+
+class _SafeYamlHandler(YamlHandler):
+    def load_from_fileobj(self, file, **kwargs):
+        if not is_trusted():
+            # With tuples, which mmengine's configs hold; without objects.
+            kwargs['Loader'] = yaml.FullLoader
+        with _explained('A YAML file', yaml.YAMLError):
+            return super().load_from_fileobj(file, **kwargs)
+
+
+def _numpy_load(original: Callable) -> Callable:
+    def load(file, mmap_mode=None, allow_pickle=False, **kwargs):
+        allow_pickle = allow_pickle and is_trusted()
+        try:
+            return original(file, mmap_mode, allow_pickle, **kwargs)
+        except ValueError as error:
+            if 'allow_pickle' not in str(error):
+                raise
+            raise UntrustedCheckpointError(_refusal(file, 'pickled objects')) from error
+
+    return load
+
+
+def _torch_load(original: Callable) -> Callable:
+    def load(file, map_location=None, *args, **kwargs):
+        if is_trusted():
+            kwargs.setdefault('weights_only', False)
+        elif not isinstance(file, str | os.PathLike):
+            kwargs['weights_only'] = True
+        elif not kwargs.get('weights_only'):
+            loaded = read_file(file, map_location)
+            meta = loaded.get('meta') if isinstance(loaded, dict) else None
+            if isinstance(meta, dict) and 'config' in meta:
+                # Tools that upgrade old checkpoints run it.
+                raise UntrustedCheckpointError(
+                    _refusal(file, 'a config, which is code')
+                )
+            return loaded
+        return original(file, map_location, *args, **kwargs)
+
+    return load
+
+
+@contextmanager
+def _explained(what: str, damage: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as error:
+        raise UntrustedCheckpointError(_refusal(what, error)) from error
+    except damage as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f'{what} cannot be read ({reason}): if it is damaged, get it again; if it '
+            'holds objects and you made it yourself, see --trust-checkpoint of '
+            'python -m mmdet_rfdetr.'
+        ) from error
+
+
+def _refusal(what, unneeded) -> str:
+    return (
+        f'{what} was refused and nothing in it has run: data do not need {unneeded}. '
+        'If you made the file yourself, run python -m mmdet_rfdetr --trust-checkpoint '
+        'TOOL ... (in Python: with trust_checkpoint()).'
+    )
