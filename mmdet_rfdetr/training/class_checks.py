@@ -173,8 +173,10 @@ def check_evaluator(dataset: Any, evaluator: Evaluator) -> None:
     Raises:
         BadDataError: names both files.
     """
+    for part in innermost(dataset):
+        _check_order(part)
     is_separate = isinstance(evaluator, MultiDatasetsEvaluator)
-    for number, metric in enumerate(evaluator.metrics):
+    for number, metric in enumerate(getattr(evaluator, 'metrics', ())):
         index = getattr(metric, '_coco_api', None)
         if not isinstance(metric, CocoMetric) or index is None:
             continue
@@ -190,8 +192,10 @@ def check_evaluator(dataset: Any, evaluator: Evaluator) -> None:
 
 def _check_images(parts: Sequence[Any], metric: CocoMetric, path: str) -> None:
     """Stop if a metric describes other images than those of data sets."""
-    files = [getattr(part, 'ann_file', None) for part in parts]
-    if None in files or [os.path.realpath(path)] == [*map(os.path.realpath, files)]:
+    if not all(isinstance(part, CocoDataset) for part in parts):
+        return
+    files = [part.ann_file for part in parts]
+    if [os.path.realpath(path)] == [*map(os.path.realpath, files)]:
         return
     infos = [part.get_data_info(index) for part in parts for index in range(len(part))]
     # What the data set has found to be stated wrongly, another file may as well.

@@ -7,12 +7,14 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.class_names import compare_classes
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.training.class_checks import check_loaders
+from mmdet_rfdetr.training.class_checks import check_evaluator, check_loaders
 from tests.test_reliability.project import config
 
 from .tiny import write_coco
@@ -180,19 +182,30 @@ def test_several_validation_sets_have_a_metric_each(cfg, data, tmp_path):
         dict(cfg.val_evaluator, ann_file=str(path / 'annotations.json'))
         for path in (data, folder)
     ]
-    cfg.val_evaluator = dict(
-        type='MultiDatasetsEvaluator', metrics=metrics, dataset_prefixes=['x', 'y']
-    )
-    found = Runner.from_cfg(cfg).val()
-    assert {'x/coco/bbox_mAP', 'y/coco/bbox_mAP'} <= found.keys()
-    cfg.val_evaluator.metrics.reverse()
-    with pytest.raises(BadDataError, match='are not those of'):
-        Runner.from_cfg(cfg).val()
-    # Or all of them by one, without a file.
-    for dataset in cfg.val_dataloader.dataset.datasets:
-        dataset.pipeline[-1].meta_keys += ('instances',)
-    cfg.val_evaluator = dict(type='RFDETRCocoMetric')
-    assert 'coco/bbox_mAP' in Runner.from_cfg(cfg).val()
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    for order in (metrics, metrics[::-1]):
+        evaluator = EVALUATOR.build(
+            dict(
+                type='MultiDatasetsEvaluator',
+                metrics=order,
+                dataset_prefixes=['x', 'y'],
+            )
+        )
+        evaluator.dataset_meta = dataset.metainfo
+        if order is metrics:
+            check_evaluator(dataset, evaluator)
+            continue
+        with pytest.raises(BadDataError, match='are not those of'):
+            check_evaluator(dataset, evaluator)
+
+
+def test_samples_carry_their_ground_truth(cfg):
+    """For a metric without a file: not resized with the image."""
+    settings = cfg.val_dataloader.dataset
+    settings.pipeline[-1].meta_keys += ('instances',)
+    dataset = DATASETS.build(settings)
+    sample = dataset[2]['data_samples'].to_dict()
+    assert sample['instances'] == dataset.get_data_info(2)['instances'] != []
 
 
 @pytest.mark.parametrize('classes, difference', [(CLASSES, None), *DIFFERENT[:2]])
@@ -210,3 +223,15 @@ def test_other_classes_than_the_checkpoints_are_a_warning(cfg, classes, differen
     assert len(lines) == (difference is not None)
     if difference:
         assert difference in lines[0]
+
+
+def test_mmdets_data_set_needs_the_order_of_the_file_in_evaluation(cfg):
+    """Its labels are those of the loss and of the pictures of a validation."""
+    cfg.val_dataloader.dataset.update(
+        type='CocoDataset', metainfo=dict(classes=('c', 'a', 'b'))
+    )
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    evaluator = EVALUATOR.build(dict(type='Evaluator', metrics=cfg.val_evaluator))
+    evaluator.dataset_meta = dataset.metainfo
+    with pytest.raises(BadDataError, match="another order.*type='RFDETRCocoDataset'"):
+        check_evaluator(dataset, evaluator)
