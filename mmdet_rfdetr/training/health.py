@@ -42,7 +42,8 @@ class RFDETRHealthHook(Hook):
     - no object left, in the annotations or behind the pipeline;
     - parameters whose gradient was zero or missing in every step;
     - a moving average that stayed as it was;
-    - an AP of zero, or next to it, while the loss falls.
+    - an AP of zero, or next to it, while the loss falls;
+    - detections that are not finite, for any metric: they turn all of them into NaN.
 
     Each is one sentence with what to do next. The first epoch is longer where it has
     fewer than ten optimizer steps.
@@ -56,6 +57,7 @@ class RFDETRHealthHook(Hook):
         self._names: list[str] | None = None  # classes of the checkpoint
         self._is_training = False
         self._told_of_zero = False
+        self._images_not_finite = 0
         # Of each batch of the first epoch, None when that is over.
         self._objects: list[int] | None = []
         self._steps = 0
@@ -178,8 +180,35 @@ class RFDETRHealthHook(Hook):
                 return fingerprints(hook.ema_model.module)
         return None
 
+    def _after_iter(
+        self, runner: Runner, batch_idx, data_batch=None, outputs=None, mode='train'
+    ) -> None:
+        """Look at the detections of a validation or a test."""
+        if mode != 'train':
+            self._images_not_finite += count_not_finite(outputs)
+
+    def _tell_of_detections(self, runner: Runner, metrics: dict) -> None:
+        """Let no metric make a number of detections that are none."""
+        images = torch.tensor(self._images_not_finite)
+        all_reduce(images)
+        self._images_not_finite = 0
+        # RFDETRCocoMetric has told already, and which images these are.
+        if images and not all(value != value for value in metrics.values()):
+            metrics.update(dict.fromkeys(metrics, float('nan')))
+            runner.logger.error(
+                f'The detections of {images.item()} images are not finite (NaN or '
+                'infinity): every metric counts as NaN, and this is no best '
+                'checkpoint. Evaluate an earlier one, or in float32 '
+                '(model.precision=None).'
+            )
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Look whether there were detections."""
+        self._tell_of_detections(runner, metrics or {})
+
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Compare the AP with the course of the loss."""
+        """Look at the detections; compare the AP with the course of the loss."""
+        self._tell_of_detections(runner, metrics or {})
         scores = {
             name: value
             for name, value in (metrics or {}).items()
@@ -264,6 +293,18 @@ def fingerprints(module: nn.Module) -> list[int]:
             for parameter in module.parameters()
         ]
     ).tolist()
+
+
+def count_not_finite(outputs) -> int:
+    """Images of a batch whose detections are not finite; 0 for other outputs."""
+    found = [
+        torch.cat((instances.scores, instances.bboxes.flatten())).isfinite().all()
+        for sample in outputs or ()
+        if isinstance(sample, BaseDataElement) and 'pred_instances' in sample
+        for instances in [sample.pred_instances]
+        if 'scores' in instances and 'bboxes' in instances
+    ]
+    return len(found) - int(torch.stack(found).sum()) if found else 0
 
 
 def count_objects(data_batch) -> int:

@@ -12,7 +12,11 @@ from torch import nn
 
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.training.health import count_objects, fingerprints
+from mmdet_rfdetr.training.health import (
+    RFDETRHealthHook,
+    count_objects,
+    fingerprints,
+)
 from tests.test_reliability.project import config
 
 from . import toy
@@ -277,6 +281,33 @@ def test_an_ap_of_zero_while_the_loss_falls(scores, words, tmp_path):
     lines = told(runner)
     for line, word in zip(lines, words, strict=True):
         assert line.startswith(f'coco/bbox_mAP is {word} while the loss fell from')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('mode', ['val', 'test'])
+@pytest.mark.parametrize('what', ['scores', 'bboxes'])
+def test_no_metric_makes_a_number_of_what_is_not_finite(tmp_path, mode, what, value):
+    run = toy.runner(tmp_path, [HEALTH])
+    (hook,) = (hook for hook in run.hooks if isinstance(hook, RFDETRHealthHook))
+    after_iter = getattr(hook, f'after_{mode}_iter')
+    after_epoch = getattr(hook, f'after_{mode}_epoch')
+    lines = []
+    run.logger.error = lines.append
+    sound = InstanceData(scores=torch.ones(2), bboxes=torch.ones(2, 4))
+    broken = copy.deepcopy(sound)
+    broken[what][1] = value
+    for instances, count in ((sound, 0), (broken, 1)):
+        outputs = [DetDataSample(pred_instances=part) for part in (sound, instances)]
+        metrics = {'pascal_voc/mAP': 0.0, 'pascal_voc/AP50': 0.0}
+        after_iter(run, 0, outputs=outputs)
+        after_epoch(run, metrics)
+        assert len(lines) == count
+        assert all(score != score for score in metrics.values()) == bool(count)
+    assert lines[0].startswith('The detections of 1 images are not finite')
+    # RFDETRCocoMetric has said it.
+    after_iter(run, 0, outputs=outputs)
+    after_epoch(run, {'coco/bbox_mAP': float('nan')})
+    assert len(lines) == 1
 
 
 def test_an_ap_of_zero_of_a_run_that_learns_nothing(tmp_path, monkeypatch):
