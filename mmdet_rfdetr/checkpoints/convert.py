@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import coco, lora
 from .errors import CheckpointError
+from .expected import shapes_that_fit
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
 from .names import from_official, is_official, is_own, to_official
@@ -57,7 +58,17 @@ def convert_checkpoint(
         )
     if to is None:
         to = 'mmdet' if official else 'official'
-    state_dict, adapters, scale = lora.separate(weights)
+    converted, note = _convert(source, checkpoint, official, to)
+    save_checkpoint_file(converted, target)
+    return f'{target}: {to} checkpoint made from {source}{note}.'
+
+
+@shapes_that_fit()
+def _convert(
+    source: str, checkpoint: Mapping, official: bool, to: str
+) -> tuple[dict, str]:
+    """The content of the converted file, and a few words on it."""
+    state_dict, adapters, scale = lora.separate(checkpoint['state_dict'])
     meta = checkpoint.get('meta', {})
     own = from_official(state_dict) if official else state_dict
     if official:
@@ -67,21 +78,18 @@ def convert_checkpoint(
         own = lora.merge(own, adapters, scale)
         note = ', LoRA adapters merged into its weights'
     if to == 'mmdet':
-        converted = {'state_dict': own, 'meta': meta}
-    else:
-        if not official:
-            own, rows = add_unused_class_rows(own, class_names(meta))
-            note += rows
-        renamed = to_official(own)
-        _refuse_unnamed(source, own, renamed, 'the official package')
-        if not is_official(renamed):
-            raise CheckpointError(
-                f'{source} holds no ViT of the official package: give a file of a '
-                'model with RFDETRBackbone.'
-            )
-        converted = to_official_layout(renamed, meta)
-    save_checkpoint_file(converted, target)
-    return f'{target}: {to} checkpoint made from {source}{note}.'
+        return {'state_dict': own, 'meta': meta}, note
+    if not official:
+        own, rows = add_unused_class_rows(own, class_names(meta))
+        note += rows
+    renamed = to_official(own)
+    _refuse_unnamed(source, own, renamed, 'the official package')
+    if not is_official(renamed):
+        raise CheckpointError(
+            f'{source} holds no ViT of the official package: give a file of a model '
+            'with RFDETRBackbone.'
+        )
+    return to_official_layout(renamed, meta), note
 
 
 def _refuse_unnamed(

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import lora
+from .expected import shapes_that_fit
 from .fit import (
     find_class_rows,
     fit_backbone,
@@ -79,14 +80,15 @@ def _adapt(
         if name.startswith(prefix)
     }
     expected = shapes(own)
-    if any(map(lora.has_adapters, (entries, own))):
-        fitted = _fit_adapters(own, entries, fit, keeps_rows)
-    elif fits_exactly(entries, expected) and keeps_rows(entries, expected):
-        refuse_fewer_layers(entries, expected)
-        return
-    else:
-        fitted, report = fit(entries, expected)
-        report.log()
+    with shapes_that_fit():
+        if any(map(lora.has_adapters, (entries, own))):
+            fitted = _fit_adapters(own, entries, fit, keeps_rows)
+        elif fits_exactly(entries, expected) and keeps_rows(entries, expected):
+            refuse_fewer_layers(entries, expected)
+            return
+        else:
+            fitted, report = fit(entries, expected)
+            report.log()
     for name in entries:
         del state_dict[prefix + name]
     state_dict.update((prefix + name, value) for name, value in fitted.items())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from . import coco
+from . import coco, expected
 from .errors import CheckpointError
 from .names import VIT, count_members, is_official, is_own
 
@@ -31,6 +31,7 @@ _EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
 _PREFIXES = ('', 'model.', '_orig_mod.', 'model._orig_mod.')
 
 
+@expected.shapes_that_fit()
 def to_mmengine_layout(checkpoint: dict) -> dict:
     """Bring an RF-DETR checkpoint into mmengine's layout; names stay as they are.
 
@@ -43,7 +44,8 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         another model comes back unchanged.
 
     Raises:
-        CheckpointError: the weights are not all tensors.
+        CheckpointError: the weights are not all tensors, or another entry is not what
+            it is expected to be.
     """
     weights = _official_weights(checkpoint)
     if weights is not None:
@@ -53,6 +55,7 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         return checkpoint
     if state_dict is checkpoint:
         checkpoint = {'meta': {}}
+    expected.check_own(checkpoint)
     _check_tensors(state_dict)
     info = {'class_names': class_names(checkpoint.get('meta', {}))}
     return {**checkpoint, 'state_dict': _with_info(state_dict, info)}
@@ -116,7 +119,14 @@ def _with_info(
 ) -> OrderedDict[str, Tensor]:
     """A copy that says of itself what its file says; the tensors are the same."""
     copied = OrderedDict(state_dict)
-    metadata = OrderedDict(getattr(state_dict, '_metadata', {}))
+    metadata = getattr(state_dict, '_metadata', {})
+    for part in (
+        metadata,
+        *(metadata.values() if isinstance(metadata, Mapping) else ()),
+    ):
+        if not isinstance(part, Mapping):
+            raise expected.damaged('the metadata of the weights', part, Mapping)
+    metadata = OrderedDict(metadata)
     metadata[''] = {**metadata.get('', {}), INFO_KEY: info}
     copied._metadata = metadata
     return copied
@@ -129,7 +139,7 @@ def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
             inner = {
                 name.removeprefix(prefix): value
                 for name, value in place.items()
-                if name.startswith(prefix)
+                if isinstance(name, str) and name.startswith(prefix)
             }
             if is_official(inner):
                 return inner
@@ -137,6 +147,7 @@ def _official_weights(checkpoint: dict) -> Mapping[str, Tensor] | None:
 
 
 def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> dict:
+    expected.check_official(checkpoint)
     _check_tensors(weights)
     args = _as_dict(checkpoint.get('args', checkpoint.get('hyper_parameters')))
     config = _as_dict(checkpoint.get('model_config'))
@@ -163,4 +174,12 @@ def _as_dict(args) -> dict:
 
 
 def _as_names(names: Sequence[str] | str | None) -> list[str] | None:
-    return [names] if isinstance(names, str) else list(names or ()) or None
+    """Names as a list, None without any."""
+    if isinstance(names, str | None):
+        return [names] if names else None
+    if not isinstance(names, list | tuple):
+        raise expected.damaged('the list of class names', names, list | tuple)
+    for name in names:
+        if not isinstance(name, str):
+            raise expected.damaged('the name of a class', name, str)
+    return list(names) or None

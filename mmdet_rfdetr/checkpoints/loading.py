@@ -73,9 +73,11 @@ def read_file(filename: str | Path, map_location=None):
                 f'{path} {kind}: give the path of a checkpoint file (paths start from '
                 f'{Path.cwd()}).'
             )
-        if path.suffix == '.safetensors':
-            return _load_safetensors(path, map_location)
-        return _load_pickle(path, map_location)
+        load = _load_safetensors if path.suffix == '.safetensors' else _load_pickle
+        loaded = load(path, map_location)
+        if not _trusted.get():
+            check_unfolding(loaded, path.stat().st_size)
+        return loaded
     except (CheckpointError, FileNotFoundError):
         raise
     except OSError as error:
@@ -166,7 +168,6 @@ def _load_pickle(path: Path, map_location):
         )
     if head.startswith(_ZIP):
         _check_archive(path)
-    size = path.stat().st_size
     trusted = _trusted.get()
     if trusted:
         print_log(
@@ -175,12 +176,10 @@ def _load_pickle(path: Path, map_location):
             level=logging.WARNING,
         )
     try:
-        with harmless_classes(size):
-            loaded = torch.load(
+        with harmless_classes(path.stat().st_size):
+            return torch.load(
                 path, map_location=map_location or 'cpu', weights_only=not trusted
             )
-        if not trusted:
-            check_unfolding(loaded, size)
     except pickle.UnpicklingError as error:
         # torch puts its own advice around what the unpickler says.
         cause = error.__context__ or error
@@ -191,7 +190,6 @@ def _load_pickle(path: Path, map_location):
             f'{cause}. If you made the file yourself, load it with '
             '--trust-checkpoint (in Python: with trust_checkpoint()).'
         ) from None
-    return loaded
 
 
 def _check_archive(path: Path) -> None:

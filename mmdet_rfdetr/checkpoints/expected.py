@@ -1,0 +1,106 @@
+"""What the entries of a checkpoint are expected to be, apart from its weights."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import NoneType, SimpleNamespace
+
+import torch
+
+from .errors import CheckpointError
+
+_OWN = {
+    'meta': Mapping,
+    **{f'meta.{name}': int for name in ('epoch', 'iter')},
+    'meta.seed': int | None,
+    **{f'meta.{name}': Mapping for name in ('dataset_meta', 'rfdetr', 'trained_with')},
+    'message_hub': Mapping,
+    **{
+        f'message_hub.{name}': Mapping
+        for name in ('log_scalars', 'runtime_info', 'resumed_keys')
+    },
+    'optimizer': Mapping,
+    'optimizer.state': Mapping,
+    'optimizer.param_groups': list,
+    'optimizer.param_groups.*': Mapping,
+    'param_schedulers': list | Mapping,
+    'param_schedulers.*': Mapping | list,
+    'ema_state_dict': Mapping,
+    'training_state': Mapping | None,
+    'training_state.loop': Mapping,
+}
+_ARGUMENTS = Mapping | Namespace | SimpleNamespace | None
+_OFFICIAL = {
+    **dict.fromkeys(('args', 'hyper_parameters', 'model_config'), _ARGUMENTS),
+    **{f'args.{name}': int | None for name in ('num_queries', 'group_detr')},
+    **{f'model_config.{name}': int | None for name in ('num_queries', 'group_detr')},
+}
+
+
+def check_own(checkpoint: Mapping) -> None:
+    """See that a checkpoint of mmengine holds what it is expected to.
+
+    Raises:
+        CheckpointError: an entry is of another type.
+    """
+    _check(checkpoint, _OWN)
+
+
+def check_official(checkpoint: Mapping) -> None:
+    """The same of an official checkpoint."""
+    _check(checkpoint, _OFFICIAL)
+
+
+def _check(checkpoint: Mapping, expected: Mapping) -> None:
+    for path, kinds in expected.items():
+        for value in _find(checkpoint, path.split('.')):
+            if not isinstance(value, kinds):
+                raise damaged(path.replace('.*', ''), value, kinds)
+
+
+@contextmanager
+def shapes_that_fit() -> Iterator[None]:
+    """Say of shapes that contradict each other that the file is damaged.
+
+    Any of them can be anything, and fails where it is first used.
+
+    Raises:
+        CheckpointError: for an error of torch or Python.
+    """
+    try:
+        yield
+    except (CheckpointError, torch.cuda.OutOfMemoryError):
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            'The checkpoint is damaged, the shapes of its entries do not go together '
+            f'({reason}): get the file again.'
+        ) from error
+
+
+def damaged(name: str, value, kinds) -> CheckpointError:
+    """The error for an entry of another type than expected."""
+    kinds = getattr(kinds, '__args__', (kinds,))
+    wanted = ' or '.join(kind.__name__ for kind in kinds if kind is not NoneType)
+    return CheckpointError(
+        f'The checkpoint is damaged: {name} is a {type(value).__name__} and has to be '
+        f'a {wanted}; get the file again.'
+    )
+
+
+def _find(value, path: list[str]):
+    """Yield what lies at a path; ``*`` stands for each part of a list or a dict."""
+    if not path:
+        yield value
+        return
+    key, *rest = path
+    inner = (
+        value if isinstance(value, Mapping | list) else getattr(value, '__dict__', {})
+    )
+    if key == '*':
+        parts = inner.values() if isinstance(inner, Mapping) else inner
+    else:
+        parts = [inner[key]] if isinstance(inner, Mapping) and key in inner else []
+    for part in parts:
+        yield from _find(part, rest)

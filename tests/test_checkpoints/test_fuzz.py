@@ -1,0 +1,223 @@
+"""Files that are nearly right: nothing but an explanation may come out of them."""
+
+import argparse
+import copy
+import json
+import struct
+import traceback
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
+
+from mmdet_rfdetr.checkpoints import convert_checkpoint, load_checkpoint_file
+from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
+from mmdet_rfdetr.checkpoints.loading import _refuse_without_weights
+from mmdet_rfdetr.errors import ExplainedError
+
+from .models import build_tiny
+from .official import official_state
+
+SIMPLE = (
+    *(None, True, 0, -1, 10**400, 1.5, float('nan'), 'text', '', b'bytes'),
+    *([], [[]], [1], ['a', 1], (), {}, {1: 2}, {'a': {}}, {'a'}),
+    *(torch.tensor(1.0), torch.zeros(0), torch.ones(2, 3), torch.ones(2, dtype=int)),
+    *(torch.tensor(True), HistoryBuffer(), argparse.Namespace(a=1)),
+)
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build_tiny()
+
+
+def own_file(model):
+    """As a run of this package writes it, with what is only read to resume."""
+    state = OrderedDict(model.state_dict())
+    state._metadata = OrderedDict({'': {'version': 1}})
+    return {
+        'meta': {
+            **{'epoch': 1, 'iter': 2, 'seed': 3, 'cfg': 'a = 1', 'experiment_name': ''},
+            'dataset_meta': {'classes': tuple('abcdefg'), 'palette': [(1, 2, 3)]},
+        },
+        'state_dict': state,
+        'ema_state_dict': {'steps': torch.tensor(3), 'module.a': torch.zeros(1)},
+        'message_hub': {
+            'log_scalars': OrderedDict({'train/loss': HistoryBuffer([1.0], [1])}),
+            'runtime_info': OrderedDict(epoch=1, cfg='a = 1'),
+            'resumed_keys': OrderedDict(epoch=True),
+        },
+        'optimizer': {
+            'state': {0: {'step': torch.tensor(1.0), 'exp_avg': torch.zeros(1)}},
+            'param_groups': [{'lr': 0.1, 'params': [0]}],
+        },
+        'param_schedulers': [{'last_step': 1}],
+    }
+
+
+def official_file(_model=None):
+    names = list('abcdef')
+    args = argparse.Namespace(num_queries=5, group_detr=3, class_names=names)
+    config = {'num_queries': 5, 'group_detr': 3}
+    return {'model': official_state(), 'args': args, 'model_config': config, 'epoch': 1}
+
+
+def lightning_file(_model=None):
+    state = {f'model.{name}': value for name, value in official_state().items()}
+    return {'state_dict': state, 'hyper_parameters': {'num_queries': 5}, 'epoch': 1}
+
+
+FILES = (own_file, official_file, lightning_file)
+# Entries of a state dict that are looked at one by one.
+SPECIAL = ('class_embed.weight', 'class_embed.bias', 'fc_cls.weight', 'fc_cls.bias')
+SPECIAL += ('refpoint_embed.weight', 'reference_embedding', 'query_feat.weight')
+SPECIAL += ('query_embedding', 'pos_embed', 'position_embeddings')
+SPECIAL += ('projection.weight', 'cls_token', 'mask_token', 'enc_output.0.weight')
+
+
+def places(content, path=()):
+    """Paths of everything in a file; of many tensors, a few."""
+    inner = vars(content) if isinstance(content, argparse.Namespace) else content
+    if isinstance(inner, dict):
+        keys = list(inner)
+        if len(keys) > 20:
+            keys = [keys[0], *(key for key in keys if key.endswith(SPECIAL))]
+        for key in keys:
+            yield (*path, key)
+            yield from places(inner[key], (*path, key))
+    elif isinstance(inner, list | tuple) and inner:
+        yield (*path, 0)
+        yield from places(inner[0], (*path, 0))
+
+
+def replace(content, path, value):
+    """A copy of the containers with another value in one place."""
+    if not path:
+        return value
+    key, *rest = path
+    if isinstance(content, argparse.Namespace):
+        return argparse.Namespace(**replace(vars(content), path, value))
+    if isinstance(content, list | tuple):
+        return type(content)([replace(content[0], rest, value), *content[1:]])
+    copied = copy.copy(content)
+    copied[key] = replace(content[key], rest, value)
+    return copied
+
+
+def fault(action, *args, **options):
+    """Do something; return what is wrong about how it failed, if it did."""
+    try:
+        action(*args, **options)
+    except ExplainedError as error:
+        text = str(error)
+        return f'no sentence: {text[:300]}' if len(text) > 1000 or '\n' in text else ''
+    except Exception:
+        return traceback.format_exc(limit=-2)
+    return ''
+
+
+@pytest.mark.parametrize('write', FILES)
+def test_every_entry_of_every_simple_type(model, write):
+    content = write(model)
+    failed = []
+
+    def attempt(content, of_weights):
+        _refuse_without_weights('a file', content)
+        loaded = to_mmengine_layout(content)
+        if of_weights and 'state_dict' in loaded:
+            model.load_state_dict(loaded['state_dict'], strict=False)
+
+    for index, place in enumerate(places(content)):
+        # All of them are tried between entries of a state dict, which are alike.
+        step = 5 if len(place) > 1 and place[0] in ('state_dict', 'model') else 1
+        for value in SIMPLE[index % step :: step]:
+            changed = replace(content, place, value)
+            if wrong := fault(attempt, changed, isinstance(value, torch.Tensor)):
+                failed.append(f'{place} = {value!r:.50}: {wrong}')
+    assert not failed, f'{len(failed)}\n' + '\n'.join(failed[::4])
+
+
+@pytest.mark.parametrize('write', FILES[:2])
+def test_converting_of_every_simple_type(model, write, tmp_path):
+    """The entries that converting reads."""
+    path, target = tmp_path / 'weights.pth', tmp_path / 'converted.safetensors'
+    content = write(model)
+    read = [
+        *(('meta',), ('meta', 'dataset_meta', 'classes')),
+        *(('args',), ('args', 'class_names', 0), ('args', 'num_queries')),
+    ]
+    read += [place for place in places(content) if str(place[-1]).endswith(SPECIAL)]
+    failed = []
+    for index, place in enumerate(place for place in read if place in places(content)):
+        for value in SIMPLE[index % 8 :: 8]:
+            torch.save(replace(content, place, value), path)
+            if wrong := fault(convert_checkpoint, path, target, overwrite=True):
+                failed.append(f'{place} = {value!r:.50}: {wrong}')
+    assert not failed, f'{len(failed)}\n' + '\n'.join(failed[::4])
+
+
+JSON = [value for value in SIMPLE if isinstance(value, str | int | float | list | dict)]
+
+
+def write_header(path, header, body=b'\0' * 24):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack('<Q', len(raw)) + raw + body)
+
+
+def test_damaged_headers_of_safetensors(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    entry = {'dtype': 'F32', 'shape': [2, 3], 'data_offsets': [0, 24]}
+    header = {'__metadata__': {'rfdetr': '{"meta": {"epoch": 1}}'}, 'a.weight': entry}
+    write_header(path, header)
+    assert load_checkpoint_file(path)['meta'] == {'epoch': 1}
+    odd = [-1, 2**63, 2**64, [0, 2**63], [-1, 24], [24, 0], [2**62, 4], [0.5], 'F64']
+    headers = [
+        replace(header, place, value)
+        for place in [(), *places(header)]
+        for value in [*JSON, None, *odd]
+    ]
+    headers += [b'', b'{', b'[' * 10**5, b'\xff', b'{"a":' * 10**4, b' ' * 1000]
+    wrong = []
+    for each in headers:
+        write_header(path, each)
+        wrong.append(fault(load_checkpoint_file, path))
+    for length in (0, 1, 10**8, 2**40, 2**63, 2**64 - 1):
+        path.write_bytes(struct.pack('<Q', length) + json.dumps(header).encode())
+        wrong.append(fault(load_checkpoint_file, path))
+    assert not any(wrong), '\n'.join(filter(None, wrong))
+
+
+@pytest.mark.parametrize('official', [True, False])
+def test_metadata_of_safetensors_of_every_simple_type(model, official, tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    if official:
+        state = {name: torch.zeros(2) for name in official_state()}
+        stored = {'official': {'args': {'num_queries': 5, 'class_names': ['a']}}}
+    else:
+        state = {name: torch.zeros(2) for name in model.state_dict()}
+        stored = {'meta': {'epoch': 1, 'dataset_meta': {'classes': ['a']}}}
+    failed = []
+    for index, place in enumerate([(), *places(stored)]):
+        for value in [None, *JSON[index % 3 :: 3]]:
+            text = json.dumps(replace(stored, place, value))
+            save_file(state, path, {'rfdetr': text})
+            if wrong := fault(load_checkpoint_file, path):
+                failed.append(f'{text}: {wrong}')
+    assert not failed, '\n'.join(failed)
+
+
+@pytest.mark.parametrize('kind', ['zip', 'legacy', 'safetensors'])
+def test_files_that_end_anywhere(kind, tmp_path):
+    path = tmp_path / ('a.safetensors' if kind == 'safetensors' else 'a.pth')
+    content = {'a': torch.zeros(3), 'b': torch.ones(2)}
+    if kind == 'safetensors':
+        save_file(content, path)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == 'zip')
+    raw = path.read_bytes()
+    for keep in range(0, len(raw), 7):
+        path.write_bytes(raw[:keep])
+        with pytest.raises(ExplainedError):
+            load_checkpoint_file(path)
