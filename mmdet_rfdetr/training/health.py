@@ -243,6 +243,13 @@ def check_objects(runner: Runner, model: nn.Module) -> None:
             'The training data has no object at all: the table above says what was '
             'left out and why.'
         )
+    loader = getattr(runner.val_loop, 'dataloader', None)
+    validated = getattr(loader, 'dataset', None)
+    if list(coco_parts(validated)) and not _objects_of(validated):
+        runner.logger.warning(
+            'The validation data has no object at all: there will be no score and no '
+            'best checkpoint. The table above says what was left out and why.'
+        )
     queries = getattr(model, 'num_queries', None)
     counts = [count for part in parts for count in part.object_counts]
     crowded = [count for count in counts if queries is not None and count > queries]

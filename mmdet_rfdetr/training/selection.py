@@ -106,7 +106,9 @@ def pause_early_stopping(runner: Runner, metrics: dict) -> Callable[[], None]:
     """Let early stopping pass over a validation without a value of its metric.
 
     mmengine's would take -1 for a score that does not improve, and NaN for the best one
-    if ``check_finite=False``; otherwise NaN ends the run, and here as well.
+    if ``check_finite=False``; otherwise NaN ends the run, and here as well. With
+    ``strict=True`` it would end the run in an error where nothing is detected in any
+    image, of which COCO's metrics make no number.
 
     Args:
         runner: before its early stopping has seen the metrics.
@@ -116,18 +118,27 @@ def pause_early_stopping(runner: Runner, metrics: dict) -> Callable[[], None]:
         To be called when it has.
     """
     paused = {
-        hook: dict(wait_count=hook.wait_count, best_score=hook.best_score)
+        hook: dict(
+            wait_count=hook.wait_count, best_score=hook.best_score, strict=hook.strict
+        )
         for hook in runner.hooks
-        if isinstance(hook, EarlyStoppingHook)
-        and hook.monitor in metrics
-        and not has_value(metrics[hook.monitor], hook.rule)
-        and not (hook.check_finite and not math.isfinite(metrics[hook.monitor]))
+        if isinstance(hook, EarlyStoppingHook) and _is_passed_over(hook, metrics)
     }
     for hook in paused:
         hook.wait_count = -math.inf  # it will not lose its patience
+        hook.strict = False
 
     def go_on() -> None:
         for hook, state in paused.items():
             vars(hook).update(state)
 
     return go_on
+
+
+def _is_passed_over(hook: EarlyStoppingHook, metrics: dict) -> bool:
+    if hook.monitor not in metrics:
+        return not metrics
+    score = metrics[hook.monitor]
+    if hook.check_finite and not math.isfinite(score):
+        return False
+    return not has_value(score, hook.rule)

@@ -171,6 +171,16 @@ def test_early_stopping_passes_over_what_is_no_score(tmp_path, value):
     assert state['early_stopping'] == [dict(wait_count=1, best_score=0.2)]
 
 
+@pytest.mark.filterwarnings('ignore:Skip early stopping')
+def test_a_validation_without_any_detection_is_passed_over(tmp_path, monkeypatch):
+    results = iter([{}, dict(bbox_mAP=0.1), {}, dict(bbox_mAP=0.2)])
+    monkeypatch.setattr(Scripted, 'compute_metrics', lambda *_: next(results))
+    hook = dict(STOPPING, monitor='coco/bbox_mAP', strict=True, patience=1)
+    run, _ = train(tmp_path, [None] * 4, [hook])
+    assert run.epoch == 4
+    assert best(tmp_path) == ['best_coco_bbox_mAP_epoch_4.pth']
+
+
 def test_a_metric_that_is_not_finite_ends_a_run_whose_hook_says_so(tmp_path):
     hook = dict(STOPPING, monitor='coco/bbox_mAP')
     run, _ = train(tmp_path, [0.2, NAN, 0.3], [hook])
@@ -187,7 +197,9 @@ def test_a_set_without_objects_has_no_best_checkpoint(data, tmp_path):
     cfg = config(data, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.dataset.update(type='RFDETRCocoDataset', ann_file=str(path))
     cfg.val_evaluator = dict(type='RFDETRCocoMetric', ann_file=str(path))
+    cfg.default_hooks.health = dict(type='RFDETRHealthHook')
     run = Runner.from_cfg(cfg)
     run.train()
     assert run.message_hub.get_scalar('val/coco/bbox_mAP').current() == -1
@@ -195,3 +207,4 @@ def test_a_set_without_objects_has_no_best_checkpoint(data, tmp_path):
     (log,) = (tmp_path / 'work').glob('*/*.log')
     before, _, _ = log.read_text().partition('Epoch(train)')
     assert 'has no object of the classes' in before
+    assert 'The validation data has no object at all' in before
