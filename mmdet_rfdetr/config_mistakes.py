@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
@@ -56,6 +57,10 @@ the package that has each. A module that is not here may be one of the user's ow
 a package that happens to have its name a stranger's: no message advises installing it.
 """
 
+INHERITED = (
+    'a config that changes the type of what it inherits writes _delete_=True beside '
+    'the new type, to leave out the keys of the other one'
+)
 READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
 """Functions of mmengine that read the config file ``filename``."""
 
@@ -209,13 +214,25 @@ def building_mistake(error: Exception) -> str | None:
         for frame in frames
         if Path(frame.f_code.co_filename).name == 'build_functions.py'
     ]
-    if not builders:
+    loaders = [f for f in frames if f.f_code.co_name == 'build_dataloader']
+    if not builders and not loaders:
         return None
-    frame = builders[-1]
-    unknown = re.search("unexpected keyword argument ('.+')", str(error))
+    frame = (builders or loaders)[-1]
+    settings = [
+        str(f.f_locals[name])
+        for f, name in ((frame, 'cfg'), *((each, 'dataloader') for each in loaders))
+        if name in f.f_locals
+    ]
     # A part hands some of its keys on: the decoder of a model has no type.
-    if unknown and f'{unknown[1]}:' in str(frame.f_locals['cfg']):
-        return f'{error}: correct this key in the config, or in --cfg-options.'
+    unknown = re.search("unexpected keyword argument ('.+')", str(error))
+    if unknown and f'{unknown[1]}:' in ' '.join(settings):
+        return (
+            f'{error}: correct this key in the config, or in --cfg-options{INHERITED}.'
+        )
+    missing = re.search('missing [0-9]+ required .*arguments?:', str(error))
+    if missing and _is_called_by(frame, frames):
+        todo = 'set this key in the config, or in --cfg-options'
+        return f'{error}: {todo}; {INHERITED}.'
     if frame is not frames[-1]:
         return None
     if isinstance(error, KeyError) and 'obj_type' in frame.f_locals:
@@ -227,6 +244,12 @@ def building_mistake(error: Exception) -> str | None:
             '--cfg-options, or give it a type.'
         )
     return None
+
+
+def _is_called_by(builder: FrameType, frames: list[FrameType]) -> bool:
+    """Whether an error comes from a call that a builder made, not from further down."""
+    further = frames[frames.index(builder) + 1 :]
+    return all(frame.f_code.co_name.startswith('build_') for frame in further)
 
 
 def missing_package(error: ImportError) -> str | None:

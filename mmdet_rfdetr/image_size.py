@@ -44,19 +44,25 @@ def set_image_size(cfg: Config | dict, image_size: int) -> None:
         ImageSizeError: if the size is no whole number, or does not divide by patch
             size times windows.
     """
-    backbone = cfg['model']['backbone']
-    patch_size = backbone['patch_size']
-    divisor = patch_size * backbone['num_windows']
+    model = cfg['model']
+    backbone = model['backbone']
+    if 'num_windows' in backbone:
+        names = ('patch_size', 'num_windows')
+        divisor = backbone['patch_size'] * backbone['num_windows']
+        reason = ' x '.join(f'{name} {backbone[name]}' for name in names)
+    else:  # not the ViT of RF-DETR
+        divisor = model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+        reason = f'pad_size_divisor {divisor}'
     is_number = isinstance(image_size, int)
     if not is_number or image_size <= 0 or image_size % divisor:
         nearest = max(1, round(image_size / divisor)) if is_number else 1
         raise ImageSizeError(
-            f'image_size={image_size} must be a multiple of {divisor} (patch_size '
-            f'{patch_size} x num_windows {backbone["num_windows"]}), for example '
-            f'{nearest * divisor}.'
+            f'image_size={image_size} must be a multiple of {divisor} ({reason}), for '
+            f'example {nearest * divisor}.'
         )
-    if backbone['pos_embed_size'] * patch_size in image_sizes(cfg):
-        backbone['pos_embed_size'] = image_size // patch_size
+    table = backbone.get('pos_embed_size')
+    if table is not None and table * backbone['patch_size'] in image_sizes(cfg):
+        backbone['pos_embed_size'] = image_size // backbone['patch_size']
     for part in _dicts(cfg):
         if 'image_size' in part:
             part['image_size'] = image_size

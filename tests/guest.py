@@ -13,7 +13,7 @@ import cv2
 import torch
 from PIL import Image, ImageFile
 
-PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'torch', 'torchvision', 'numpy', 'pycocotools')
+PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'torch', 'numpy', 'pycocotools', 'lvis')
 
 
 def import_everything():
@@ -68,7 +68,7 @@ def attributes():
         if module_name.partition('.')[0] not in PACKAGES or module is None:
             continue
         for name, value in list(vars(module).items()):
-            if isinstance(value, types.ModuleType) or name == '__builtins__':
+            if name == '__builtins__':
                 continue
             found[f'{module_name}.{name}'] = value
             if isinstance(value, type) and value.__module__ == module_name:

@@ -5,9 +5,14 @@ import inspect
 import re
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    PARAM_SCHEDULERS,
+    Registry,
+)
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
@@ -207,6 +212,48 @@ def test_an_unknown_key_is_named_where_a_part_hands_it_on(key, mistake):
     with pytest.raises(TypeError) as caught:
         MODELS.build(model._cfg_dict)
     assert mistake in building_mistake(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('new', 'more', 'message'),
+    [
+        (
+            "type='CosineAnnealingLR', T_max=3",
+            '',
+            "unexpected keyword argument 'preset': correct this key",
+        ),
+        (
+            "type='MultiStepLR'",
+            'milestones=[1]',
+            "missing 1 required keyword-only argument: 'milestones': set this key",
+        ),
+    ],
+)
+def test_a_type_that_is_changed_alone_earns_a_hint_that_is_right(
+    new, more, message, tmp_path
+):
+    def build(changes):
+        path = tmp_path / 'mine.py'
+        path.write_text(f'_base_ = {NANO}\nparam_scheduler = dict({changes})\n')
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        return PARAM_SCHEDULERS.build(
+            Config.fromfile(path).param_scheduler,
+            default_args=dict(optimizer=optimizer, epoch_length=2),
+        )
+
+    with pytest.raises(TypeError) as caught:
+        build(new)
+    said = building_mistake(caught.value)
+    assert message in said
+    assert '_delete_=True beside the new type' in said
+    assert build(f'_delete_=True, {new}, {more}')
+
+
+def test_a_misspelt_key_of_a_data_loader_is_named():
+    loader = dict(batch_size=1, dataset=[1], sampler=[0], num_worker=0)
+    with pytest.raises(TypeError) as caught:
+        Runner.build_dataloader(loader)
+    assert "keyword argument 'num_worker': correct" in building_mistake(caught.value)
 
 
 def test_an_unknown_argument_that_is_no_key_is_a_fault_of_the_code():

@@ -52,3 +52,16 @@ def test_the_table_follows_where_only_the_config_itself_states_the_size():
     cfg = load('_base_/rfdetr_tiny.py')
     set_image_size(cfg, 256)
     assert cfg.model.backbone.pos_embed_size == 16
+
+
+def test_a_backbone_of_others_goes_by_the_padding(tmp_path):
+    child = tmp_path / 'child.py'
+    child.write_text(
+        "_base_ = __import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')\n"
+        "model = dict(backbone=dict(_delete_=True, type='SwinTransformer'))\n"
+    )
+    cfg = Config.fromfile(child)
+    set_image_size(cfg, 320)
+    assert image_sizes(cfg) == {320}
+    with pytest.raises(ValueError, match='multiple of 32 .*pad_size_divisor 32'):
+        set_image_size(cfg, 500)

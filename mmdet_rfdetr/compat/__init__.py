@@ -29,6 +29,7 @@ from .operators import (
 from .packages import (
     find_shipped_configs,
     get_installed_path,
+    give_lvis_old_numpy,
     is_installed,
     replace_pkg_resources,
     shipped_path,
@@ -80,6 +81,7 @@ ON_IMPORT = (
     launch_on_cpu,
     load_without_workers,
     find_shipped_configs,
+    give_lvis_old_numpy,
 )
 WITH_A_MODEL = (
     silence_old_torch,

@@ -11,7 +11,7 @@ from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import register_backbone_adapter
-from ..errors import SettingError
+from ..errors import SettingError, check_counts
 from ..precision import products
 from ..resampling import resize_position_table
 from .lora import add_adapters
@@ -166,11 +166,18 @@ class RFDETRBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         out_indices = tuple(out_indices)
+        check_counts(
+            backbone__num_heads=num_heads,
+            backbone__patch_size=patch_size,
+            backbone__num_windows=num_windows,
+            backbone__pos_embed_size=pos_embed_size,
+        )
         if embed_dims % num_heads:
             raise SettingError(
                 f'embed_dims={embed_dims} does not divide by num_heads={num_heads}'
             )
-        if list(out_indices) != sorted(set(out_indices)) or min(out_indices) < 1:
+        ascending = list(out_indices) == sorted(set(out_indices))
+        if not out_indices or not ascending or out_indices[0] < 1:
             raise SettingError(
                 f'out_indices={out_indices} must be ascending numbers of blocks, '
                 'the first at least 1'

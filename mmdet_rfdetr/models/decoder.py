@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..errors import SettingError, check_counts
 from ..precision import float32_island, products
 from .deformable_attention import MultiScaleDeformableAttention
 from .relu_mlp import ReLUMLP
@@ -197,6 +197,13 @@ class RFDETRDecoder(BaseModule):
 
     def __init__(self, *, num_layers: int, embed_dims: int, **layer) -> None:
         super().__init__()
+        counts = {
+            f'decoder__{name}': layer[name]
+            for name in ('self_attn_heads', 'cross_attn_heads', 'num_points')
+            if name in layer
+        }
+        # The official package takes the outputs of the encoder for those of no layers.
+        check_counts(decoder__num_layers=num_layers, **counts)
         self.embed_dims = embed_dims
         first = DecoderLayer(embed_dims=embed_dims, **layer)
         # Copies, so that the biases of all layers start from the same numbers.

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from .. import compat
 from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
-from ..errors import SettingError
+from ..errors import SettingError, check_counts
 from ..masks import MaskFeatures
 from ..matching import Targets
 from ..precision import PrecisionPolicy
@@ -23,6 +23,7 @@ from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
 from .labels import watch_labels
+from .part_checks import count_levels
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 from .switches import Switches, as_step
 
@@ -82,13 +83,12 @@ class RFDETR(Switches, DetectionTransformer):
         init_cfg: dict | list | None = None,
     ) -> None:
         compat.apply_to_model()
+        check_counts(num_queries=num_queries, num_groups=num_groups)
         width = neck['out_channels']
         super().__init__(
             backbone=backbone,
             neck=neck,
-            decoder=dict(
-                decoder, embed_dims=width, num_levels=len(neck.get('scales', ('P4',)))
-            ),
+            decoder=dict(decoder, embed_dims=width),
             bbox_head=dict(bbox_head, embed_dims=width),
             num_queries=num_queries,
             train_cfg=train_cfg,
@@ -144,7 +144,9 @@ class RFDETR(Switches, DetectionTransformer):
 
     def _init_layers(self) -> None:
         """Build the decoder; backbone, neck and head are mmdet's to build."""
-        self.decoder = RFDETRDecoder(**self.decoder)
+        width, wanted = self.decoder['embed_dims'], self.decoder.get('num_levels')
+        levels = count_levels(self, width, wanted)
+        self.decoder = RFDETRDecoder(**dict(self.decoder, num_levels=levels))
 
     @as_step
     def forward(

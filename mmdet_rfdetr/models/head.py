@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
-from ..errors import SettingError
+from ..errors import SettingError, check_counts
 from ..masks import MaskFeatures, TargetMasks
 from ..matching import Targets
 from ..precision import float32_island, products
@@ -20,6 +20,7 @@ from .detections import Detections, best_detections, box_scales
 from .errors import prediction_errors
 from .labels import join_labels
 from .mask_results import full_size_masks
+from .part_checks import check_losses
 from .query_selection import CLASS_PRIOR
 from .relu_mlp import ReLUMLP
 
@@ -73,9 +74,13 @@ class RFDETRHead(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(bbox_head__num_classes=num_classes)
+        check_losses(loss_cls, loss_bbox)
         self.num_classes = num_classes
         self.train_cfg = _checked('train_cfg', train_cfg, ('assigner',))
         self.test_cfg = _checked('test_cfg', test_cfg, TEST_CFG_KEYS)
+        if 'max_per_img' in self.test_cfg:
+            check_counts(test_cfg__max_per_img=self.test_cfg['max_per_img'])
         if 'assigner' in self.train_cfg:
             self.assigner = TASK_UTILS.build(self.train_cfg['assigner'])
             _check_assigner(self.assigner)

@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..errors import SettingError, check_counts
 from ..precision import products
 
 
@@ -156,6 +156,7 @@ class RFDETRProjector(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(neck__out_channels=out_channels)
         if not scales or list(scales) != sorted(set(scales) & set(SCALES)):
             raise SettingError(
                 f'scales={tuple(scales)} must be some of {tuple(SCALES)} in ascending '

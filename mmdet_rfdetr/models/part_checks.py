@@ -1,0 +1,135 @@
+"""Whether the parts that a config combines fit each other, before they run."""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..errors import ExplainedError, SettingError
+from .backbone import RFDETRBackbone
+from .projector import RFDETRProjector
+
+CLASSIFICATION_LOSSES = (
+    'RFDETRIoUAwareBCELoss',
+    'RFDETRSigmoidFocalLoss',
+    'RFDETRVarifocalLoss',
+    'RFDETRPositionSupervisedLoss',
+)
+
+
+def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
+    """Refuse losses that are called otherwise than those of this package.
+
+    Args:
+        loss_cls: config of the classification loss.
+        loss_bbox: config of the loss of cxcywh boxes.
+
+    Raises:
+        SettingError: naming those that can be used.
+    """
+    kind = _kind(loss_cls)
+    # Its forward may be one of its own: what counts is where that stands.
+    if kind is not None and (
+        kind.forward.__module__.startswith(('mmdet.', 'mmpretrain.', 'torch.'))
+        or not _takes(kind.forward, 5)
+    ):
+        raise SettingError(
+            f'bbox_head.loss_cls.type={kind.__name__} is called for the queries of one '
+            'image: set one that takes all matches at once, '
+            f'{", ".join(CLASSIFICATION_LOSSES)} or one of yours with their call'
+        )
+    kind = _kind(loss_bbox)
+    if kind is not None and kind.__name__.endswith('IoULoss'):
+        raise SettingError(
+            f'bbox_head.loss_bbox.type={kind.__name__} takes boxes by their corners, '
+            'and loss_bbox gets centres and sizes: set it as bbox_head.loss_iou.type'
+        )
+
+
+def _kind(cfg: dict) -> type | None:
+    """The class that a config names, or None: building it gives the error."""
+    kind = cfg.get('type')
+    return MODELS.get(kind) if isinstance(kind, str) else kind
+
+
+def _takes(function, count: int) -> bool:
+    """Whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
+    """Find out how many maps the neck of a model gives, and check them.
+
+    Other parts than those of this package see a small black image.
+
+    Args:
+        model: with ``backbone``, ``neck`` and ``data_preprocessor``.
+        width: channels D of the maps.
+        wanted: ``decoder.num_levels`` of the config, or None.
+
+    Returns:
+        L.
+
+    Raises:
+        SettingError: backbone, neck and decoder do not fit each other.
+    """
+    backbone, neck = model.backbone, model.neck
+    known = isinstance(backbone, RFDETRBackbone) and isinstance(neck, RFDETRProjector)
+    if known:
+        count = len(neck.stages)
+    else:
+        maps = _look_at_maps(model)
+        count = len(maps)
+        channels = [each.shape[1] for each in maps]
+        if set(channels) != {width}:
+            raise SettingError(
+                f'{type(neck).__name__} gives maps of {channels} channels, and '
+                f'neck.out_channels={width}: all have to have so many'
+            )
+    if wanted not in (None, count):
+        raise SettingError(
+            f'decoder.num_levels={wanted}, and {type(neck).__name__} gives {count} '
+            'maps: make them equal, or leave decoder.num_levels out'
+        )
+    return count
+
+
+@torch.no_grad()
+def _look_at_maps(model: nn.Module) -> Sequence[Tensor]:
+    """The maps of a small image."""
+    backbone, neck = model.backbone, model.neck
+    side = 128
+    if isinstance(backbone, RFDETRBackbone):
+        side = 2 * backbone.patch_size * backbone.num_windows
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    channels = 3 if mean is None else len(mean)
+    device = next(backbone.parameters()).device
+    modes = [(part, part.training) for part in (*backbone.modules(), *neck.modules())]
+    backbone.eval()
+    neck.eval()
+    shapes: list = []
+    try:
+        maps = backbone(torch.zeros(1, channels, side, side, device=device))
+        shapes = [tuple(each.shape[1:]) for each in maps]
+        levels = neck(maps)
+        if not all(each.dim() == 4 for each in levels):
+            raise ValueError('the neck does not give maps (B, C, h, w)')
+    except ExplainedError:
+        raise
+    except Exception as error:  # of anybody's parts
+        raise SettingError(
+            f'{type(backbone).__name__} gives maps (C, h, w) of {shapes} for an image '
+            f'of {side} pixels, which {type(neck).__name__} does not take '
+            f'({type(error).__name__}: {error}): choose a neck for them, for example '
+            'ChannelMapper, or other in_channels'
+        ) from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return levels
