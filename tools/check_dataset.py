@@ -8,13 +8,15 @@ import sys
 from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.data.check import check_config
+from mmdet_rfdetr.training.class_checks import check_loaders, loaders_of
 
 EXAMPLES = """\
   python tools/check_dataset.py configs/rfdetr_nano_bccd.py
   python tools/check_dataset.py configs/rfdetr_coco.py \\
       --cfg-options train_dataloader.dataset.data_root=data/mine/
 
-Prints a table for each data set. The exit status is 1 if there is any fault.
+Prints a table for each data set. The exit status is 1 if there is any fault, or if
+the data sets have different classes.
 """
 
 
@@ -31,10 +33,12 @@ def main() -> int:
     MMLogger.get_instance('check_dataset', log_level='ERROR')
     faults = 0
     with cli.explained_errors():
-        for splits, findings in check_config(cli.load_config(args)):
+        cfg = cli.load_config(args)
+        for splits, findings in check_config(cfg):
             found = findings.table() if findings.counts else 'nothing to remark'
             print(f'\n[{splits}] {found}\n')
             faults += findings.faults
+        check_loaders(loaders_of(cfg))
     return int(faults > 0)
 
 

@@ -13,7 +13,7 @@ from mmengine.utils import ProgressBar
 
 from .bad_data_hook import coco_parts
 from .coco import RFDETRCocoDataset
-from .findings import BadDataError, Findings
+from .findings import BadDataError, Finding, Findings
 from .images import BadImageError, Reading, decode_image
 from .loading import read_file
 
@@ -52,6 +52,9 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
                 "checked is type='RFDETRCocoDataset'."
             )
         for part in parts:
+            for label, name in enumerate(part.metainfo['classes']):
+                if label not in part.cat2label.values():
+                    part.findings.add(Finding.CLASS_MISSING, str(name))
             decode_all(part)
             yield ', '.join(names), part.findings
 

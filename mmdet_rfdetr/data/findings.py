@@ -44,6 +44,7 @@ class Finding(Enum):
     UNKNOWN_IMAGE = 'object of an image that is not listed', 'left out'
     UNKNOWN_CATEGORY = 'object of a category that is not listed', 'left out'
     UNUSED_CATEGORY = 'object of a category not in metainfo', 'left out'
+    CLASS_MISSING = 'class that the file lacks', 'a class without objects', False
     GROUPING_CATEGORY = 'category without objects that groups others', 'left out', False
     FRACTIONS = (
         'box or polygon within the first pixel of its image',

@@ -8,6 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -29,24 +30,35 @@ from ..evaluation.same_images import find_images
 SPLITS = ('train', 'val', 'test')
 
 
-def check_loaders(runner: Runner) -> None:
-    """Stop if two data loaders of a run have different classes, or another order.
-
-    Those that are not built are looked at in the config.
+def loaders_of(cfg: Config, runner: Runner | None = None) -> dict[str, Any]:
+    """Data loaders by split: those that a run has built, and settings of the others.
 
     Args:
-        runner: with any of the three data loaders.
+        cfg: the config of the run.
+        runner: the run, if there is one.
+    """
+    loaders = {}
+    for split in SPLITS:
+        loop = getattr(runner, f'_{split}_loop', None)
+        is_built = isinstance(loop, BaseLoop)
+        loaders[split] = loop.dataloader if is_built else cfg.get(f'{split}_dataloader')
+    return loaders
+
+
+def check_loaders(loaders: Mapping[str, Any]) -> None:
+    """Stop if two data loaders have different classes, or another order.
+
+    Args:
+        loaders: see :func:`loaders_of`.
 
     Raises:
         SettingError: shows both lists.
     """
-    lists = {}
-    for split in SPLITS:
-        loop = getattr(runner, f'_{split}_loop', None)
-        is_built = isinstance(loop, BaseLoop)
-        loader = loop.dataloader if is_built else runner.cfg.get(f'{split}_dataloader')
-        if classes := _classes_of(loader):
-            lists[split] = classes
+    lists = {
+        split: classes
+        for split, loader in loaders.items()
+        if (classes := _classes_of(loader))
+    }
     first = next(iter(lists), None)
     for split, classes in lists.items():
         difference = compare_classes(lists[first], classes)

@@ -17,6 +17,7 @@ from .class_checks import (
     check_classes,
     check_evaluator,
     check_loaders,
+    loaders_of,
 )
 from .diagnosis import some
 
@@ -76,7 +77,7 @@ class RFDETRHealthHook(Hook):
         self._is_training = True
         model = bare(runner.model)
         check_classes(runner, model)
-        check_loaders(runner)
+        check_loaders(loaders_of(runner.cfg, runner))
         if runner.val_loop is not None:
             self._check_evaluation(runner.val_loop)
         check_objects(runner, model)

@@ -113,3 +113,23 @@ def test_the_tool_is_content_with_sound_data(tmp_path, tool, capsys):
 def test_the_tool_says_what_cannot_be_read(tmp_path, tool):
     cfg = config(write(tmp_path / 'data', '{"images": ['))
     assert 'annotations.json is cut off' in tool(cfg)
+
+
+def with_horses(folder):
+    cfg = config(write(folder))
+    for loader in cfg.values():
+        dataset = loader.dataset.get('dataset', loader.dataset)
+        dataset.metainfo = dict(classes=('cat', 'horse', 'dog'))
+    return cfg
+
+
+def test_the_tool_names_classes_that_a_file_lacks(tmp_path, tool, capsys):
+    assert tool(with_horses(tmp_path / 'data')) == 0
+    printed = capsys.readouterr().out
+    assert printed.count('class that the file lacks  a class without objects') == 2
+
+
+def test_the_tool_compares_the_classes_of_data_sets(tmp_path, tool):
+    cfg = with_horses(tmp_path / 'data')
+    cfg.val_dataloader.dataset.metainfo = dict(classes=('cat', 'dog'))
+    assert "train_dataloader and val_dataloader differ: ('cat', 'horse'" in tool(cfg)

@@ -4,7 +4,6 @@ import copy
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import pytest
 from mmdet.registry import DATASETS
@@ -14,7 +13,11 @@ from mmengine.runner import Runner
 from mmdet_rfdetr.class_names import compare_classes
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.training.class_checks import check_evaluator, check_loaders
+from mmdet_rfdetr.training.class_checks import (
+    check_evaluator,
+    check_loaders,
+    loaders_of,
+)
 from tests.test_reliability.project import config
 
 from .tiny import write_coco
@@ -75,8 +78,7 @@ def balance(dataset):
 def test_loaders_of_different_classes_are_refused(cfg, wrap, split):
     loader = cfg[f'{split}_dataloader']
     loader.dataset = wrap(loader.dataset)
-    runner = SimpleNamespace(cfg=cfg)  # nothing is built yet
-    check_loaders(runner)
+    check_loaders(loaders_of(cfg))
     inner = loader.dataset
     while 'type' not in inner or inner.type != 'RFDETRCocoDataset':
         inner = inner.get('dataset') or inner.datasets[0]
@@ -85,7 +87,7 @@ def test_loaders_of_different_classes_are_refused(cfg, wrap, split):
         if split == 'train':  # the others are compared with it
             difference = compare_classes(classes, CLASSES)
         with pytest.raises(SettingError) as error:
-            check_loaders(runner)
+            check_loaders(loaders_of(cfg))
         words = str(error.value)
         assert difference in words or 'in different ways' in words
         assert {str(CLASSES), str(classes)} <= set(re.findall(r'\(.*?\)', words))
@@ -95,10 +97,10 @@ def test_classes_of_a_file_of_names_are_compared(cfg, tmp_path):
     names = tmp_path / 'names.txt'
     names.write_text('a\nb\nc\n')
     cfg.test_dataloader.dataset.metainfo = dict(classes=str(names))
-    check_loaders(SimpleNamespace(cfg=cfg))
+    check_loaders(loaders_of(cfg))
     names.write_text('a\nc\nb\n')
     with pytest.raises(SettingError, match='train_dataloader and test_dataloader'):
-        check_loaders(SimpleNamespace(cfg=cfg))
+        check_loaders(loaders_of(cfg))
 
 
 @pytest.mark.parametrize('split', ['val', 'test'])
