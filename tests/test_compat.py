@@ -330,6 +330,18 @@ def test_torchs_cache_is_used_as_torch_does(link, cached, monkeypatch, tmp_path)
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_link_is_loaded_with_the_arguments_of_mmengines_loader(monkeypatch, tmp_path):
+    def download(url, path, progress):
+        assert progress is True
+        torch.save({'state_dict': {'weight': torch.ones(2)}}, path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    mmengine_checkpoint.load_from_http(
+        'https://a.org/r50-047c8118.pth', 'cpu', model_dir=str(tmp_path), progress=True
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ['r50-047c8118.pth']
+
+
 def test_links_to_files_of_one_name_are_two_files(monkeypatch, tmp_path):
     def download(url, path, progress):
         weights = {'weight': torch.ones(2)}

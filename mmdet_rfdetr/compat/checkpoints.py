@@ -73,21 +73,28 @@ def load_from_storage(filename: str, map_location=None) -> dict:
         return load_from_local(file.name, map_location)
 
 
-def load_from_http(filename: str, map_location=None) -> dict:
+def load_from_http(
+    filename: str, map_location=None, model_dir: str | None = None, progress=None
+) -> dict:
     """Download a checkpoint once, to torch's cache, and load it as a local file.
 
     Args:
         filename: Link to the file.
         map_location: As in :func:`torch.load`.
+        model_dir: Folder in the place of torch's cache.
+        progress: Draw a progress bar, or not; by default in a terminal.
     """
     import torch
     from mmengine.dist import barrier, get_rank
 
+    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    shown = os.isatty(2) if progress is None else progress
+
     def download() -> str:
-        path = _place_in_cache(filename)
+        path = _place_in_cache(filename, folder)
         if not os.path.isfile(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            torch.hub.download_url_to_file(filename, path, progress=os.isatty(2))
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(filename, path, progress=shown)
         return path
 
     # Rank 0 first, so that ranks with a common cache do not all fetch the file; a
@@ -98,17 +105,15 @@ def load_from_http(filename: str, map_location=None) -> dict:
     return load_from_local(download(), map_location)
 
 
-def _place_in_cache(link: str) -> str:
-    """Where a link's file lies, or will lie, in torch's cache.
+def _place_in_cache(link: str, folder: str) -> str:
+    """Where a link's file lies, or will lie, in a folder such as torch's cache.
 
     Torch goes by the file name, and what it has is taken. Several official checkpoints
     have one name and differ in the folder only, so a new file gets a name of its own
     unless its name has a hash of its content.
     """
-    import torch
     from mmengine.logging import print_log
 
-    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
     name = os.path.basename(urllib.parse.urlparse(link).path)
     known = os.path.join(folder, name)
     if _HASH.search(name):
