@@ -7,13 +7,13 @@ dataset_type = 'RFDETRDemoDataset'
 data_root = 'data/demo'
 num_train = 4000
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='RFDETRLoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='RFDETRLoadImage'),
     dict(type='RFDETRResize', image_size=128),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(

@@ -19,7 +19,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='RFDETRLoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RFDETRResize', image_size=320),
     dict(type='RandomFlip', prob=0.5),
@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='RFDETRLoadImage'),
     dict(type='RFDETRResize', image_size=320),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(

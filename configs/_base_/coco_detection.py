@@ -17,7 +17,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='RFDETRLoadImage', backend_args=backend_args),
     dict(type='RFDETRResize', image_size=576),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(

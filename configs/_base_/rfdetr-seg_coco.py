@@ -5,7 +5,7 @@ _base_.model.backbone.update(patch_size=12, pos_embed_size=48)
 # Masks follow the image step by step, from the whole file.
 _largest = dict(type='RFDETRResize', image_size=576, size_divisor=32, offsets=(5,))
 _base_.train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='RFDETRLoadImage', backend_args=_base_.backend_args),
     dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='RandomChoice',

@@ -17,6 +17,7 @@ from .checkpoints import (
     load_from_local,
     run_no_stored_config,
 )
+from .inferring import detect_as_trained, infer_as_trained
 from .operators import (
     EXTENSION,
     FULL_MMCV,
@@ -82,6 +83,7 @@ ON_IMPORT = (
     load_without_workers,
     find_shipped_configs,
     give_lvis_old_numpy,
+    detect_as_trained,
 )
 WITH_A_MODEL = (
     silence_old_torch,
@@ -90,6 +92,7 @@ WITH_A_MODEL = (
     infer_without_logging_backends,
     find_functions_of_mmengine,
     silence_boxes_at_the_border,
+    infer_as_trained,
 )
 _active: dict[str, str] = {}
 
