@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import coco, lora
 from .errors import CheckpointError
-from .expected import shapes_that_fit
+from .expected import entries_that_fit
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file
 from .names import from_official, is_official, is_own, to_official
@@ -63,7 +63,7 @@ def convert_checkpoint(
     return f'{target}: {to} checkpoint made from {source}{note}.'
 
 
-@shapes_that_fit()
+@entries_that_fit()
 def _convert(
     source: str, checkpoint: Mapping, official: bool, to: str
 ) -> tuple[dict, str]:

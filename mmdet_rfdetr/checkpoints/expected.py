@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from types import NoneType, SimpleNamespace
 
 import torch
+from torch import Tensor
 
+from ..errors import ExplainedError
 from .errors import CheckpointError
 
 _OWN = {
@@ -19,13 +21,19 @@ _OWN = {
         f'message_hub.{name}': Mapping
         for name in ('log_scalars', 'runtime_info', 'resumed_keys')
     },
+    'message_hub.resumed_keys.*': bool,
     'optimizer': Mapping,
     'optimizer.state': Mapping,
+    'optimizer.state.*': Mapping,
+    'optimizer.state.*.step': Tensor | int | float,
     'optimizer.param_groups': list,
     'optimizer.param_groups.*': Mapping,
+    'optimizer.param_groups.*.params': list,
+    'optimizer.param_groups.*.params.*': int | str,
     'param_schedulers': list | Mapping,
     'param_schedulers.*': Mapping | list,
     'ema_state_dict': Mapping,
+    'ema_state_dict.*': Tensor,
     'training_state': Mapping | None,
     'training_state.loop': Mapping,
 }
@@ -44,6 +52,11 @@ def check_own(checkpoint: Mapping) -> None:
         CheckpointError: an entry is of another type.
     """
     _check(checkpoint, _OWN)
+    seed = checkpoint.get('meta', {}).get('seed') or 0
+    if not 0 <= seed < 2**32:
+        raise CheckpointError(
+            'The checkpoint is damaged: meta.seed is out of range; get the file again.'
+        )
 
 
 def check_official(checkpoint: Mapping) -> None:
@@ -59,8 +72,8 @@ def _check(checkpoint: Mapping, expected: Mapping) -> None:
 
 
 @contextmanager
-def shapes_that_fit() -> Iterator[None]:
-    """Say of shapes that contradict each other that the file is damaged.
+def entries_that_fit() -> Iterator[None]:
+    """Say of entries that contradict each other that the file is damaged.
 
     Any of them can be anything, and fails where it is first used.
 
@@ -69,13 +82,16 @@ def shapes_that_fit() -> Iterator[None]:
     """
     try:
         yield
-    except (CheckpointError, torch.cuda.OutOfMemoryError):
+    except (ExplainedError, torch.cuda.OutOfMemoryError):
         raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        *(ArithmeticError, AssertionError, AttributeError, LookupError),
+        *(RuntimeError, TypeError, ValueError),
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            'The checkpoint is damaged, the shapes of its entries do not go together '
-            f'({reason}): get the file again.'
+            f'The checkpoint is damaged, its entries do not fit together ({reason}): '
+            'get the file again, or take an older one.'
         ) from error
 
 

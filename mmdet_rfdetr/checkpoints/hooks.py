@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import lora
-from .expected import shapes_that_fit
+from .expected import entries_that_fit
 from .fit import (
     find_class_rows,
     fit_backbone,
@@ -80,7 +80,7 @@ def _adapt(
         if name.startswith(prefix)
     }
     expected = shapes(own)
-    with shapes_that_fit():
+    with entries_that_fit():
         if any(map(lora.has_adapters, (entries, own))):
             fitted = _fit_adapters(own, entries, fit, keeps_rows)
         elif fits_exactly(entries, expected) and keeps_rows(entries, expected):

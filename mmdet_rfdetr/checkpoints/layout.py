@@ -31,7 +31,7 @@ _EXTRAS = ('model_name', 'model_config', 'rfdetr_version')
 _PREFIXES = ('', 'model.', '_orig_mod.', 'model._orig_mod.')
 
 
-@expected.shapes_that_fit()
+@expected.entries_that_fit()
 def to_mmengine_layout(checkpoint: dict) -> dict:
     """Bring an RF-DETR checkpoint into mmengine's layout; names stay as they are.
 

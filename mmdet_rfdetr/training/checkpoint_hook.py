@@ -11,6 +11,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
+from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
 from mmdet_rfdetr.compat import without_file_client_warnings
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
@@ -133,8 +134,12 @@ class RFDETRCheckpointHook(CheckpointHook):
     def _compare(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume or runner._has_loaded or self._has_compared:
             return
-        compare(runner, checkpoint, settings=self.resume_settings)
+        with entries_that_fit():
+            check_own(checkpoint)
+            compare(runner, checkpoint, settings=self.resume_settings)
         self._has_compared = True
+        # The run's own config stays, which mmengine would replace by a stranger's.
+        checkpoint['message_hub']['runtime_info'].pop('cfg', None)
         source = os.path.dirname(os.path.abspath(runner._load_from or runner.work_dir))
         if source == os.path.abspath(self._folder(runner)):
             follow_move(checkpoint['message_hub']['runtime_info'], source)
@@ -207,6 +212,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                 f'The checkpoint leaves out {names}: it holds plain values only.'
             )
 
+    @entries_that_fit()
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Name the classes of the model; see to a run that is resumed.
 

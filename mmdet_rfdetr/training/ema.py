@@ -9,6 +9,7 @@ from mmengine.model import BaseAveragedModel
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 
+from ..checkpoints.expected import entries_that_fit
 from ..errors import ExplainedError, SettingError
 
 
@@ -181,8 +182,9 @@ class RFDETREMAHook(EMAHook):
         if not runner._resume:
             return
         if has_ema:
-            self._swap_ema_state_dict(checkpoint)
-            self.ema_model.load_state_dict(checkpoint['ema_state_dict'])
+            with entries_that_fit():
+                self._swap_ema_state_dict(checkpoint)
+                self.ema_model.load_state_dict(checkpoint['ema_state_dict'])
         else:
             runner.logger.warning(
                 'The checkpoint has no EMA weights (`ema_state_dict`): the average '
