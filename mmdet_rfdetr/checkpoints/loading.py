@@ -18,7 +18,9 @@ from .safe_pickle import RefusedError
 from .unpickler import check_unfolding, harmless_classes
 
 _trusted = ContextVar('trusted', default=False)
-_stored_configs: dict[str, Path] = {}  # texts of files that were loaded untrusted
+# Texts of files that were loaded untrusted, by identity: one that a user has written
+# can be equal.
+_stored_configs: dict[int, tuple[str, Path]] = {}
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
@@ -59,7 +61,8 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
     checkpoint = read_file(path, map_location)
     _refuse_without_weights(path, checkpoint)
     if not _trusted.get():
-        _stored_configs.update(dict.fromkeys(_find_configs(checkpoint), path))
+        for text in _find_configs(checkpoint):
+            _stored_configs[id(text)] = text, path
     return to_mmengine_layout(checkpoint)
 
 
@@ -104,7 +107,7 @@ def refuse_stored_config(text: str) -> None:
     Raises:
         UntrustedCheckpointError: a checkpoint that was loaded holds it.
     """
-    path = _stored_configs.get(text) if isinstance(text, str) else None
+    _, path = _stored_configs.get(id(text), (None, None))
     if path is not None and not _trusted.get():
         raise UntrustedCheckpointError(
             f'The config in {path} is Python code and has not been '
