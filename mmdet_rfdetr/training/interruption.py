@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection
 from types import FrameType
 from typing import ClassVar
@@ -19,6 +20,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # All threads of a worker leave the signals to one that can tell who sent them. macOS
 # cannot; there a signal to all processes ends the run in the middle of a step.
 _TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
+# torchrun hands on what it gets. Where a cluster signals all processes of a job, those
+# that it started get everything twice; for so many seconds the second one is the first.
+_SAME_SIGNAL = 5.0
 
 
 class InterruptedRunError(Exception):
@@ -28,12 +32,14 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Remembers SIGTERM and SIGINT instead of ending the process at once.
 
-    A second signal ends it as usual. Processes that are forked meanwhile, by the pool
-    of a metric for example, handle both signals as they would without it.
+    A second signal ends it as usual; under torchrun, one that comes later. Processes
+    that are forked meanwhile, by the pool of a metric for example, handle both signals
+    as they would without it.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._time = 0.0
         self._before: dict = {}
 
     def __enter__(self) -> 'Interruption':
@@ -56,8 +62,16 @@ class Interruption:
             _handlers.pop(number, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._give_back()
+        is_first = self.signal is None
+        now = time.monotonic()
+        if 'TORCHELASTIC_RUN_ID' not in os.environ:
+            self._give_back()
+        elif not is_first and now - self._time > _SAME_SIGNAL:
+            self._give_back()
+            signal.raise_signal(number)
+        if not is_first:
+            return
+        self.signal, self._time = number, now
         print_log(
             f'{signal.Signals(number).name}: the run ends after this step and '
             'writes a checkpoint. Once more ends it at once.',

@@ -10,6 +10,7 @@ import pytest
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from mmdet_rfdetr.training import interruption
 from mmdet_rfdetr.training.interruption import (
     EXIT_INTERRUPTED,
     SIGNALS,
@@ -39,13 +40,40 @@ def test_a_process_made_during_a_run_ends_when_told(number):
     # mmdet's VOCMetric and OpenImagesMetric end their pools so, and wait for them.
     # An early SIGINT ends a child, a late one raises KeyboardInterrupt in it.
     ends = {-number} if number == signal.SIGTERM else {-number, 1}
-    with Interruption() as interruption:
+    with Interruption() as remembered:
         assert set(end_at_once(number)) <= ends
         # A pool forks from a thread what takes the place of a dead process.
         with ThreadPoolExecutor(1) as thread:
             assert set(thread.submit(end_at_once, number).result()) <= ends
         os.kill(os.getpid(), number)
-        assert interruption.signal == number  # this process remembers its own
+        assert remembered.signal == number  # this process remembers its own
+
+
+def get_twice(number):
+    with Interruption():
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+    os._exit(3)
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize(
+    'launched, seconds, code', [(True, 1e9, {3}), (True, -1, None), (False, 1e9, None)]
+)
+def test_a_signal_that_torchrun_hands_on_counts_once(
+    number, launched, seconds, code, monkeypatch
+):
+    """A cluster sends it to all processes, and so to the same ones again."""
+    monkeypatch.setattr(interruption, '_SAME_SIGNAL', seconds)
+    monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+    if launched:
+        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    context = multiprocessing.get_context('fork')
+    child = context.Process(target=get_twice, args=(number,))
+    child.start()
+    child.join()
+    # SIGINT raises KeyboardInterrupt, which ends the child with a traceback.
+    assert child.exitcode in (code or {-signal.SIGTERM, 1})
 
 
 def test_a_process_made_after_a_run_inherits_nothing_of_it():
