@@ -69,7 +69,6 @@ def by_heart_config(
     cfg = Config.fromfile(config(name))
     set_image_size(cfg, image_size)
     cfg.work_dir = str(folder)
-    cfg.experiment_name = 'by_heart'
     cfg.model.num_queries = queries
     cfg.model.num_groups = groups
     cfg.model.test_cfg.max_per_img = queries

@@ -6,7 +6,6 @@ settings of the shipped configs.
 """
 
 import contextlib
-import itertools
 import os
 import sys
 
@@ -25,7 +24,6 @@ from mmdet_rfdetr.boxes import cxcywh_to_xyxy
 from tests import learning_case, parity
 from tests.interpreter import run
 
-RUNS = itertools.count()
 HOOKS = ('ema', 'precision', 'non_finite', 'param_scheduler', 'logger', 'timer')
 ZERO_GRADIENT = '.attention.key.bias'
 """A bias that moves all scores of a softmax alike: its gradient is rounding alone."""
@@ -115,7 +113,6 @@ def config(folder, accumulation):
         dict(
             default_scope='mmdet',
             work_dir=str(folder),
-            experiment_name=f'learning_{next(RUNS)}',
             model=model,
             train_dataloader=dict(
                 batch_size=len(learning_case.COUNTS),

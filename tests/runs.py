@@ -1,8 +1,9 @@
-"""Several runs in one process, which mmengine tells apart by the second they began."""
+"""Runs that a process has made, which mmengine remembers."""
 
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.visualization import Visualizer
 
 
 def forget_runs():
@@ -10,6 +11,6 @@ def forget_runs():
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()
-    for named in (DefaultScope, DetLocalVisualizer, MessageHub, MMLogger):
+    for named in (DefaultScope, DetLocalVisualizer, Visualizer, MessageHub, MMLogger):
         named._instance_dict.clear()
     init_default_scope('mmdet')

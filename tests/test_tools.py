@@ -23,7 +23,6 @@ from mmdet_rfdetr.training.non_finite import NonFiniteError
 from mmdet_rfdetr.training.train_loop import ResumeError
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
-from tests.runs import forget_runs
 
 
 @pytest.fixture
@@ -31,7 +30,6 @@ def tool(toy_project, monkeypatch):
     """Run a tool in this process, where every warning is an error."""
 
     def run_tool(name, *arguments):
-        forget_runs()
         path = REPOSITORY / 'tools' / name
         monkeypatch.chdir(toy_project)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])

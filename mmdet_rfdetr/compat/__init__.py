@@ -37,6 +37,7 @@ from .packages import (
     version_of,
 )
 from .running import (
+    keep_runs_apart,
     launch_on_cpu,
     load_without_workers,
     rename_broadcast_buffers,
@@ -81,6 +82,7 @@ ON_IMPORT = (
     run_no_stored_config,
     launch_on_cpu,
     load_without_workers,
+    keep_runs_apart,
     find_shipped_configs,
     give_lvis_old_numpy,
     detect_as_trained,

@@ -32,12 +32,6 @@ def drawn(monkeypatch):
     return calls
 
 
-def run(cfg, name):
-    """A runner of its own among those of this process."""
-    cfg.experiment_name = cfg.visualizer.name = name
-    return Runner.from_cfg(cfg)
-
-
 def config(folder, monkeypatch, epochs):
     path = write_project(folder, BASE)
     monkeypatch.chdir(folder)
@@ -49,7 +43,7 @@ def config(folder, monkeypatch, epochs):
 
 
 def test_training_leaves_both_pictures(tmp_path, monkeypatch, drawn):
-    run(config(tmp_path, monkeypatch, epochs=2), 'trained').train()
+    Runner.from_cfg(config(tmp_path, monkeypatch, epochs=2)).train()
     ((losses, rates, metrics),) = drawn
     assert len(losses) == len(rates) == 4
     assert [step for step, _ in metrics['coco/bbox_mAP']] == [2, 4]
@@ -60,10 +54,10 @@ def test_training_leaves_both_pictures(tmp_path, monkeypatch, drawn):
 
 def test_a_resumed_run_draws_the_whole_curve(tmp_path, monkeypatch, drawn):
     cfg = config(tmp_path, monkeypatch, epochs=2)
-    run(cfg, 'stopped').train()
+    Runner.from_cfg(cfg).train()
     cfg.train_cfg.max_epochs = 3
     cfg.resume = True
-    run(cfg, 'resumed').train()
+    Runner.from_cfg(cfg).train()
     (first, *_), (losses, rates, metrics) = drawn
     assert len(losses) == len(rates) == 6
     np.testing.assert_array_equal(losses[:4], first)
@@ -72,7 +66,7 @@ def test_a_resumed_run_draws_the_whole_curve(tmp_path, monkeypatch, drawn):
 
 
 def test_testing_leaves_the_detections(tmp_path, monkeypatch, drawn):
-    run(config(tmp_path, monkeypatch, epochs=1), 'tested').test()
+    Runner.from_cfg(config(tmp_path, monkeypatch, epochs=1)).test()
     assert (tmp_path / 'work' / 'detections.png').is_file()
     assert drawn == []
 

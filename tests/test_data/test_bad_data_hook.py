@@ -19,7 +19,6 @@ def config(folder, monkeypatch, **dataset):
         loader.dataset.update(dataset)
     cfg.val_evaluator.type = 'RFDETRCocoMetric'
     cfg.work_dir = str(folder / 'work')
-    cfg.experiment_name = cfg.visualizer.name = f'bad_data-{folder.name}'
     return cfg
 
 

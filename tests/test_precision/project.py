@@ -1,7 +1,6 @@
 """A project small enough to train, evaluate and resume within a second."""
 
 import copy
-import itertools
 import json
 
 import cv2
@@ -14,7 +13,6 @@ from tests.test_checkpoints.models import tiny_config
 SIDE = 64
 IMAGES = 4
 CLASSES = ('left', 'right')
-RUNS = itertools.count()
 
 
 def write_images(folder):
@@ -147,8 +145,6 @@ def run(config, mode, *overrides):
     config = Config(copy.deepcopy(config.to_dict()))
     for override in overrides:
         config.merge_from_dict(override)
-    # Runs of the same name within one second would share logger and message hub.
-    config.experiment_name = f'run{next(RUNS)}'
     runner = Runner.from_cfg(config)
     getattr(runner, mode)()
     return runner

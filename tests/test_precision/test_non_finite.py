@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmdet_rfdetr.models import RFDETRHead
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 
-from .project import RUNS, project_config, run
+from .project import project_config, run
 
 GUARD = {'default_hooks.non_finite': dict(type='RFDETRNonFiniteHook')}
 
@@ -18,7 +18,6 @@ GUARD = {'default_hooks.non_finite': dict(type='RFDETRNonFiniteHook')}
 def build(config):
     config = Config(copy.deepcopy(config.to_dict()))
     config.merge_from_dict(GUARD)
-    config.experiment_name = f'guarded{next(RUNS)}'
     return Runner.from_cfg(config)
 
 

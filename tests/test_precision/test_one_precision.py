@@ -139,7 +139,6 @@ def test_a_forward_that_bypasses_the_policy_is_stopped(
 
 def test_a_policy_that_changes_during_a_run_is_stopped(pictures, tmp_path):
     config = project_config(pictures, tmp_path)
-    config.experiment_name = 'changes'
     runner = Runner.from_cfg(config)
     runner.train()
     runner.model.precision = type(runner.model.precision)('cpu', 'float16')

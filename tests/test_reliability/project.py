@@ -1,6 +1,5 @@
 """A run with all that a resumed run could get wrong, in a process that can die."""
 
-import itertools
 import json
 import multiprocessing
 import os
@@ -13,12 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.runs import forget_runs
 from tests.test_training.tiny import CLASSES, SIZE, model_cfg
 
 EPOCHS = 3
-# mmengine names runs by the second; two of one second would share their state.
-RUNS = itertools.count()
 # What a clock or the machine says; everything else has to be the same.
 MEASURED = ('time', 'data_time', 'memory')
 
@@ -69,7 +65,6 @@ def config(data, work_dir, **changes):
         dict(
             default_scope='mmdet',
             work_dir=str(work_dir),
-            experiment_name=f'run{next(RUNS)}',
             model=model,
             train_dataloader=dict(
                 loader,
@@ -173,7 +168,6 @@ def train(cfg, event=None, number=signal.SIGKILL, kill=os.kill):
     if kill is os.killpg:
         os.setpgid(0, 0)
     torch.set_num_threads(1)
-    forget_runs()
     runner = Runner.from_cfg(cfg)
     hook = Dying(event, number, kill)
     runner.register_hook(hook)

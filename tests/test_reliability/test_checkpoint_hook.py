@@ -13,7 +13,6 @@ from mmengine.hooks import Hook
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.training.checkpoint_files import CompleteFiles
-from tests.runs import forget_runs
 from tests.test_training.test_model_selection import Scripted
 from tests.test_training.toy import runner
 
@@ -247,7 +246,6 @@ def train_until(operation, folder):
     for name in DISK_OPERATIONS:
         original = getattr(os, name)
         setattr(os, name, lambda *args, _original=original: dying(_original, *args))
-    forget_runs()
     build(folder).train()
     (folder / 'count').write_text(str(count))
 

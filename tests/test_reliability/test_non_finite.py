@@ -19,7 +19,6 @@ from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.training.dump import replay, sample_from_plain, sample_to_plain
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 from tests.fixtures import REPOSITORY
-from tests.runs import forget_runs
 from tests.test_training.tiny import write_coco
 
 from .project import config
@@ -172,7 +171,6 @@ def replayed(data, tmp_path, monkeypatch, capsys):
         python, *arguments = command.split()
         assert python == 'python'
         arguments[0] = str(REPOSITORY / arguments[0])
-        forget_runs()
         monkeypatch.setattr(sys, 'argv', arguments)
         capsys.readouterr()
         runpy.run_path(arguments[0], run_name='__main__')

@@ -27,7 +27,6 @@ def cfg(folder, work_dir, **changes):
         default_scope='mmdet',
         model=tiny.model_cfg(frozen_stages=1, drop_path_rate=0.1),
         work_dir=str(work_dir),
-        experiment_name=work_dir.name,
         train_dataloader=train,
         val_dataloader=loader(folder, MMDETS_ORDER),
         val_evaluator=dict(

@@ -50,7 +50,6 @@ def validate(folder, pipeline=MMDETS_ORDER):
         ),
         custom_hooks=[dict(type='RFDETRValLossHook')],
         default_scope='mmdet',
-        experiment_name=f'val_loss_{folder.name}_{len(pipeline)}',
         cfg=Config({}),
     )
     return runner.val(), runner

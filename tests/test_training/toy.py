@@ -76,6 +76,7 @@ def runner(
     scheduler=None,
     model=None,
     optimizer=None,
+    experiment_name=None,
     **cfg,
 ):
     evaluator = Evaluator(metric or Weight())
@@ -97,7 +98,7 @@ def runner(
         param_scheduler=scheduler or dict(type='RFDETRLR', convert_to_iter_based=True),
         custom_hooks=hooks or [dict(type='RFDETREMAHook')],
         default_scope='mmdet',
-        experiment_name=f'ema_{work_dir.name}_{id(cfg)}',
+        experiment_name=experiment_name,
         cfg=Config({}),
         **cfg,
     )
