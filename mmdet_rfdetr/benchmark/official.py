@@ -55,7 +55,7 @@ def latency(model, args, clock):
     def prepare():
         batch, sizes = [], []
         for _ in range(args.batch_size):
-            image = Image.open(next(files)).convert('RGB')
+            image = Image.open(next(files), formats=['JPEG']).convert('RGB')
             sizes.append(image.size[::-1])
             tensor = F.to_tensor(image).to(args.device)
             tensor = F.resize(tensor, [size, size])

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage, RFDETRLoadJittered
@@ -20,6 +21,7 @@ from mmdet_rfdetr.data.images import (
     read_header,
     read_size,
 )
+from mmdet_rfdetr.data.loading import GuardedLoader
 from mmdet_rfdetr.errors import SettingError
 
 from .coco_files import build, document, picture, write
@@ -28,6 +30,7 @@ LOADERS = (
     RFDETRLoadImage,
     lambda **settings: RFDETRLoadJittered(image_size=64, **settings),
 )
+OF_MMCV = GuardedLoader(LoadImageFromFile(color_type='unchanged'))
 
 
 def special_file(kind, folder):
@@ -57,12 +60,14 @@ def test_what_is_no_ordinary_file_is_found(tmp_path, kind, check_images):
     assert len(dataset) == 2
 
 
-@pytest.mark.parametrize('loader', LOADERS, ids=['image', 'jittered'])
+@pytest.mark.parametrize(
+    'loader', [LOADERS[0](), LOADERS[1](), OF_MMCV], ids=['image', 'jittered', "mmcv's"]
+)
 @pytest.mark.parametrize('kind', ['pipe', 'folder', 'device'])
 def test_loaders_do_not_open_what_is_no_ordinary_file(tmp_path, kind, loader):
     path = str(tmp_path / special_file(kind, tmp_path))
     with pytest.raises(BadImageError, match='device or pipe') as caught:
-        loader()(dict(img_path=path))
+        loader(dict(img_path=path))
     assert caught.value.finding is Finding.FILE_SPECIAL
     assert path in str(caught.value)
 

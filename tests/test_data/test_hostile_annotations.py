@@ -251,11 +251,14 @@ def test_a_list_that_stands_twice_is_an_error(tmp_path):
     assert len(build(write(tmp_path, data))) == 3
 
 
-def test_a_polygon_is_dropped_and_the_others_drawn(tmp_path):
+@pytest.mark.parametrize('kind', ['RFDETRCocoDataset', 'CocoDataset'])
+def test_a_polygon_is_dropped_and_the_others_drawn(tmp_path, kind):
     data = document()
-    data['annotations'][0]['segmentation'] = [*SQUARE, FAR[0]]
-    dataset = build(write(tmp_path, data), pipeline=PIPELINE[:2])
-    assert dataset.findings.examples[Finding.POLYGON_FAR] == ['object 9 of image 70']
+    for annotation in data['annotations']:
+        annotation['segmentation'] = [*SQUARE, FAR[0]]
+    dataset = build(write(tmp_path, data), type=kind, pipeline=PIPELINE[:2])
+    if kind == 'RFDETRCocoDataset':
+        assert dataset.findings.counts[Finding.POLYGON_FAR] == 4
     (mask,) = dataset[0]['gt_masks'].masks[:1]
     expected = np.zeros((40, 60), np.uint8)
     expected[6:16, 5:25] = 1
