@@ -51,7 +51,7 @@ def check_own(checkpoint: Mapping) -> None:
     Raises:
         CheckpointError: an entry is of another type.
     """
-    _check(checkpoint, _OWN)
+    check_kinds(checkpoint, _OWN)
     seed = checkpoint.get('meta', {}).get('seed') or 0
     if not 0 <= seed < 2**32:
         raise CheckpointError(
@@ -61,10 +61,20 @@ def check_own(checkpoint: Mapping) -> None:
 
 def check_official(checkpoint: Mapping) -> None:
     """The same of an official checkpoint."""
-    _check(checkpoint, _OFFICIAL)
+    check_kinds(checkpoint, _OFFICIAL)
 
 
-def _check(checkpoint: Mapping, expected: Mapping) -> None:
+def check_kinds(checkpoint: Mapping, expected: Mapping) -> None:
+    """See that what a file holds is of the expected types.
+
+    Args:
+        checkpoint: anything by name.
+        expected: Types by the names on the way to them, with dots; ``*`` stands for
+            each part of a list or a dict. What is not there is not looked at.
+
+    Raises:
+        CheckpointError: it is not.
+    """
     for path, kinds in expected.items():
         for value in _find(checkpoint, path.split('.')):
             if not isinstance(value, kinds):
@@ -106,7 +116,7 @@ def damaged(name: str, value, kinds) -> CheckpointError:
 
 
 def _find(value, path: list[str]):
-    """Yield what lies at a path; ``*`` stands for each part of a list or a dict."""
+    """Yield what lies at a path."""
     if not path:
         yield value
         return

@@ -1,6 +1,6 @@
 """The file that a run leaves when it stops for a loss that is not finite."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,28 @@ from mmdet_rfdetr.checkpoints import (
     load_checkpoint_file,
     save_checkpoint_file,
 )
+from mmdet_rfdetr.checkpoints.expected import check_kinds, entries_that_fit
 
 from .diagnosis import Diagnosis, diagnose, non_finite_weights
 from .plain import plain_entries
+from .random_state import capture_random_state, restore_random_state
 
+_EXPECTED = {
+    'batches': list,
+    'batches.*': Mapping,
+    'batches.*.iteration': int,
+    'batches.*.inputs': list | Tensor,
+    'batches.*.inputs.*': Tensor,
+    'batches.*.random_state': Mapping,
+    'batches.*.samples': list,
+    'batches.*.samples.*': Mapping,
+    'batches.*.samples.*.metainfo': Mapping,
+    **{f'batches.*.samples.*.{name}': Tensor for name in ('bboxes', 'labels', 'masks')},
+    'meta': Mapping,
+    'meta.accumulative_counts': int,
+    'meta.rates': Mapping,
+    'meta.rates.*': int | float,
+}
 # Rates that a schedule changes, by the names of dropout and of drop path.
 _RATES = ('p', 'drop_prob')
 
@@ -111,18 +129,31 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
             'of the config in the work folder of the run.'
         ) from error
     model.train()
-    set_rates(model, dump['meta']['rates'])
+    with entries_that_fit():
+        check_kinds(dump, _EXPECTED)
+        set_rates(model, dump['meta']['rates'])
+        counts = dump['meta']['accumulative_counts']
+        batches = [_read_batch(batch) for batch in dump['batches']]
     broken = non_finite_weights(model)
     yield f'Weights that are not finite: {", ".join(broken) or "none"}'
     hub = MessageHub.get_current_instance()
-    counts = dump['meta']['accumulative_counts']
     hub.update_info('accumulative_counts', counts, resumed=False)
-    for batch in dump['batches']:
-        hub.update_info('iter', batch['iteration'])  # what multi-scale goes by
-        samples = [sample_from_plain(sample) for sample in batch['samples']]
-        data = dict(inputs=batch['inputs'], data_samples=samples)
-        found = diagnose(model, data, batch['random_state'], backward=True)
-        yield batch['iteration'], found
+    for batch in batches:
+        hub.update_info('iter', batch.iteration)  # what multi-scale goes by
+        found = diagnose(model, batch.data, batch.random_state, backward=True)
+        yield batch.iteration, found
+
+
+def _read_batch(entry: dict) -> MicroBatch:
+    samples = [sample_from_plain(sample) for sample in entry['samples']]
+    state = entry['random_state']
+    before = capture_random_state()
+    try:
+        restore_random_state(state)  # as a trial
+    finally:
+        restore_random_state(before)
+    data = dict(inputs=entry['inputs'], data_samples=samples)
+    return MicroBatch(entry['iteration'], data, state)
 
 
 def sample_to_plain(sample: DetDataSample) -> dict:
@@ -161,4 +192,9 @@ def set_rates(model: nn.Module, rates: dict[str, float]) -> None:
     """The reverse of :func:`get_rates`."""
     for path, value in rates.items():
         name, _, rate = path.rpartition('.')
-        setattr(model.get_submodule(name), rate, value)
+        module = model.get_submodule(name)
+        if rate not in _RATES or not hasattr(module, rate):
+            raise CheckpointError(
+                f'The dump is damaged: {path} is no rate of the model; get it again.'
+            )
+        setattr(module, rate, value)
