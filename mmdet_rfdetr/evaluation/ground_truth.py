@@ -9,6 +9,8 @@ from collections.abc import Hashable, Sequence
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
+from ..class_names import show_classes
+
 
 def build_index(document: dict) -> COCO:
     """Make pycocotools' index of a document, with ids that it can count with.
@@ -99,9 +101,9 @@ def remark_on_objects(
     crowded = [count for count in counts if count > limit]
     if not counts:
         message = (
-            f'{source} has no object of the classes {tuple(classes)} to be found: no '
-            'metric can be more than 0, and no checkpoint will be the best one. Set '
-            'ann_file and metainfo.classes of the evaluation.'
+            f'{source} has no object of the classes {show_classes(classes)} to be '
+            'found: no metric can be more than 0, and no checkpoint will be the best '
+            'one. Set ann_file and metainfo.classes of the evaluation.'
         )
     elif crowded:
         message = (
