@@ -362,6 +362,12 @@ def _log_changes(
     ]
     if changes:
         runner.logger.info(f'Changed since the checkpoint: {"; ".join(changes)}.')
+    seed = (runner.cfg.get('randomness') or {}).get('seed')
+    if None not in (seed, meta.get('seed')) and seed != meta['seed']:
+        runner.logger.info(  # mmengine warns that they differ
+            f'The seed stays that of the checkpoint, {meta["seed"]}, since the images '
+            f'of an epoch follow from it; randomness.seed={seed} is not used.'
+        )
     loop = checkpoint.get('training_state', {}).get('loop', {})
     if meta[unit] >= longest:
         runner.logger.warning(

@@ -5,12 +5,13 @@ import shutil
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import FlexibleRunner
 from torch import nn
 
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.training.resume import ResumeError
 from tests.test_training.test_model_selection import Scripted
-from tests.test_training.toy import Numbers, Toy, runner
+from tests.test_training.toy import Numbers, Toy, loader, runner
 
 ADAMW = dict(type='AdamW', lr=0.01, weight_decay=0.1)
 COSINE = dict(type='CosineAnnealingLR', convert_to_iter_based=True)
@@ -331,3 +332,37 @@ def test_a_work_folder_that_was_moved_is_resumed(transport, out_dir, tmp_path):
         assert not old.exists()
     else:
         assert contents(old) == before
+
+
+def test_what_the_config_changes_is_logged(trained, tmp_path):
+    run = build(tmp_path, trained, epochs=3, accumulation=2)
+    run.cfg.randomness = dict(seed=-1)
+    lines = []
+    run.logger.info = lines.append
+    run.train()
+    assert any('randomness.seed=-1 is not used' in line for line in lines)
+    (line,) = (line for line in lines if line.startswith('Changed since'))
+    assert 'train_cfg.max_epochs is 3, it was 2' in line
+    assert 'optim_wrapper.accumulative_counts is 2, it was 1' in line
+
+
+def test_mmengines_flexible_runner_looks_as_well(tmp_path):
+    def flexible(epochs, model, **settings):
+        return FlexibleRunner(
+            model=model,
+            work_dir=str(tmp_path),
+            train_dataloader=loader(),
+            train_cfg=dict(type='RFDETRTrainLoop', max_epochs=epochs),
+            optim_wrapper=dict(optimizer=ADAMW),
+            param_scheduler=dict(type='RFDETRLR', convert_to_iter_based=True),
+            default_hooks=dict(checkpoint=dict(type='RFDETRCheckpointHook')),
+            default_scope='mmdet',
+            **settings,
+        )
+
+    flexible(1, Sized(weight=1, more=2)).train()
+    run = flexible(2, Sized(weight=1, more=2), resume=True)
+    run.train()
+    assert run.epoch == 2
+    with pytest.raises(ResumeError, match=r'more is \(2,\) in the checkpoint'):
+        flexible(3, Sized(weight=1, more=3), resume=True).train()
