@@ -1,4 +1,4 @@
-"""Whether loaders, model, evaluators and checkpoint of a run mean the same classes."""
+"""Whether loaders, model and evaluators of a run mean the same classes and images."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -219,22 +219,3 @@ def _check_images(parts: Sequence[Any], metric: CocoMetric, path: str) -> None:
     )
     index, source = metric._coco_api, ' and '.join(files)
     find_images(infos, index.imgs, index.imgToAnns, path, source=source, exact=exact)
-
-
-def check_checkpoint(runner: Runner, dataset: Any, names: Sequence[str] | None) -> None:
-    """Warn of a test on other classes than those of the checkpoint.
-
-    Args:
-        runner: whose log takes the warning.
-        dataset: what will be evaluated, maybe in wrappers.
-        names: classes of the checkpoint in the order of its labels, None if unknown.
-    """
-    classes = classes_of_data(dataset)
-    difference = compare_classes(names, classes) if names and classes else None
-    if difference:
-        runner.logger.warning(
-            f'The checkpoint was trained for the classes {show_classes(names)}, and '
-            f'the data to evaluate has {show_classes(classes)}: it {difference}. '
-            'Classes are found by name, and nothing was learned of those that the '
-            'checkpoint does not name.'
-        )

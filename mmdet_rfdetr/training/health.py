@@ -9,11 +9,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..checkpoints.layout import class_names
 from ..data.bad_data_hook import coco_parts
 from .bare import bare
 from .class_checks import (
-    check_checkpoint,
     check_classes,
     check_evaluator,
     check_loaders,
@@ -51,11 +49,10 @@ class RFDETRHealthHook(Hook):
 
     It stops a run before the first step if data loaders have different classes, if the
     model has too few, or if an evaluator reads the annotations of other images than
-    its data loader. A test on other classes than those of the checkpoint is a warning.
+    its data loader.
     """
 
     def __init__(self) -> None:
-        self._names: list[str] | None = None  # classes of the checkpoint
         self._is_training = False
         self._told_of_zero = False
         self._images_not_finite = 0
@@ -96,10 +93,6 @@ class RFDETRHealthHook(Hook):
     def _check_evaluation(loop: BaseLoop) -> None:
         check_evaluator(loop.dataloader.dataset, loop.evaluator)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the classes that a checkpoint names."""
-        self._names = class_names(checkpoint.get('meta', {}))
-
     def after_train(self, runner: Runner) -> None:
         """Take a validation for one of its own again."""
         self._is_training = False
@@ -108,12 +101,10 @@ class RFDETRHealthHook(Hook):
         """Look at the data of a validation that is not part of a training."""
         if not self._is_training:
             self._check_evaluation(runner.val_loop)
-            check_checkpoint(runner, runner.val_dataloader.dataset, self._names)
 
     def before_test(self, runner: Runner) -> None:
-        """Look at the data, at its evaluators and at the classes of the checkpoint."""
+        """Look at the data of a test."""
         self._check_evaluation(runner.test_loop)
-        check_checkpoint(runner, runner.test_dataloader.dataset, self._names)
 
     def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
         """Count the objects that come out of the pipeline."""

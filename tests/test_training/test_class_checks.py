@@ -1,4 +1,4 @@
-"""Loaders, evaluators and checkpoints of a run mean the same classes and images."""
+"""Loaders and evaluators of a run mean the same classes and images."""
 
 import copy
 import json
@@ -208,23 +208,6 @@ def test_samples_carry_their_ground_truth(cfg):
     dataset = DATASETS.build(settings)
     sample = dataset[2]['data_samples'].to_dict()
     assert sample['instances'] == dataset.get_data_info(2)['instances'] != []
-
-
-@pytest.mark.parametrize('classes, difference', [(CLASSES, None), *DIFFERENT[:2]])
-def test_other_classes_than_the_checkpoints_are_a_warning(cfg, classes, difference):
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
-    cfg.model.bbox_head.num_classes = len(classes)
-    runner = Runner.from_cfg(cfg)
-    checkpoint = dict(meta=dict(dataset_meta=dict(classes=CLASSES)))
-    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-    lines = []
-    runner.logger.warning = lines.append
-    runner.test()
-    lines = [line for line in lines if 'checkpoint was trained' in line]
-    assert len(lines) == (difference is not None)
-    if difference:
-        assert difference in lines[0]
 
 
 def test_mmdets_data_set_needs_the_order_of_the_file_in_evaluation(cfg):
