@@ -1,7 +1,7 @@
 """Report images that turned out to be broken during a run."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -60,6 +60,15 @@ def innermost(dataset) -> Iterator[Any]:
         yield dataset
     for part in parts or ():
         yield from innermost(part)
+
+
+def metainfo_of(dataset) -> Mapping:
+    """What a data set says of itself; of joined ones that differ, the most classes."""
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    # mmdet's ConcatDataset has a list then.
+    if isinstance(metainfo, list):
+        return max(metainfo, key=lambda part: len(part.get('classes', ())))
+    return metainfo
 
 
 def coco_parts(dataset) -> Iterator[RFDETRCocoDataset]:

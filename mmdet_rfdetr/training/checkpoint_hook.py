@@ -13,6 +13,7 @@ from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
 from mmdet_rfdetr.compat import without_file_client_warnings
+from mmdet_rfdetr.data.bad_data_hook import metainfo_of
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .bare import bare
@@ -190,6 +191,9 @@ class RFDETRCheckpointHook(CheckpointHook):
         require_finite(checkpoint, self._infinite)
         if self._training_state is not None:
             checkpoint['training_state'] = self._training_state
+        if 'dataset_meta' in checkpoint['meta']:
+            metainfo = metainfo_of(runner.train_dataloader.dataset)
+            checkpoint['meta']['dataset_meta'] = metainfo
         if 'optimizer' in checkpoint:
             checkpoint['meta'][TRAINED_WITH] = trained_with(runner)
         hub = checkpoint['message_hub']
@@ -229,10 +233,10 @@ class RFDETRCheckpointHook(CheckpointHook):
         if all(isinstance(entry, dict) for entry in scalars.values()):
             hub['log_scalars'] = log_from_plain(scalars)
         # mmengine compares pickles, which differ for equal values.
-        metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None)
-        plain, _ = plain_entries({'metainfo': metainfo})
-        if plain.get('metainfo') == checkpoint['meta'].get('dataset_meta'):
-            checkpoint['meta']['dataset_meta'] = metainfo
+        dataset = runner.train_dataloader.dataset
+        plain, _ = plain_entries({'metainfo': metainfo_of(dataset)})
+        if plain['metainfo'] == checkpoint['meta'].get('dataset_meta', {}):
+            checkpoint['meta']['dataset_meta'] = getattr(dataset, 'metainfo', None)
         self._load_training_state(runner, checkpoint.get('training_state'))
 
     def _load_training_state(self, runner: Runner, state: dict | None) -> None:

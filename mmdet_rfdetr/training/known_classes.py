@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from ..checkpoints import coco
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, match_classes, show_classes
+from ..data.bad_data_hook import metainfo_of
 from ..models import RFDETR
 from .bare import bare
 
@@ -62,7 +63,7 @@ def _metainfo(runner: Runner) -> Mapping:
     loops = runner._test_loop, runner._val_loop
     for loop in (runner._train_loop,) if _is_training(runner) else loops:
         if isinstance(loop, BaseLoop):
-            return getattr(loop.dataloader.dataset, 'metainfo', None) or {}
+            return metainfo_of(loop.dataloader.dataset)
     # Nothing is built where a program only loads.
     for loader in (
         runner._train_dataloader,

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, show_classes
+from ..data.bad_data_hook import metainfo_of
 from ..errors import ExplainedError
 from .bare import bare
 from .diagnosis import some
@@ -147,8 +148,7 @@ def compare(runner: Runner, checkpoint: dict, *, settings: str) -> None:
 def _other_classes(runner: Runner, meta: Mapping) -> str | None:
     """Say how the classes differ from those of the checkpoint, None if they do not."""
     trained = class_names(meta)
-    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
-    classes = metainfo.get('classes')
+    classes = metainfo_of(runner.train_dataloader.dataset).get('classes')
     if not trained or not classes or isinstance(classes, str):
         return None
     difference = compare_classes(trained, classes)

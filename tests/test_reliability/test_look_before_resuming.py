@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner
 from torch import nn
 
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.training.resume import ResumeError
 from tests.test_training.test_model_selection import Scripted
@@ -150,6 +151,17 @@ def test_other_classes_are_refused(names, difference, trained, tmp_path, monkeyp
     run._resume = False
     run.train()
     assert run.epoch == 2
+
+
+def test_joined_data_sets_have_one_list_of_classes(tmp_path, monkeypatch):
+    """mmdet's ConcatDataset says what each of them says, if that differs."""
+    classes = ('cat', 'dog')
+    parts = [dict(classes=classes[:1], palette=[1]), dict(classes=classes)]
+    monkeypatch.setattr(Numbers, 'metainfo', parts)
+    build(tmp_path, epochs=2).train()
+    checkpoint = load_checkpoint_file(str(tmp_path / 'epoch_2.pth'))
+    assert checkpoint['meta']['dataset_meta'] == dict(classes=classes)
+    assert warnings_of(build(tmp_path / 'next', tmp_path)) == []
 
 
 OTHERS = {
