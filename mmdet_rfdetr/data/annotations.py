@@ -10,8 +10,10 @@ from typing import Any
 
 from mmengine import fileio
 from mmengine.logging import print_log
+from mmengine.utils import is_filepath
 
 from ..class_names import match_classes, read_class_list, show_classes
+from ..errors import SettingError
 from .findings import BadDataError, Finding, Findings
 from .masks import is_near, is_polygon
 
@@ -35,7 +37,14 @@ def read_annotations(
     Raises:
         FileNotFoundError: if there is no file.
         BadDataError: if it is not JSON, cut off, or not in COCO format.
+        SettingError: if it is no path.
     """
+    if not is_filepath(path):
+        raise SettingError(
+            f'ann_file={reprlib.repr(path)} must be the path of one file. Join several '
+            'data sets with ConcatDataset; their evaluator is MultiDatasetsEvaluator '
+            'with a metric for each, or a metric without ann_file for all.'
+        )
     try:
         text = fileio.get(path, backend_args=backend_args)
     except FileNotFoundError as error:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -211,10 +211,13 @@ class RFDETRCocoDataset(CocoDataset):
             images, folder, self.findings, self.reading, headers=self.check_images
         )
         if images and self.findings.counts[Finding.FILE_MISSING] == len(images):
-            example = Path(folder, images[0]['file_name'])
+            name = images[0]['file_name']
+            remedy = 'set data_root and data_prefix=dict(img=...)'
+            if PureWindowsPath(name).drive:
+                remedy = f'write paths below {folder} into file_name'
             raise FileNotFoundError(
                 f'None of the {len(images)} images of {self.ann_file} exists, for '
-                f'example {example}: set data_root and data_prefix=dict(img=...).'
+                f'example {Path(folder, name)}: {remedy}.'
             )
         return usable
 

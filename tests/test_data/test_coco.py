@@ -556,6 +556,20 @@ def test_a_wrong_image_folder_is_named(tmp_path):
         build(write(tmp_path), data_prefix=dict(img='pictures/'))
 
 
+def test_paths_of_another_machine_are_named(tmp_path):
+    data = document()
+    for image in data['images']:
+        image['file_name'] = f'C:\\data\\{image["file_name"]}'
+    with pytest.raises(FileNotFoundError, match=f'write paths below {tmp_path}/ into'):
+        build(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('files', [['a.json', 'b.json'], 3])
+def test_an_annotation_file_is_one_path(files):
+    with pytest.raises(SettingError, match='one file.*MultiDatasetsEvaluator'):
+        RFDETRCocoMetric(ann_file=files)
+
+
 def test_nothing_left_is_an_error(tmp_path):
     data = dict(document(), images=[], annotations=[])
     with pytest.raises(BadDataError, match='None of the 0 images'):
