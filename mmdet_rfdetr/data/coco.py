@@ -61,6 +61,8 @@ class RFDETRCocoDataset(CocoDataset):
             raise SettingError(f'bad_data={bad_data!r} must be one of {POLICIES}')
         self.bad_data = bad_data
         self.check_images = check_images
+        metainfo = kwargs.get('metainfo', args[1] if len(args) > 1 else None)
+        self._names_classes = 'classes' in (metainfo or ())
         super().__init__(*args, **kwargs)
         self.pipeline.transforms = [
             guard_loader(transform) for transform in self.pipeline.transforms
@@ -79,13 +81,12 @@ class RFDETRCocoDataset(CocoDataset):
             self.ann_file, self.backend_args, needs_objects=not self.test_mode
         )
         document = clean_annotations(document, self.findings)
-        classes = self.metainfo['classes']
         self.cat2label = match_categories(
             document['categories'],
-            classes,
+            self.metainfo['classes'],
             self.ann_file,
             # Whoever forgets metainfo trains with the classes of COCO.
-            needs_most=not self.test_mode and classes == self.METAINFO['classes'],
+            needs_most=not self.test_mode and not self._names_classes,
         )
         self.cat_ids = list(self.cat2label)
         category = {label: key for key, label in self.cat2label.items()}

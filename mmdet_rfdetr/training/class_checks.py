@@ -172,7 +172,7 @@ def _require_order(
     )
 
 
-def check_evaluator(dataset: Any, evaluator: Evaluator) -> None:
+def check_evaluator(dataset: Any, evaluator: Evaluator | None) -> None:
     """Stop if an evaluator has the annotations of other images than its data loader.
 
     The evaluators of MMDetection that read COCO files are looked at, in mmengine's
@@ -180,7 +180,7 @@ def check_evaluator(dataset: Any, evaluator: Evaluator) -> None:
 
     Args:
         dataset: what will be evaluated, maybe in wrappers.
-        evaluator: it has taken the classes of the data set.
+        evaluator: it has taken the classes of the data set; None without one.
 
     Raises:
         BadDataError: names both files.

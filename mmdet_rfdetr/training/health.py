@@ -91,7 +91,7 @@ class RFDETRHealthHook(Hook):
 
     @staticmethod
     def _check_evaluation(loop: BaseLoop) -> None:
-        check_evaluator(loop.dataloader.dataset, loop.evaluator)
+        check_evaluator(loop.dataloader.dataset, getattr(loop, 'evaluator', None))
 
     def after_train(self, runner: Runner) -> None:
         """Take a validation for one of its own again."""

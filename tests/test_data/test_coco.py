@@ -496,6 +496,9 @@ def test_the_classes_of_coco_on_other_data_are_an_error(tmp_path):
     """Whoever forgets metainfo gets told, and not 80 names."""
     with pytest.raises(BadDataError, match='and 68 more'):
         build(write(tmp_path), metainfo=None)
+    names = RFDETRCocoDataset.METAINFO['classes']  # unless they are meant
+    assert build(tmp_path, metainfo=dict(classes=names)).cat_ids == [17, 90]
+    assert build(tmp_path, metainfo=None, test_mode=True).cat_ids == [17, 90]
 
 
 @pytest.mark.parametrize(
