@@ -16,6 +16,7 @@ _OWN = {
     **{f'meta.{name}': int for name in ('epoch', 'iter')},
     'meta.seed': int | None,
     **{f'meta.{name}': Mapping for name in ('dataset_meta', 'rfdetr', 'trained_with')},
+    'meta.dataset_meta.palette': list | tuple | str | None,
     'message_hub': Mapping,
     **{
         f'message_hub.{name}': Mapping
@@ -52,7 +53,11 @@ def check_own(checkpoint: Mapping) -> None:
         CheckpointError: an entry is of another type.
     """
     check_kinds(checkpoint, _OWN)
-    seed = checkpoint.get('meta', {}).get('seed') or 0
+    meta = checkpoint.get('meta', {})
+    for name in meta.get('dataset_meta', ()):
+        if not isinstance(name, str):
+            raise damaged('a name in meta.dataset_meta', name, str)
+    seed = meta.get('seed') or 0
     if not 0 <= seed < 2**32:
         raise CheckpointError(
             'The checkpoint is damaged: meta.seed is out of range; get the file again.'

@@ -222,7 +222,10 @@ def _check_archive(path: Path) -> None:
 def _load_safetensors(path: Path, map_location) -> dict:
     from safetensors import safe_open
 
-    with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+    # A function or a dict says where to put what lies on a GPU; here nothing does.
+    is_device = isinstance(map_location, str | torch.device)
+    device = str(map_location) if is_device else 'cpu'
+    with safe_open(path, framework='pt', device=device) as file:
         metadata = file.metadata() or {}
         state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     stored = json.loads(metadata.get(INFO_KEY, '{}'))

@@ -50,16 +50,7 @@ class Unpickler(pickle._Unpickler):
     own would take ``bytearray(2**31)``, and calls that leave more than the file holds.
     """
 
-    # Without calls in other ways and objects of the process.
-    dispatch = {
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if code
-        not in _codes(
-            *('INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4'),
-            *('PERSID', 'NEXT_BUFFER', 'READONLY_BUFFER'),
-        )
-    }
+    dispatch = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file, **options) -> None:
         super().__init__(file, **options)
@@ -156,6 +147,18 @@ class Unpickler(pickle._Unpickler):
         if self._copies_left < 0:
             raise pickle.UnpicklingError('it unfolds to more than it holds')
 
+    def refuse(self) -> None:
+        """Stop at an instruction that no file of numbers has."""
+        raise RefusedError('an instruction of its pickle')
+
+    # Calls by other ways, objects of the process, and numbers of 5,000 digits.
+    dispatch |= dict.fromkeys(
+        _codes(
+            *('INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'LONG4'),
+            *('NEXT_BUFFER', 'READONLY_BUFFER'),
+        ),
+        refuse,
+    )
     dispatch |= {
         pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.REDUCE[0]: load_reduce,

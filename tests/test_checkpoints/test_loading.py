@@ -211,7 +211,9 @@ def test_safetensors_load(tmp_path):
     assert torch.equal(loaded['state_dict']['layer.weight'], WEIGHTS['layer.weight'])
 
 
-@pytest.mark.parametrize('map_location', [None, 'cpu', torch.device('cpu')])
+@pytest.mark.parametrize(
+    'map_location', [None, 'cpu', torch.device('cpu'), lambda storage, _: storage]
+)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_devices_are_named_as_for_torch(tmp_path, map_location, suffix):
     path = tmp_path / f'model{suffix}'

@@ -75,6 +75,7 @@ BOMBS = {
     'codec': (chained(), '_codecs.encode'),
     'sets': (copies(set, list(range(2000))), LARGE),
     'size': (copies(torch.Size, tuple(range(2000))), LARGE),
+    'digits': (10**5000, 'an instruction of its pickle'),
     'deep': (doubled(lambda pair: [pair[0]], 150), 'nests deeper than 100 levels'),
 }
 

@@ -75,6 +75,14 @@ def test_an_entry_of_another_type_is_told(content, tmp_path, place, value):
         resume(tmp_path / 'work', tmp_path)
 
 
+def test_a_changed_byte_is_noticed(trained, tmp_path):  # noqa: F811
+    raw = (trained / 'epoch_2.pth').read_bytes()
+    place = raw.index(b'max_epochs')
+    (tmp_path / 'epoch_2.pth').write_bytes(raw[:place] + b'n' + raw[place + 1 :])
+    with pytest.raises(CheckpointError, match=r'data.pkl is not what was saved'):
+        resume(tmp_path / 'work', tmp_path)
+
+
 def test_the_config_of_the_run_stays(content, tmp_path):
     """A stranger's would go into the files of this run, which one trusts."""
     content['message_hub']['runtime_info']['cfg'] = 'import os'
