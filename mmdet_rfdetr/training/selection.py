@@ -45,9 +45,10 @@ def check_metric_names(runner: Runner) -> None:
         if has_losses and '/' not in name:
             continue
         if not any(_may_give(metric, name) for metric in evaluator.metrics):
+            first = ", or 'auto' for the first metric" if setting == 'save_best' else ''
             raise SettingError(
                 f'{setting}={name!r} is no metric of val_evaluator: choose '
-                f'{_choice(evaluator, name)}.'
+                f'{_choice(evaluator, name)}{first}.'
             )
 
 

@@ -59,7 +59,10 @@ VOC = dict(type='VOCMetric', metric='mAP')
         ),
         (dict(save_best='coco/segm_mAP'), 'one of coco/bbox_mAP, coco/bbox_mAP_50'),
         (dict(save_best=['coco/bbox_mAP', 'val/mAP']), "save_best='val/mAP' is no"),
-        (dict(evaluator=VOC), r"'coco/bbox_mAP' is no .*VOCMetric's, 'pascal_voc/...'"),
+        (
+            dict(evaluator=VOC),
+            "'coco/bbox_mAP' is no .*VOCMetric's, 'pascal_voc/...', or 'auto' for",
+        ),
         (
             dict(hooks=[dict(STOPPING, monitor='coco/bbox_map')]),
             "monitor='coco/bbox_map' is no metric of val_evaluator",
