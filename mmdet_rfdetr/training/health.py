@@ -37,7 +37,7 @@ class RFDETRHealthHook(Hook):
     - a key of ``paramwise_cfg.custom_keys``, or a group of the optimizer, that matched
       no parameter; and of trainable parameters in no group;
     - more outputs of the model than there are classes;
-    - images with more objects than queries;
+    - images with more objects than queries, or than detections in a validation;
     - no object left, in the annotations or behind the pipeline;
     - parameters whose gradient was zero or missing in every step;
     - a moving average that stayed as it was;
@@ -140,7 +140,7 @@ class RFDETRHealthHook(Hook):
     def _tell_of_objects(self, runner: Runner, objects: int) -> None:
         objects = torch.tensor(objects)
         all_reduce(objects)
-        if not objects and _objects_of(runner.train_dataloader.dataset):
+        if not objects and sum(_object_counts(runner.train_dataloader.dataset)):
             runner.logger.warning(
                 'The annotations have objects, and no batch of the first epoch had '
                 'any: look at the steps of train_dataloader.dataset.pipeline that '
@@ -228,28 +228,40 @@ class RFDETRHealthHook(Hook):
 
 
 def check_objects(runner: Runner, model: nn.Module) -> None:
-    """Warn of training images without any object, or with more than can be learned."""
-    parts = list(coco_parts(runner.train_dataloader.dataset))
-    if parts and not _objects_of(runner.train_dataloader.dataset):
+    """Warn of data without any object, or with more than can be learned or found."""
+    trained = _object_counts(runner.train_dataloader.dataset)
+    loader = getattr(runner.val_loop, 'dataloader', None)
+    validated = _object_counts(getattr(loader, 'dataset', None))
+    if trained and not sum(trained):
         runner.logger.warning(
             'The training data has no object at all: the table above says what was '
             'left out and why.'
         )
-    loader = getattr(runner.val_loop, 'dataloader', None)
-    validated = getattr(loader, 'dataset', None)
-    if list(coco_parts(validated)) and not _objects_of(validated):
+    if validated and not sum(validated):
         runner.logger.warning(
             'The validation data has no object at all: there will be no score and no '
             'best checkpoint. The table above says what was left out and why.'
         )
     queries = getattr(model, 'num_queries', None)
-    counts = [count for part in parts for count in part.object_counts]
-    crowded = [count for count in counts if queries is not None and count > queries]
+    if queries is None:
+        return
+    crowded = [count for count in trained if count > queries]
     if crowded:
         runner.logger.warning(
             f'{len(crowded)} training images have more objects (up to {max(crowded)}) '
             f'than a group has queries ({queries}), and those beyond are not learned: '
             'raise model.num_queries.'
+        )
+    detections = min(
+        queries, (getattr(model, 'test_cfg', None) or {}).get('max_per_img', queries)
+    )
+    crowded = [count for count in validated if count > detections]
+    if crowded:
+        runner.logger.warning(
+            f'{len(crowded)} validation images have more objects (up to '
+            f'{max(crowded)}) than the model can detect in an image ({detections}), '
+            'which bounds every metric: raise model.num_queries and '
+            'model.test_cfg.max_per_img.'
         )
 
 
@@ -317,5 +329,6 @@ def count_objects(data_batch) -> int:
     )
 
 
-def _objects_of(dataset) -> int:
-    return sum(sum(part.object_counts) for part in coco_parts(dataset))
+def _object_counts(dataset) -> list[int]:
+    """Objects of each image of the parts of ours."""
+    return [count for part in coco_parts(dataset) for count in part.object_counts]

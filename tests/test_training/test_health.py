@@ -14,6 +14,7 @@ from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.training.health import (
     RFDETRHealthHook,
+    check_objects,
     count_objects,
     fingerprints,
 )
@@ -82,6 +83,20 @@ def test_more_objects_than_queries(data, tmp_path):
         '2 training images have more objects (up to 4) than a group has queries (2), '
         'and those beyond are not learned: raise model.num_queries.'
     )
+
+
+def test_more_objects_than_detections(data, tmp_path):
+    cfg = detector(data, tmp_path, **{'model.test_cfg.max_per_img': 3})
+    cfg.val_dataloader.dataset.type = 'RFDETRCocoDataset'
+    runner = Runner.from_cfg(cfg)
+    lines = []
+    runner.logger.warning = lines.append
+    check_objects(runner, runner.model)
+    assert lines == [
+        '1 validation images have more objects (up to 4) than the model can detect in '
+        'an image (3), which bounds every metric: raise model.num_queries and '
+        'model.test_cfg.max_per_img.'
+    ]
 
 
 def test_objects_that_the_pipeline_loses(data, tmp_path):
