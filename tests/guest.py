@@ -27,6 +27,7 @@ def import_everything():
         sys.modules['mmcv._ext'] = stub
     import mmcv
     import mmdet.apis
+    import mmdet.engine
     import mmdet.models.dense_heads.dense_test_mixins
     import mmdet.utils.large_image  # noqa: F401
 

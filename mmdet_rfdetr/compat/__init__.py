@@ -17,7 +17,7 @@ from .checkpoints import (
     load_from_local,
     run_no_stored_config,
 )
-from .inferring import detect_as_trained, infer_as_trained
+from .inferring import detect_as_trained, draw_as_trained, infer_as_trained
 from .operators import (
     EXTENSION,
     FULL_MMCV,
@@ -95,6 +95,7 @@ WITH_A_MODEL = (
     find_functions_of_mmengine,
     silence_boxes_at_the_border,
     infer_as_trained,
+    draw_as_trained,
 )
 _active: dict[str, str] = {}
 

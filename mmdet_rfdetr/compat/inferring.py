@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..errors import ExplainedError
 from .running import is_rfdetr
 
 _SAME = 3  # levels by which decoders of JPEG differ, on average
@@ -74,6 +77,52 @@ def infer_as_trained() -> str | None:
     return 'DetInferencer reads images with loaders that training does not have.'
 
 
+def draw_as_trained() -> str | None:
+    """Let ``DetVisualizationHook`` draw on the images that the data set reads.
+
+    It ends the run at the first file that mmcv cannot read, which may be one of floats,
+    or a broken one that evaluation takes as black.
+
+    Returns:
+        The reason; the gap is there with every supported MMDetection.
+    """
+    from mmdet.engine.hooks import DetVisualizationHook
+
+    def drawing(original: Callable, mode: str) -> Callable:
+        @functools.wraps(original)
+        def after_iter(self, runner, batch_idx, data_batch, outputs):
+            dataset = getattr(runner, f'{mode}_dataloader').dataset
+            loader = _loader(getattr(dataset, 'pipeline', None))
+            if not self.draw or loader is None or not is_rfdetr(runner.model):
+                return original(self, runner, batch_idx, data_batch, outputs)
+            drawn = outputs if mode == 'test' else outputs[:1]
+            paths = [sample.img_path for sample in drawn]
+            shapes = {sample.img_path: sample.ori_shape for sample in drawn}
+
+            def load(path):
+                try:
+                    return loader(path)
+                except ExplainedError:
+                    return dict(img=np.zeros((*shapes[path], 3), np.uint8))
+
+            with _drawable(paths, load, self.backend_args) as drawable:
+                for sample, path in zip(drawn, drawable, strict=True):
+                    sample.set_metainfo(dict(img_path=path))
+                try:
+                    original(self, runner, batch_idx, data_batch, outputs)
+                finally:
+                    for sample, path in zip(drawn, paths, strict=True):
+                        sample.set_metainfo(dict(img_path=path))
+
+        return after_iter
+
+    for mode in ('val', 'test'):
+        name = f'after_{mode}_iter'
+        original = getattr(DetVisualizationHook, name)
+        setattr(DetVisualizationHook, name, drawing(original, mode))
+    return 'DetVisualizationHook reads images with another loader than the data set.'
+
+
 class _PathsAndArrays:
     """The loader of a pipeline for paths, another one for arrays."""
 
@@ -118,10 +167,11 @@ def _loader(pipeline: Any) -> Callable | None:
 
 
 @contextmanager
-def _drawable(inputs: Sequence[Any], loader: Callable) -> Iterator[list[Any]]:
+def _drawable(
+    inputs: Sequence[Any], loader: Callable, backend_args: dict | None = None
+) -> Iterator[list[Any]]:
     """Images as MMDetection can draw on them, the others read by the loader."""
     import cv2
-    import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
         drawable = []
@@ -133,7 +183,7 @@ def _drawable(inputs: Sequence[Any], loader: Callable) -> Iterator[list[Any]]:
                 pass  # as MMDetection can, or not
             elif is_array:
                 image = pixels
-            elif not _is_known(image, pixels):
+            elif not _is_known(image, pixels, backend_args):
                 image = Path(folder, str(index), f'{Path(image).stem}.png')
                 image.parent.mkdir()
                 image.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
@@ -142,13 +192,15 @@ def _drawable(inputs: Sequence[Any], loader: Callable) -> Iterator[list[Any]]:
         yield drawable
 
 
-def _is_known(path: str, pixels: Any) -> bool:
+def _is_known(path: str, pixels: np.ndarray, backend_args: dict | None) -> bool:
     """Whether MMDetection, which draws on what mmcv reads, reads these pixels."""
     import mmcv
-    import numpy as np
     from mmengine import fileio
 
-    known = mmcv.imfrombytes(fileio.get(path))
+    try:
+        known = mmcv.imfrombytes(fileio.get(path, backend_args))
+    except Exception:  # of a file that is none, mmcv raises what OpenCV raises
+        return False
     if known is None or known.shape != pixels.shape:
         return False
     return np.abs(known.astype(np.float32) - pixels).mean() <= _SAME
