@@ -80,6 +80,10 @@ def test_a_model_that_was_cast_is_refused_until_it_is_cast_back(dtype):
         copied(images())
     built(images())
     copied.float()(images())
+    part = copy.deepcopy(built)
+    part.neck.to(dtype)
+    with pytest.raises(PrecisionError, match='first of all neck'):
+        part(images())
 
 
 def test_all_weights_may_have_the_dtype_of_the_policy_but_not_in_training():
