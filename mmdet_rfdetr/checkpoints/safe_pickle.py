@@ -127,6 +127,13 @@ def _ordered_dict(items: list = ()) -> OrderedDict:
     return OrderedDict(items)
 
 
+def _plain_dict(items: dict) -> dict:
+    """Nested settings in a data set's metainfo."""
+    if type(items) is not dict:
+        raise RefusedError('a ConfigDict of something else')
+    return dict(items)
+
+
 def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple, *rest):
     """A tensor of numbers that its storage has; torch would make room for more."""
     dtype = rest[2] if len(rest) > 2 else storage.dtype
@@ -166,7 +173,7 @@ FUNCTIONS = {
     'builtins.set': _set,
     'builtins.complex': complex,
     'collections.OrderedDict': _ordered_dict,
-    'mmengine.config.config.ConfigDict': dict,
+    'mmengine.config.config.ConfigDict': _plain_dict,
     '_codecs.encode': _bytes_of_text,
     'numpy.dtype': _NumberType,
     'numpy.ndarray': _Array,

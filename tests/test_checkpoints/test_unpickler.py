@@ -10,6 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
@@ -71,6 +72,8 @@ BOMBS = {
     'attributes': (doubled(lambda pair: Filled({'a': pair}, OrderedDict)), LARGE),
     'key': ({doubled(tuple, 2): 1}, 'a key of a dict is nested'),
     'set': (Call(set, [doubled(tuple)]), 'a key of a dict is nested'),
+    'pairs': (Call(OrderedDict, [[doubled(tuple), 1]]), 'a key of a dict is nested'),
+    'settings': (Call(ConfigDict, [[doubled(tuple), 1]]), 'a ConfigDict of something'),
     'log of lists': (Call(HistoryBuffer, doubled(list), [1, 1]), 'a call of'),
     'codec': (chained(), '_codecs.encode'),
     'sets': (copies(set, list(range(2000))), LARGE),
