@@ -15,7 +15,7 @@ from .bare import bare
 
 
 def name_classes(runner: Runner) -> None:
-    """Let the model know its classes: it finds their rows in a checkpoint by name.
+    """Let the model, and its averages, find the rows of a checkpoint by name.
 
     Args:
         runner: before it loads.
@@ -23,9 +23,11 @@ def name_classes(runner: Runner) -> None:
     metainfo = _metainfo(runner)
     if not isinstance(metainfo.get('classes'), list | tuple):
         return
-    for module in bare(runner.model).modules():
-        if isinstance(module, RFDETR):
-            module.dataset_meta = dict(metainfo)
+    averages = [vars(hook).get('ema_model') for hook in runner.hooks]
+    for model in (bare(runner.model), *filter(None, averages)):
+        for module in model.modules():
+            if isinstance(module, RFDETR):
+                module.dataset_meta = dict(metainfo)
 
 
 def warn_of_other_classes(runner: Runner, checkpoint: Mapping) -> None:

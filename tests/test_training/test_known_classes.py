@@ -98,6 +98,20 @@ def test_training_begins_with_rows_by_name_and_without_a_warning(
     assert lines == []
 
 
+def test_mmengines_average_begins_with_the_same_rows(folder):
+    """It loads the checkpoint for itself."""
+    run = build(
+        folder,
+        FEWER,
+        load_from=str(folder / 'trained.pth'),
+        **{'default_hooks.ema': dict(_delete_=True, type='EMAHook', momentum=0.1)},
+    )
+    check(run, folder, FEWER, stop)
+    (average,) = (hook.ema_model for hook in run.hooks if hasattr(hook, 'ema_model'))
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(average.module.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize(
     ('classes', 'warning'),
     [
