@@ -169,6 +169,18 @@ def test_every_changed_byte_of_the_content_is_noticed(tmp_path):
         load_checkpoint_file(path)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, 'set_crc32_options'), reason='torch before 2.6'
+)
+def test_a_file_that_was_written_without_checksums_loads(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / 'weights.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_checkpoint_file(tmp_path / 'weights.pth').keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize('protocol', range(6))
 def test_results_of_tools_are_read_in_every_protocol(protocol):
     results = [
