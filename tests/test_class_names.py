@@ -2,7 +2,12 @@
 
 import pytest
 
-from mmdet_rfdetr.class_names import compare_classes, match_classes, read_class_list
+from mmdet_rfdetr.class_names import (
+    compare_classes,
+    join_class_lists,
+    match_classes,
+    read_class_list,
+)
 from mmdet_rfdetr.errors import SettingError
 
 
@@ -80,3 +85,10 @@ def test_two_lists_are_compared(second, words):
 
 def test_long_lists_are_shortened():
     assert compare_classes(range(91), ()).endswith("'11') and 79 more")
+
+
+def test_joined_lists_may_have_fewer_classes_in_the_same_order():
+    assert join_class_lists([('a',), ['a', 'b', 'c'], ('a', 'b')]) == ('a', 'b', 'c')
+    assert join_class_lists([]) == ()
+    with pytest.raises(SettingError, match=r"\('a', 'b'\) and \('b',\)"):
+        join_class_lists([('a', 'b'), ('b',)])

@@ -72,6 +72,26 @@ def test_a_class_that_the_file_lacks_is_left_out_of_the_mean(tmp_path, classes):
     assert [entry['category_id'] for entry in written] == [0, 0, 0]
 
 
+def test_masks_of_a_class_that_the_file_lacks_are_not_written(tmp_path):
+    folder = write(tmp_path)
+    built = METRICS.build(metric(change(folder, lose_b)))
+    built.cat_ids = [None, 0]
+    result = dict(
+        img_id=1,
+        bboxes=np.zeros((3, 4)),
+        labels=np.array([1, 0, 1]),
+        scores=np.array([0.3, 0.2, 0.1]),
+        masks=[dict(size=[40, 60], counts=f'{n}') for n in range(3)],
+        mask_scores=np.array([0.6, 0.5, 0.4]),
+    )
+    built.results2json([result], str(tmp_path / 'out'))
+    written = json.loads((tmp_path / 'out.segm.json').read_text())
+    assert [(e['segmentation']['counts'], e['score']) for e in written] == [
+        ('0', 0.6),
+        ('2', 0.4),
+    ]
+
+
 def test_the_missing_class_is_logged_once(tmp_path, capsys):
     folder = change(write(tmp_path), lose_b)
     dataset = settings(folder, data_prefix=dict(img=str(tmp_path)))
