@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import shlex
+import shutil
 import sys
 import types
 import warnings
@@ -278,15 +279,36 @@ def test_nothing_is_loaded_from_a_storage(address):
 
 def test_a_storage_that_can_be_read_is_read_safely(hostile, monkeypatch):
     checkpoint, trace = hostile
+    model = types.SimpleNamespace(
+        name='a.pth', download=lambda path: shutil.copy(checkpoint, path)
+    )
+    client = types.ModuleType('pavi')
+    client.modelcloud = types.SimpleNamespace(get=lambda name: model)
+    monkeypatch.setitem(sys.modules, 'pavi', client)
 
     class Storage(LocalBackend):
         def get(self, address):
             return checkpoint.read_bytes()
 
     monkeypatch.setitem(mmengine.fileio.io.backends, 'petrel', Storage)
-    with pytest.raises(UntrustedCheckpointError, match='pathlib'):
-        CheckpointLoader.load_checkpoint('s3://bucket/a.pth', 'cpu')
+    for address in ('s3://bucket/a.pth', 'pavi://a'):
+        with pytest.raises(UntrustedCheckpointError, match='pathlib'):
+            CheckpointLoader.load_checkpoint(address, 'cpu')
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ('address', 'name'),
+    [
+        ('a.pth', 'local'),
+        ('https://a.org/a.pth', 'http'),
+        ('s3://a.pth', 'ceph'),
+        ('pavi://a', 'pavi'),
+    ],
+)
+def test_loaders_have_the_names_of_mmengines(address, name):
+    loader = CheckpointLoader._get_checkpoint_loader(address)
+    assert loader.__name__ == f'load_from_{name}'
 
 
 def test_link_is_downloaded_once(monkeypatch, tmp_path):

@@ -25,9 +25,9 @@ def load_checkpoints_safely() -> str | None:
     from mmengine.runner import checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    # What only mmengine's makers can load from counts as a file that is not there.
-    CheckpointLoader.register_scheme(('', 'pavi://'), load_from_local, force=True)
-    CheckpointLoader.register_scheme(_STORAGES, load_from_storage, force=True)
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme('pavi://', load_from_pavi, force=True)
+    CheckpointLoader.register_scheme(_STORAGES, load_from_ceph, force=True)
     CheckpointLoader.register_scheme(
         ('http://', 'https://'), load_from_http, force=True
     )
@@ -51,7 +51,28 @@ def load_from_local(filename: str, map_location=None) -> dict:
     return load_checkpoint_file(os.path.expanduser(filename), map_location)
 
 
-def load_from_storage(filename: str, map_location=None) -> dict:
+def load_from_pavi(filename: str, map_location=None) -> dict:
+    """Load a checkpoint of the model storage Pavi as a local file.
+
+    Args:
+        filename: its address, ``pavi://``.
+        map_location: As in :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: the client of the storage is not installed.
+    """
+    try:
+        from pavi import modelcloud
+    except ImportError:
+        return load_from_local(filename, map_location)
+    model = modelcloud.get(filename.removeprefix('pavi://'))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, model.name)
+        model.download(path)
+        return load_from_local(path, map_location)
+
+
+def load_from_ceph(filename: str, map_location=None) -> dict:
     """Load a checkpoint of an object storage as a local file.
 
     Args:
