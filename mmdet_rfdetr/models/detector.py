@@ -212,6 +212,7 @@ class RFDETR(Switches, DetectionTransformer):
         targets = self.bbox_head.assigner.prepare(targets, self.num_queries)
         return None if targets.valid is None else targets
 
+    @as_step
     def loss_of_targets(
         self, batch_inputs: Tensor, targets: Targets
     ) -> dict[str, Tensor]:
@@ -335,6 +336,7 @@ class RFDETR(Switches, DetectionTransformer):
             img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states'], enc_tokens
         )
 
+    @as_step
     def forward_transformer(
         self,
         img_feats: Sequence[Tensor],

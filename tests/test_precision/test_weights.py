@@ -171,6 +171,17 @@ def test_every_way_into_the_model_leads_through_the_policy(way):
     assert not torch.is_autocast_enabled('cpu')
 
 
+def test_the_transformer_alone_runs_under_the_policy():
+    built = model(POLICIES[1]).eval()
+    features = built.extract_feat(images())
+    seen = []
+    built.decoder.register_forward_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled('cpu'))
+    )
+    built.forward_transformer(features)
+    assert seen == [True]
+
+
 def test_numbers_do_not_depend_on_the_way():
     built = model(POLICIES[1])
     data = data_of(built)
