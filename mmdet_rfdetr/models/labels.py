@@ -66,7 +66,8 @@ def join_labels(
     labels = torch.cat([gt.labels for gt in batch_gt_instances])
     if labels.is_cuda:
         return labels
-    (wrong,) = ((labels < 0) | (labels >= num_classes)).numpy().nonzero()
+    numbers = labels.numpy()
+    (wrong,) = ((numbers < 0) | (numbers >= num_classes)).nonzero()
     if len(wrong):
         parts = zip(batch_gt_instances, batch_img_metas, strict=True)
         meta = [meta for gt, meta in parts for _ in gt.labels][wrong[0]]
