@@ -9,3 +9,10 @@ class CheckpointError(ExplainedError, RuntimeError):
 
 class UntrustedCheckpointError(CheckpointError):
     """A checkpoint names Python objects that plain weights do not need."""
+
+
+HOW_TO_TRUST = (
+    'If you made the file yourself, run python -m mmdet_rfdetr --trust-checkpoint TOOL '
+    '... (in Python: with trust_checkpoint()).'
+)
+"""The last sentence of an error about code in a file."""

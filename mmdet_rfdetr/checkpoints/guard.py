@@ -15,7 +15,7 @@ import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.fileio.io import file_handlers
 
-from .errors import CheckpointError, UntrustedCheckpointError
+from .errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .loading import is_trusted, read_file
 from .safe_pickle import RefusedError
 from .unpickler import load_pickle
@@ -105,15 +105,13 @@ def _explained(what: str, damage: type[Exception]) -> Iterator[None]:
     except damage as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f'{what} cannot be read ({reason}): if it is damaged, get it again; if it '
-            'holds objects and you made it yourself, see --trust-checkpoint of '
-            'python -m mmdet_rfdetr.'
+            f'{what} cannot be read ({reason}): if it is damaged, get it again. '
+            f'{HOW_TO_TRUST}'
         ) from error
 
 
 def _refusal(what, unneeded) -> str:
     return (
         f'{what} was refused and nothing in it has run: data do not need {unneeded}. '
-        'If you made the file yourself, run python -m mmdet_rfdetr --trust-checkpoint '
-        'TOOL ... (in Python: with trust_checkpoint()).'
+        f'{HOW_TO_TRUST}'
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
-from .errors import CheckpointError, UntrustedCheckpointError
+from .errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .layout import INFO_KEY, to_mmengine_layout
 from .safe_pickle import RefusedError
 from .unpickler import check_unfolding, harmless_classes
@@ -71,7 +71,8 @@ def read_file(filename: str | Path, map_location=None):
     path = Path(filename)
     try:
         if not path.is_file():
-            kind = 'is a folder' if path.is_dir() else 'does not exist'
+            kind = 'is no ordinary file' if path.exists() else 'does not exist'
+            kind = 'is a folder' if path.is_dir() else kind
             raise FileNotFoundError(
                 f'{path} {kind}: give the path of a checkpoint file (paths start from '
                 f'{Path.cwd()}).'
@@ -110,10 +111,8 @@ def refuse_stored_config(text: str) -> None:
     _, path = _stored_configs.get(id(text), (None, None))
     if path is not None and not _trusted.get():
         raise UntrustedCheckpointError(
-            f'The config in {path} is Python code and has not been '
-            'run: give a config of your own besides the weights (model=CONFIG). If you '
-            'made the file yourself, load it with --trust-checkpoint (in Python: with '
-            'trust_checkpoint()).'
+            f'The config in {path} is Python code and has not been run: give a config '
+            f'of your own besides the weights (model=CONFIG). {HOW_TO_TRUST}'
         )
 
 
@@ -190,8 +189,7 @@ def _load_pickle(path: Path, map_location):
             raise cause from None
         raise UntrustedCheckpointError(
             f'{path} was refused and nothing in it has run: weights do not need '
-            f'{cause}. If you made the file yourself, load it with '
-            '--trust-checkpoint (in Python: with trust_checkpoint()).'
+            f'{cause}. {HOW_TO_TRUST}'
         ) from None
 
 

@@ -5,12 +5,10 @@ import io
 import pickle
 import reprlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import SimpleNamespace
 
 import torch
 from mmengine.logging import HistoryBuffer
@@ -245,7 +243,7 @@ def check_unfolding(loaded, limit: int) -> None:
             parts = [*value, *value.values(), *getattr(value, '__dict__', {}).values()]
         elif isinstance(value, list | tuple | set | frozenset):
             parts = value
-        elif isinstance(value, Namespace | SimpleNamespace):
+        elif type(value) in CLASSES.values() or _is_structure(type(value)):
             parts = vars(value).values()
         else:
             return 1, 0

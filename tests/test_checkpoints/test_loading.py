@@ -232,6 +232,8 @@ def test_a_missing_file_is_told_from_where(tmp_path, monkeypatch):
         load_checkpoint_file('nowhere.pth')
     with pytest.raises(FileNotFoundError, match='is a folder'):
         load_checkpoint_file(tmp_path)
+    with pytest.raises(FileNotFoundError, match='/dev/null is no ordinary file'):
+        load_checkpoint_file('/dev/null')
 
 
 @pytest.mark.parametrize('keep', [5, 500, -100])
