@@ -10,6 +10,7 @@ from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
@@ -218,4 +219,11 @@ def _check_images(parts: Sequence[Any], metric: CocoMetric, path: str) -> None:
         for part in parts
     )
     index, source = metric._coco_api, ' and '.join(files)
-    find_images(infos, index.imgs, index.imgToAnns, path, source=source, exact=exact)
+    # Those of mmdet's metric may be of any form.
+    boxes = index.imgToAnns if isinstance(metric, RFDETRCocoMetric) else {}
+    find_images(infos, index.imgs, boxes, path, source=source, exact=exact)
+    print_log(
+        f'The data loader reads {source} and its evaluator {path}; their images have '
+        'the same names and sizes.',
+        logger='current',
+    )

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmdet_rfdetr.class_names import compare_classes
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.training import class_checks
 from mmdet_rfdetr.training.class_checks import (
     check_evaluator,
     check_loaders,
@@ -157,10 +158,20 @@ def test_images_of_another_size_are_others(cfg, data, tmp_path, kind):
     assert str(folder / 'annotations.json') in str(error.value)
 
 
-def test_another_file_of_the_same_images_is_none(cfg, data, tmp_path):
-    path = shutil.copy(data / 'annotations.json', tmp_path / 'corrected.json')
-    cfg.test_evaluator.ann_file = str(path)
-    Runner.from_cfg(cfg).test()
+def test_another_file_of_the_same_images_is_logged(cfg, data, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        class_checks, 'print_log', lambda text, logger: lines.append(text)
+    )
+    corrected = str(shutil.copy(data / 'annotations.json', tmp_path / 'corrected.json'))
+    for path in (corrected, cfg.val_evaluator.ann_file):
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+        metric = dict(cfg.val_evaluator, ann_file=path)
+        evaluator = EVALUATOR.build(dict(type='Evaluator', metrics=metric))
+        evaluator.dataset_meta = dataset.metainfo
+        check_evaluator(dataset, evaluator)
+    (line,) = lines
+    assert f'its evaluator {corrected}; their images have the same names' in line
 
 
 def test_mmdets_metric_needs_the_order_of_the_file(cfg):
