@@ -303,12 +303,15 @@ def _overridden_schedule(schedulers: list, states: list[Mapping]) -> list[str]:
 def _take_settings_of_config(runner: Runner, checkpoint: dict) -> None:
     """Put into a checkpoint what the optimizer and the schedule would be by now.
 
-    The new schedules are stepped to the place of the checkpoint, one after the other.
+    The new schedules are stepped to the place of the checkpoint, one after the other;
+    those that follow a metric begin anew.
     """
     wrapper, state = runner.optim_wrapper, checkpoint['optimizer']
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of schedules that step before the optimizer
         for scheduler in runner.param_schedulers or ():
+            if getattr(scheduler, 'need_val_args', False):
+                continue
             place = checkpoint['meta']['epoch' if scheduler.by_epoch else 'iter']
             for _ in range(place):
                 scheduler.step()

@@ -252,6 +252,33 @@ def test_a_new_schedule_begins_at_the_present_place(scheduler, with_cosine, tmp_
     assert rest == pytest.approx(whole[20:], rel=1e-12)
 
 
+def test_a_new_schedule_that_follows_a_metric_begins_anew(with_cosine, tmp_path):
+    plateau = dict(type='ReduceOnPlateauLR', monitor='coco/bbox_mAP', by_epoch=True)
+    run = build(tmp_path, with_cosine, scheduler=plateau, resume_settings='config')
+    assert warnings_of(run) == []
+    assert rate(run) == ADAMW['lr']
+
+
+def test_a_run_of_iterations_is_resumed_and_finished(tmp_path):
+    def iterations(number, lr, source=None):
+        run = build(
+            tmp_path,
+            train_cfg=dict(
+                type='IterBasedTrainLoop', max_iters=number, val_interval=99
+            ),
+            scheduler=dict(type='RFDETRLR', by_epoch=False),
+            optimizer=dict(ADAMW, lr=lr),
+        )
+        run._resume, run._load_from = source is not None, source
+        return warnings_of(run)
+
+    iterations(4, 0.01)
+    lines = iterations(8, 0.02, str(tmp_path / 'epoch_1.pth'))
+    assert any('lr 0.01 (config: 0.02)' in line for line in lines)
+    lines = iterations(4, 0.01, str(tmp_path / 'epoch_1.pth'))
+    assert any('of iter 4, and train_cfg.max_iters is 4' in line for line in lines)
+
+
 def test_another_kind_of_schedule_is_refused(with_cosine, trained, tmp_path):
     expected = r'param_scheduler CosineAnnealingLR \(config: RFDETRLR\).*=config'
     with pytest.raises(ResumeError, match=f'{expected}.*load_from='):
