@@ -126,7 +126,7 @@ def read_header(
         raise BadImageError(Finding.FILE_EMPTY, 'has zero bytes')
     with _guarded(reading), _open(path) as image:
         _, stored, shown = _read_header(image)
-        _check_pixels(stored, reading)
+        _check_pixels(image, stored, reading)
         return (stored, shown), _is_deep(image)
 
 
@@ -175,13 +175,25 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode[0] in 'IF' or ';16' in str(getattr(image, 'tile', ''))
 
 
-def _check_pixels(shape: tuple[int, int], reading: Reading) -> None:
-    height, width = shape
+def _check_pixels(
+    image: Image.Image, stored: tuple[int, int], reading: Reading
+) -> None:
+    """Refuse more pixels than are wanted, or than the file has parts for."""
+    height, width = stored
     if height * width > reading.max_pixels:
         raise BadImageError(
             Finding.FILE_HUGE,
             f'has {width} x {height} pixels, more than max_pixels={reading.max_pixels} '
             'of the loader',
+        )
+    parts = [part[1] for part in getattr(image, 'tile', ())]
+    # Pillow leaves the rest black. A GIF may be smaller than its screen.
+    if image.format == 'GIF' or not all(parts):
+        return
+    _, _, right, bottom = np.max(parts, 0) if parts else (0, 0, width, height)
+    if right < width or bottom < height:
+        raise BadImageError(
+            Finding.FILE_UNREADABLE, f'lacks most of its {width} x {height} pixels'
         )
 
 
@@ -220,7 +232,7 @@ class ImageSource:
             # Pillow reads colours of 16 bits as their upper 8, OpenCV as they are.
             is_colour = self.is_deep and self._image.mode[0] not in 'IF'
             self._data = data if is_colour and reading.deep_range else None
-        _check_pixels(stored, reading)
+        _check_pixels(self._image, stored, reading)
         self._orientation = orientation
         as_stored = stated == stored != shown
         self.shape = stored if as_stored else shown

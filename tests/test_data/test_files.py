@@ -151,6 +151,18 @@ def test_damage_that_pillow_does_not_foresee_is_found_at_the_start(tmp_path, off
     assert len(dataset) == 2
 
 
+def test_rows_that_a_file_does_not_have_are_not_black(tmp_path):
+    """Pillow makes a large image of a few bytes, nearly all of it black."""
+    sound, large = (struct.pack('<HHII', 257, 4, 1, rows) for rows in (24, 10**6))
+    data = encoded('TIFF')
+    assert sound in data
+    path = tmp_path / 'image'
+    path.write_bytes(data.replace(sound, large))
+    for read in (read_size, lambda path: decode_image(path.read_bytes())):
+        with pytest.raises(BadImageError, match='lacks most of its 40 x 1000000'):
+            read(path)
+
+
 def test_a_bound_of_pixels_holds_everywhere(tmp_path):
     write(tmp_path)
     path = str(tmp_path / 'b.jpg')
