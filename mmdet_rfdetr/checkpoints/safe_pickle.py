@@ -136,7 +136,8 @@ def _plain_dict(items: dict) -> dict:
 
 def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple, *rest):
     """A tensor of numbers that its storage has; torch would make room for more."""
-    dtype = rest[2] if len(rest) > 2 else storage.dtype
+    dtypes = [value for value in rest if isinstance(value, torch.dtype)]
+    dtype = dtypes[0] if dtypes else storage.dtype  # newer types have no storage
     numbers = storage._untyped_storage.nbytes() // dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and not 0 <= offset <= last < numbers:

@@ -70,6 +70,8 @@ class Unpickler(pickle._Unpickler):
         path = f'{module}.{name}'
         if path in STRUCTURES:
             return getattr(importlib.import_module(module), name)
+        if path == 'torch.storage.UntypedStorage':  # a name of a kind, not to be called
+            return torch.UntypedStorage
         if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         for known in (CLASSES, FUNCTIONS, self._others):

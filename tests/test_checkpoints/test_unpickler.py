@@ -170,6 +170,29 @@ def test_every_changed_byte_of_the_content_is_noticed(tmp_path):
         load_checkpoint_file(path)
 
 
+@pytest.mark.parametrize('zipped', [True, False])
+def test_tensors_of_every_kind_load(tmp_path, zipped):
+    state = {
+        str(dtype): torch.arange(6).view(2, 3).to(dtype)[:, 1:]
+        for dtype in (
+            *(torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool),
+            *(torch.int64, torch.complex64),
+            # torch itself does not read these in its old format.
+            *((torch.uint16, torch.float8_e4m3fn) if zipped else ()),
+        )
+    }
+    state['conjugate'] = state['torch.complex64'].conj()
+    state['parameter'] = torch.nn.Parameter(torch.ones(2))
+    state['empty'], state['number'] = torch.zeros(0, 3), torch.tensor(2.0)
+    path = tmp_path / 'weights.pth'
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint_file(path)
+    for name, value in state.items():
+        assert loaded[name].dtype == value.dtype
+        assert loaded[name].shape == value.shape
+        assert str(loaded[name]) == str(value)
+
+
 @pytest.mark.skipif(
     not hasattr(torch.serialization, 'set_crc32_options'), reason='torch before 2.6'
 )
