@@ -22,8 +22,9 @@ from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
+from .head import RFDETRHead
 from .labels import watch_labels
-from .part_checks import count_levels
+from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 from .switches import Switches, as_step
 
@@ -84,6 +85,12 @@ class RFDETR(Switches, DetectionTransformer):
     ) -> None:
         compat.apply_to_model()
         check_counts(num_queries=num_queries, num_groups=num_groups)
+        head = kind_of(bbox_head)
+        if head is not None and not issubclass(head, RFDETRHead):
+            raise SettingError(
+                f'bbox_head.type={head.__name__} is a head of another detector: set '
+                'RFDETRHead, or a class of yours that inherits from it'
+            )
         width = neck['out_channels']
         super().__init__(
             backbone=backbone,

@@ -29,7 +29,7 @@ def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
     Raises:
         SettingError: naming those that can be used.
     """
-    kind = _kind(loss_cls)
+    kind = kind_of(loss_cls)
     # Its forward may be one of its own: what counts is where that stands.
     if kind is not None and (
         kind.forward.__module__.startswith(('mmdet.', 'mmpretrain.', 'torch.'))
@@ -40,7 +40,7 @@ def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
             'image: set one that takes all matches at once, '
             f'{", ".join(CLASSIFICATION_LOSSES)} or one of yours with their call'
         )
-    kind = _kind(loss_bbox)
+    kind = kind_of(loss_bbox)
     if kind is not None and kind.__name__.endswith('IoULoss'):
         raise SettingError(
             f'bbox_head.loss_bbox.type={kind.__name__} takes boxes by their corners, '
@@ -48,7 +48,7 @@ def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
         )
 
 
-def _kind(cfg: dict) -> type | None:
+def kind_of(cfg: dict) -> type | None:
     """The class that a config names, or None: building it gives the error."""
     kind = cfg.get('type')
     return MODELS.get(kind) if isinstance(kind, str) else kind

@@ -100,6 +100,11 @@ def test_parts_that_do_not_fit_are_refused_when_built(parts, message):
         build(**parts)
 
 
+def test_a_head_of_another_detector_is_refused():
+    with pytest.raises(SettingError, match='DINOHead is a head of another detector'):
+        build(bbox_head=head(type='DINOHead'))
+
+
 def losses_of_mmdet():
     """Names of the losses of MMDetection that are modules of their own."""
     return [
