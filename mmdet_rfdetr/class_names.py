@@ -30,7 +30,7 @@ class ClassMatch:
         misspelt: missing to unused name where the two differ in nothing but capitals,
             spaces, underscores and hyphens, which is nearly surely a mistake.
         similar: missing to unused name where the two differ by a letter or so, which
-            may be a mistake.
+            may be a mistake; of the first dozen that are neither found nor misspelt.
     """
 
     positions: tuple[int | None, ...]
@@ -101,10 +101,11 @@ def match_classes(wanted: Sequence[str], found: Sequence[str]) -> ClassMatch:
     plain = {_plain(name): name for name in unused}
     misspelt = {name: plain[_plain(name)] for name in missing if _plain(name) in plain}
     similar = {}
-    for name in missing:
+    # Each of them is compared with all unused names: no more than are shown.
+    for name in [name for name in missing if name not in misspelt][:_MOST_SHOWN]:
         close = difflib.get_close_matches(_plain(name), plain, 1, _SIMILAR)
         # "lane 1" and "lane 2" are two classes.
-        if name not in misspelt and close and _digits(name) == _digits(close[0]):
+        if close and _digits(name) == _digits(close[0]):
             similar[name] = plain[close[0]]
     positions = tuple(map(place.get, wanted))
     return ClassMatch(positions, missing, unused, misspelt, similar)

@@ -1,5 +1,7 @@
 """The rule by which classes of one list are found in another."""
 
+import difflib
+
 import pytest
 
 from mmdet_rfdetr.class_names import (
@@ -67,6 +69,20 @@ def test_other_classes_are_no_near_miss(wanted, found):
     match = match_classes(wanted, found)
     assert match.missing
     assert match.suggestion() == ''
+
+
+def test_few_of_many_missing_classes_are_looked_for(monkeypatch):
+    wanted = [f'sort{letter}' * 3 for letter in map(chr, range(0x4E00, 0x4E00 + 1203))]
+    found = [f'{name[:-1]}_' for name in wanted[:20]] + [n.upper() for n in wanted[20:]]
+    looked = []
+    look = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, 'get_close_matches', lambda *args: looked.append(args) or look(*args)
+    )
+    match = match_classes(wanted, found)
+    assert list(match.misspelt) == wanted[20:]
+    assert list(match.similar) == wanted[:12]
+    assert len(looked) == 12
 
 
 @pytest.mark.parametrize(
