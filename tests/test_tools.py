@@ -366,7 +366,7 @@ def threads():
 
 def train():
     parallel = MMDistributedDataParallel(
-        module=torch.nn.Linear(1, 1), device_ids=[0], broadcast_buffers=False)
+        module=torch.nn.Linear(1, 1), broadcast_buffers=False)
     parallel.runner = [parallel]  # a cycle, as between a runner and its hooks
     parallel(torch.ones(1)).sum().backward()
 
