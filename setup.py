@@ -55,6 +55,7 @@ setup(
             'pytest-xdist>=3.6,<4',
             'packaging',
             'ultrafast-pycocotools>=0.1.14,<0.2',
+            'lvis>=0.5.3,<0.6',
         ],
         # Evaluates with the same numbers in a fraction of the time.
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],

@@ -8,7 +8,6 @@ from mmdet.datasets import LVISV1Dataset
 from mmdet.registry import DATASETS, METRICS
 from PIL import Image
 
-pytest.importorskip('lvis')
 CLASSES = LVISV1Dataset.METAINFO['classes']
 
 
