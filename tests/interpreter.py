@@ -1,10 +1,13 @@
 """Python in a process of its own, for what depends on the order of imports."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import textwrap
+import traceback
+from pathlib import Path
 
 from tests.fixtures import REPOSITORY
 
@@ -54,22 +57,60 @@ def loopback():
     return next((name for name in ('lo', 'lo0') if name in names), None)
 
 
-# Nothing that needs the machine's name to be known, or a network: containers and
-# closed networks lack both. The port is a free one.
-TORCHRUN = (
-    *(sys.executable, '-m', 'torch.distributed.run'),
-    *('--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', '--local-addr=127.0.0.1'),
-)
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
 
 
-def run_together(command, *, processes=2, **kwargs):
-    """Run a Python file, or ``-m`` and a module, in several processes; see :func:`run`.
+def _call(rank, processes, port, folder, function, arguments):
+    """One of several processes; what it says goes to a file."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(processes),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=port,
+    )
+    said = open(f'{folder}/rank{rank}.txt', 'w', buffering=1)  # noqa: SIM115
+    sys.stderr = sys.stdout = said
+    try:
+        function(*arguments)
+    except SystemExit as error:
+        print(error.code)
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(2)
+    os._exit(0)
+
+
+def fork_together(function, *arguments, folder, processes=2, stops=False):
+    """Call a function in processes that are told of one another as torchrun does.
+
+    They have all that this process has imported, which takes seconds otherwise.
 
     Args:
-        command: what follows ``python`` on the command line.
+        function: what each of them calls; a SystemExit is printed.
+        *arguments: of the function.
+        folder: for what the processes say.
         processes: how many.
-        **kwargs: see :func:`run`.
+        stops: only the first of them is sure to end.
+
+    Returns:
+        The exit code of each process (1: SystemExit, 2: another error, negative: a
+        signal), and what each said.
     """
-    if loopback() is not None:
-        kwargs.setdefault('GLOO_SOCKET_IFNAME', loopback())
-    return run([*TORCHRUN, f'--nproc-per-node={processes}', *command], **kwargs)
+    shared = processes, free_port(), folder, function, arguments
+    fork = multiprocessing.get_context('fork').Process
+    ranks = [fork(target=_call, args=(rank, *shared)) for rank in range(processes)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(0 if stops and process is not ranks[0] else 300)
+    for process in ranks:
+        process.kill()
+        process.join()
+    said = [Path(folder, f'rank{rank}.txt').read_text() for rank in range(processes)]
+    return [process.exitcode for process in ranks], said

@@ -19,7 +19,9 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.dist import init_dist
 from mmengine.fileio import LocalBackend
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -27,7 +29,8 @@ from torch.utils.data import DataLoader
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.checkpoints.errors import UntrustedCheckpointError
 from mmdet_rfdetr.compat import operators, packages, running, warned
-from tests.interpreter import hide, loopback, run_code, run_together
+from mmdet_rfdetr.precision.products import Linear
+from tests.interpreter import fork_together, hide, loopback, run_code
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
 needs_lite = pytest.mark.skipif(compiled is not None, reason='full mmcv installed')
@@ -416,26 +419,6 @@ ONE_RANK = dict(
 )
 INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
 
-AVERAGE = """
-import os, sys
-import mmdet_rfdetr
-import torch
-from mmengine.dist import init_dist
-from mmengine.model import MMDistributedDataParallel
-
-init_dist('pytorch', backend='nccl')
-rank = torch.distributed.get_rank()
-mmdet_rfdetr.compat.apply_to_model()
-model = mmdet_rfdetr.precision.products.Linear(1, 1, bias=False)
-parallel = MMDistributedDataParallel(
-    module=model, device_ids=[int(os.environ['LOCAL_RANK'])], broadcast_buffers=False)
-parallel(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
-assert model.weight.grad.item() == 2.0, model.weight.grad
-# The threads of a group that outlive it can abort the interpreter's end.
-del parallel
-torch.distributed.destroy_process_group()
-"""
-
 
 def test_unfixed_data_parallel_asks_for_a_gpu():
     unfixed = run_code(INIT, **ONE_RANK)
@@ -443,11 +426,20 @@ def test_unfixed_data_parallel_asks_for_a_gpu():
     assert 'set_device' in unfixed.stderr
 
 
+def average():
+    init_dist('pytorch', backend='nccl')
+    rank = torch.distributed.get_rank()
+    compat.apply_to_model()
+    model = Linear(1, 1, bias=False)
+    parallel = MMDistributedDataParallel(
+        module=model, device_ids=[rank], broadcast_buffers=False
+    )
+    parallel(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+    assert model.weight.grad.item() == 2.0, model.weight.grad
+
+
 def test_two_processes_average_their_gradients(tmp_path):
-    script = tmp_path / 'average.py'
-    script.write_text(AVERAGE)
-    fixed = run_together([script])
-    assert fixed.returncode == 0, fixed.stderr
+    assert fork_together(average, folder=tmp_path) == ([0, 0], ['', ''])
 
 
 @pytest.mark.skipif(loopback() is None, reason='no loopback interface')

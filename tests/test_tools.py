@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from mmdet_rfdetr.precision import PrecisionError
 from mmdet_rfdetr.training.non_finite import NonFiniteError
 from mmdet_rfdetr.training.train_loop import ResumeError
 from tests.fixtures import REPOSITORY
-from tests.interpreter import run, run_code
+from tests.interpreter import free_port, run, run_code
 
 
 @pytest.fixture
@@ -104,12 +103,6 @@ def test_test_evaluates_draws_and_dumps(toy_checkpoint, tool, capsys, tmp_path):
     with dump.open('rb') as file:
         predictions = load_pickle(file)
     assert [len(each['pred_instances']['scores']) for each in predictions] == [10] * 4
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
 
 
 def run_distributed(name, *arguments, cwd):

@@ -1,8 +1,6 @@
 """Train in one of several processes and write down what the model ran in."""
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -13,9 +11,9 @@ from mmdet_rfdetr.cli import leave_process_group
 
 from .recorder import recorded
 
-if __name__ == '__main__':
+
+def train_and_record(folder):
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     with recorded() as seen:
         Runner.from_cfg(Config.fromfile(folder / 'config.py')).train()
     states = [str(state) for state, _ in seen]

@@ -1,14 +1,10 @@
 """Training in two processes: as one with the joined batch, and together to the end."""
 
 import json
-import multiprocessing
 import os
 import re
 import signal
-import sys
 import time
-import traceback
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,21 +12,19 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr import cli
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.interpreter import run_together
-from tests.test_tools import free_port
+from tests.interpreter import fork_together
 from tests.test_training.tiny import model, write_coco
 
 from .test_non_finite import Poison, short_config, steps
-from .two_processes import CASES, TASKS, build, gradients, joined
+from .two_processes import CASES, TASKS, build, gradients, joined, write_gradients
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     """What two processes computed, for each of them."""
     folder = tmp_path_factory.mktemp('two')
-    worker = ['-m', 'tests.test_reliability.two_processes', folder]
-    finished = run_together(worker)
-    assert finished.returncode == 0, finished.stderr
+    codes, said = fork_together(write_gradients, folder, folder=folder)
+    assert codes == [0, 0], said
     return [torch.load(folder / f'rank{rank}.pth') for rank in (0, 1)]
 
 
@@ -89,40 +83,23 @@ class Accident(Hook):
         raise IndexError('an accident')
 
 
-def train_rank(rank, cfg, processes, port, hook, check):
-    """One of the processes; what it says goes to a file."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(processes),
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=port,
-    )
-    said = open(f'{cfg.work_dir}/rank{rank}.txt', 'w', buffering=1)  # noqa: SIM115
-    sys.stderr = sys.stdout = said
+def train_and_check(cfg, hook, check):
+    """What each of the processes does."""
     torch.set_num_threads(1)
 
-    def train_and_check(runner):
+    def action(runner):
         runner.register_hook(hook, 'HIGHEST')
         runner.train()
         check(runner)
 
-    try:
-        cli.run(cfg, train_and_check, trust_checkpoint=False)
-    except SystemExit as error:
-        print(error.code)
-        os._exit(1)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(2)
-    os._exit(0)
+    cli.run(cfg, action, trust_checkpoint=False)
 
 
 def train_two(data, folder, hook, check=lambda runner: None, **non_finite):
     """Train in two processes, of which one may hang for ever.
 
     Returns:
-        The exit codes, what each process said, and the seconds that the first ran.
+        The exit codes, what each process said, and the seconds that it took.
     """
     return train(short_config(data, folder, **non_finite), hook, check)
 
@@ -133,27 +110,15 @@ def train(cfg, hook, check=lambda runner: None, processes=2):
     stops = getattr(hook, 'kind', '') == 'stops'
     timeout = TIMEOUT if stops else 600
     cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=timeout)
-    arguments = cfg, processes, free_port(), hook, check
     begin = time.monotonic()
-    ranks = [
-        multiprocessing.get_context('fork').Process(
-            target=train_rank, args=(rank, *arguments)
-        )
-        for rank in range(processes)
-    ]
-    for process in ranks:
-        process.start()
-    ranks[0].join(300)
-    seconds = time.monotonic() - begin
-    for process in ranks[1:]:
-        process.join(0 if stops else 300)
-    for process in ranks:
-        process.kill()
-        process.join()
-    said = [
-        Path(cfg.work_dir, f'rank{rank}.txt').read_text() for rank in range(processes)
-    ]
-    return [process.exitcode for process in ranks], said, seconds
+    codes, said = fork_together(
+        train_and_check,
+        *(cfg, hook, check),
+        folder=cfg.work_dir,
+        processes=processes,
+        stops=stops,
+    )
+    return codes, said, time.monotonic() - begin
 
 
 @pytest.mark.parametrize('kind', ['is killed', 'raises', 'stops'])

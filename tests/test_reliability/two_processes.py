@@ -1,8 +1,5 @@
 """What each of two processes computes; ``test_two_processes.py`` starts them."""
 
-import sys
-from pathlib import Path
-
 import torch
 from mmdet.registry import MODELS
 from mmengine.dist import get_rank, init_dist
@@ -78,8 +75,9 @@ def gradients(bare, wrapped, data):
     }
 
 
-def main(folder):
+def write_gradients(folder):
     """Write the losses and the averaged gradients of all cases to a file."""
+    torch.set_num_threads(1)
     init_dist('pytorch', backend='gloo')
     results = {}
     for task in TASKS:
@@ -94,8 +92,3 @@ def main(folder):
     torch.save(results, folder / f'rank{get_rank()}.pth')
     del wrapped
     leave_process_group()
-
-
-if __name__ == '__main__':
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
