@@ -20,7 +20,7 @@ from .unpickler import check_unfolding, harmless_classes
 _trusted = ContextVar('trusted', default=False)
 # Texts of files that were loaded untrusted, by identity: one that a user has written
 # can be equal.
-_stored_configs: dict[int, tuple[str, Path]] = {}
+_stored_configs: dict[int, tuple[object, Path]] = {}
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
@@ -116,8 +116,8 @@ def refuse_stored_config(text: str) -> None:
         )
 
 
-def _find_configs(checkpoint) -> Iterator[str]:
-    """Texts in a checkpoint from which mmengine makes a config."""
+def _find_configs(checkpoint) -> Iterator:
+    """Values in a checkpoint from which mmengine makes a config."""
     for *path, name in (
         ('message_hub', 'runtime_info', 'cfg'),
         ('meta', 'cfg'),
@@ -126,7 +126,7 @@ def _find_configs(checkpoint) -> Iterator[str]:
         place = checkpoint
         for key in path:
             place = place.get(key) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(name), str):
+        if isinstance(place, dict) and name in place:
             yield place[name]
 
 

@@ -68,8 +68,6 @@ class Unpickler(pickle._Unpickler):
                 module, name = NAME_MAPPING[module, name]
             module = IMPORT_MAPPING.get(module, module)
         path = f'{module}.{name}'
-        if path in STRUCTURES:
-            return getattr(importlib.import_module(module), name)
         if path == 'torch.storage.UntypedStorage':  # a name of a kind, not to be called
             return torch.UntypedStorage
         if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
@@ -118,6 +116,9 @@ class Unpickler(pickle._Unpickler):
             raise RefusedError(f'attributes of a {kind.__name__}')
         if not isinstance(state, dict) or not all(type(key) is str for key in state):
             raise pickle.UnpicklingError(f'a {kind.__name__} of something else')
+        if kind is OrderedDict and state.keys() - {'_metadata'}:
+            # Another "get" would hide what the dict has.
+            raise RefusedError(f'attributes of a {kind.__name__}')
         if kind is HistoryBuffer:
             # They would go into the class, for the logs of this process.
             state.pop('statistics_methods', None)
@@ -173,6 +174,19 @@ class Unpickler(pickle._Unpickler):
     }
 
 
+class _ResultsUnpickler(Unpickler):
+    """Makes the structures of MMDetection's results as well.
+
+    Not in checkpoints: they answer to a key as a dict does, and hold what is looked for
+    in dicts.
+    """
+
+    def find_class(self, module: str, name: str):
+        if f'{module}.{name}' in STRUCTURES:
+            return getattr(importlib.import_module(module), name)
+        return super().find_class(module, name)
+
+
 def _is_structure(kind) -> bool:
     return isinstance(kind, type) and f'{kind.__module__}.{kind.__name__}' in STRUCTURES
 
@@ -202,7 +216,7 @@ def load_pickle(file, **options):
     """
     content = file.read()
     with harmless_classes(len(content)):
-        loaded = Unpickler(io.BytesIO(content), **options).load()
+        loaded = _ResultsUnpickler(io.BytesIO(content), **options).load()
     check_unfolding(loaded, len(content))
     return loaded
 

@@ -1,12 +1,14 @@
 """The config that a checkpoint holds as text is code, which nothing runs."""
 
 import contextlib
+from collections import OrderedDict
 
 import pytest
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
 
 from mmdet_rfdetr.checkpoints import CheckpointError, trust_checkpoint
@@ -45,6 +47,42 @@ def test_an_inferencer_asks_for_a_config(tmp_path, place):
     with trust_checkpoint(), contextlib.suppress(Exception):
         DetInferencer(weights=path, device='cpu')
     assert trace.exists(), 'the config would not have worked anyway'
+
+
+class Hiding:
+    """A dict of which ``get`` says something else than it holds."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return OrderedDict, (list(self.content.items()),), {'get': set}
+
+
+def structure(content):
+    return InstanceData(metainfo=content)
+
+
+@pytest.mark.parametrize('kind', [Hiding, structure])
+@pytest.mark.parametrize('place', ['meta', 'message_hub', 'runtime_info'])
+def test_a_config_does_not_hide_in_what_is_no_plain_dict(tmp_path, kind, place):
+    path, trace = stranger(tmp_path, INFERENCER_READS[place != 'meta'])
+    content = torch.load(path)
+    outer = content['message_hub'] if place == 'runtime_info' else content
+    outer[place] = kind(outer[place])
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match='nothing in it has run'):
+        DetInferencer(weights=path, device='cpu')
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('value', [b'a = 1', ['a = 1'], None])
+def test_a_config_that_is_no_text_is_refused_as_well(tmp_path, value):
+    torch.save(
+        {'state_dict': {'a': torch.zeros(1)}, 'meta': {'cfg': value}}, tmp_path / 'a'
+    )
+    with pytest.raises(CheckpointError, match='model=CONFIG'):
+        DetInferencer(weights=str(tmp_path / 'a'), device='cpu')
 
 
 def test_a_runner_that_resumes_does_not_run_it(tmp_path):

@@ -70,7 +70,10 @@ BOMBS = {
     'dicts': (doubled(lambda pair: dict(enumerate(pair))), LARGE),
     'namespaces': (doubled(lambda pair: argparse.Namespace(a=pair)), LARGE),
     'log': (Filled({'_log_history': doubled(list)}, HistoryBuffer), LARGE),
-    'attributes': (doubled(lambda pair: Filled({'a': pair}, OrderedDict)), LARGE),
+    'attributes': (
+        doubled(lambda pair: Filled({'_metadata': pair}, OrderedDict)),
+        LARGE,
+    ),
     'key': ({doubled(tuple, 2): 1}, 'a key of a dict is nested'),
     'set': (Call(set, [doubled(tuple)]), 'a key of a dict is nested'),
     'pairs': (Call(OrderedDict, [[doubled(tuple), 1]]), 'a key of a dict is nested'),
