@@ -14,7 +14,6 @@ from mmdet_rfdetr.checkpoints import (
     load_checkpoint_file,
     to_official,
 )
-from tests import interpreter
 from tests.fixtures import REPOSITORY
 
 from .models import build_tiny, official_file
@@ -219,14 +218,13 @@ def tool(monkeypatch):
     return run
 
 
-def test_the_tool_converts(tmp_path):
+def test_the_tool_converts(tmp_path, tool, capsys):
     content = official_file()
     source = write(tmp_path / 'official.pth', content)
     target = tmp_path / 'own.pth'
-    done = interpreter.run([sys.executable, TOOL, source, target, '--to', 'mmdet'])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f'{target}: mmdet checkpoint made from {source}.\n'
-    assert done.stderr == ''
+    tool(source, target, '--to', 'mmdet')
+    said = f'{target}: mmdet checkpoint made from {source}.\n'
+    assert capsys.readouterr() == (said, '')
     assert_same_entries(
         load_checkpoint_file(target)['state_dict'], from_official(content['model'])
     )

@@ -1,5 +1,7 @@
 import json
 import os
+import resource
+import signal
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from mmdet_rfdetr.checkpoints import (
     load_checkpoint_file,
     save_checkpoint_file,
 )
-from tests.interpreter import run_code
+from tests.interpreter import fork_together
 
 from .official import official_state
 
@@ -114,21 +116,19 @@ def test_the_file_gets_the_usual_permissions(tmp_path):
     assert path.stat().st_mode == usual.stat().st_mode
 
 
+def fill_a_disk(folder):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    for name in ('weights.pth', 'weights.safetensors'):
+        weights = {'a': torch.ones(10**6)}
+        with pytest.raises(CheckpointError, match='cannot be written'):
+            save_checkpoint_file({'state_dict': weights}, folder / name)
+
+
 def test_a_disk_that_fills_up_ends_in_one_sentence(tmp_path):
     """A limit on the size of files stands in for the disk, in another process."""
-    found = run_code(
-        f"""
-import resource, signal, torch
-from mmdet_rfdetr.checkpoints import CheckpointError, save_checkpoint_file
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-for name in ('weights.pth', 'weights.safetensors'):
-    try:
-        weights = {{'a': torch.ones(10**6)}}
-        save_checkpoint_file({{'state_dict': weights}}, {str(tmp_path)!r} + '/' + name)
-    except CheckpointError as error:
-        print(error)
-"""
-    )
-    assert found.stdout.count('cannot be written') == 2
-    assert not list(tmp_path.iterdir())
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    ended = fork_together(fill_a_disk, disk, folder=tmp_path, processes=1)
+    assert ended == ([0], [''])
+    assert not list(disk.iterdir())

@@ -117,6 +117,7 @@ def compiled_graphs():
 # Inductor
 
 
+@pytest.mark.long
 def test_detections_are_those_of_the_plain_model():
     plain, compiled = model(), model(compile={})
     assert_close(detect(compiled, *batch()), detect(plain, *batch()))
@@ -173,8 +174,15 @@ def test_without_a_compiler_one_sentence_says_so(monkeypatch):
 
 @pytest.mark.parametrize(
     ('backbone', 'padded'),
-    (({}, True), (dict(with_cp=True, num_registers=2), False)),
-    ids=('padded', 'recomputed'),
+    [
+        pytest.param({}, True, id='padded'),
+        pytest.param(
+            dict(with_cp=True, num_registers=2),
+            False,
+            id='recomputed',
+            marks=pytest.mark.long,
+        ),
+    ],
 )
 def test_training_and_detecting(backbone, padded, unchanged):
     plain, compiled = model(**backbone), model(compile={}, **backbone)
@@ -192,6 +200,7 @@ def test_training_under_the_precision_policy(unchanged):
     assert not counters['graph_break']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('training', (True, False), ids=('train', 'eval'))
 def test_segmentation(training, unchanged):
     plain, images, samples = golden_batch('masks', training=training)
@@ -202,6 +211,7 @@ def test_segmentation(training, unchanged):
     assert all('_resize_position_table' in reason for reason in counters['graph_break'])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('precision', (None, BFLOAT16), ids=('float32', 'bfloat16'))
 def test_a_deployed_model(precision, unchanged, monkeypatch):
     """In either order; a part that was compiled before is compiled anew.
@@ -225,6 +235,7 @@ def test_a_deployed_model(precision, unchanged, monkeypatch):
     assert not counters['graph_break']
 
 
+@pytest.mark.long
 def test_eleven_sizes_are_soon_compiled(unchanged):
     compiled = model(compile=dict(parts=['backbone', 'decoder']))
     sizes = multi_scale_sizes(56, 8, range(-5, 6))

@@ -38,6 +38,7 @@ def config(pictures, folder, **model):
     return cfg
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not')
 def test_training_validation_and_resuming(pictures, tmp_path):
     """The numbers, the names in the file and the precision are those of a plain run."""

@@ -26,6 +26,10 @@ BY_ITERATION = {
 MODES = {'by epoch': BY_EPOCH, 'by iteration': BY_ITERATION}
 
 
+def long(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
@@ -82,7 +86,12 @@ def check(uninterrupted, data, folder, mode, share):
 
 
 @pytest.mark.parametrize(
-    ('mode', 'share'), [('by epoch', 0.5), ('by iteration', 0.3), ('by epoch', 'write')]
+    ('mode', 'share'),
+    [
+        ('by epoch', 0.5),
+        long('by iteration', 0.3),
+        ('by epoch', 'write'),
+    ],
 )
 def test_killed_and_resumed(mode, share, uninterrupted, data, tmp_path):
     check(uninterrupted, data, tmp_path, mode, share)
@@ -95,9 +104,16 @@ def test_killed_at_twenty_points(mode, tenth, uninterrupted, data, tmp_path):
     check(uninterrupted, data, tmp_path, mode, (tenth + 0.7) / 10.5)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ('event', 'kill'), [(9, os.kill), (9, os.killpg), ('validation', os.killpg)]
+    ('event', 'kill', 'number'),
+    [
+        (9, os.killpg, signal.SIGTERM),
+        ('validation', os.killpg, signal.SIGINT),
+        long(9, os.killpg, signal.SIGINT),
+        long('validation', os.killpg, signal.SIGTERM),
+        long(9, os.kill, signal.SIGTERM),
+        long(9, os.kill, signal.SIGINT),
+    ],
 )
 def test_a_signal_saves_and_ends_with_a_code(
     number, event, kill, uninterrupted, data, tmp_path

@@ -121,7 +121,9 @@ def train(cfg, hook, check=lambda runner: None, processes=2):
     return codes, said, time.monotonic() - begin
 
 
-@pytest.mark.parametrize('kind', ['is killed', 'raises', 'stops'])
+@pytest.mark.parametrize(
+    'kind', ['is killed', 'raises', pytest.param('stops', marks=pytest.mark.long)]
+)
 def test_the_other_process_ends_with_a_sentence(kind, data, tmp_path):
     codes, said, seconds = train_two(data, tmp_path, Accident(kind))
     assert codes[0] == 1, said[0]
@@ -156,6 +158,7 @@ def test_what_is_not_finite_in_one_process_ends_both_alike(data, tmp_path):
     assert len(list(tmp_path.glob('non_finite_iter_2_rank_?.pth'))) == 2
 
 
+@pytest.mark.long
 def test_what_is_not_finite_in_one_process_is_skipped_by_both(data, tmp_path):
     def check(runner):
         assert steps(runner) == 1  # of two; each is of two iterations
@@ -178,6 +181,7 @@ class RuinWeights(Hook):
                 state['exp_avg'].fill_(float('nan'))
 
 
+@pytest.mark.long
 def test_ruined_weights_are_written_by_none_and_end_both(data, tmp_path):
     codes, said, _ = train_two(data, tmp_path, RuinWeights())
     assert codes == [1, 1], said

@@ -13,6 +13,10 @@ from .test_non_finite import short_config
 from .test_two_processes import train
 
 
+def long(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 class Told(Hook):
     """Send SIGTERM to the first process in its n-th validation batch."""
 
@@ -58,7 +62,7 @@ def validated(folder):
 
 
 # 2 images leave the third process without any.
-@pytest.mark.parametrize(('images', 'processes'), [(5, 2), (7, 3), (2, 3)])
+@pytest.mark.parametrize(('images', 'processes'), [long(5, 2), long(7, 3), (2, 3)])
 def test_a_validation_gives_the_numbers_of_one_process(images, processes, tmp_path):
     *_, codes, said = validate(tmp_path, images, processes, Told())
     assert codes == [0] * processes, said
@@ -70,7 +74,7 @@ def test_a_validation_gives_the_numbers_of_one_process(images, processes, tmp_pa
 
 
 # The last batch of the first process is one that the others do not have.
-@pytest.mark.parametrize(('images', 'processes', 'batch'), [(7, 3, 0), (5, 2, 2)])
+@pytest.mark.parametrize(('images', 'processes', 'batch'), [long(7, 3, 0), (5, 2, 2)])
 def test_a_signal_in_a_validation_ends_all(images, processes, batch, tmp_path):
     folder, codes, said = validate(
         tmp_path, images, processes, Told(batch), **{'train_cfg.max_epochs': 2}

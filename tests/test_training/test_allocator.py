@@ -31,7 +31,11 @@ print(min(faults() for _ in range(4)))
     platform.libc_ver()[0] != 'glibc', reason='the setting is one of glibc'
 )
 @pytest.mark.parametrize(
-    ('mebibytes', 'times'), ((64, 5), (2200, 1)), ids=('usual', 'more than an int')
+    ('mebibytes', 'times'),
+    [
+        pytest.param(64, 5, id='usual'),
+        pytest.param(2200, 1, id='more than an int', marks=pytest.mark.long),
+    ],
 )
 def test_freed_memory_is_used_again_without_page_faults(mebibytes, times):
     result = subprocess.run(
