@@ -62,8 +62,8 @@ def read_class_list(classes: Any, name: str = 'metainfo.classes') -> tuple[str, 
     if isinstance(classes, str):
         names = tuple(part.strip() for part in classes.split(',') if part.strip())
         raise SettingError(
-            f'{name}={classes!r} is a text and must be a tuple or list of names: write '
-            f'classes={names}.'
+            f'{name}={classes!r} is a text and no file of names: write a tuple or '
+            f'list, classes={names}.'
         )
     if not isinstance(classes, tuple | list):
         raise SettingError(

@@ -22,8 +22,8 @@ def test_lists_and_tuples_are_read():
 @pytest.mark.parametrize(
     'classes, advice',
     [
-        ('cat', r"a text .* a tuple or list .* write classes=\('cat',\)"),
-        ('cat, dog', r"write classes=\('cat', 'dog'\)"),
+        ('cat', r"a text and no file .* tuple or list, classes=\('cat',\)"),
+        ('cat, dog', r"list, classes=\('cat', 'dog'\)"),
         ({'cat', 'dog'}, r'a tuple or list of names, not .*set'),
         (None, 'not None'),
         (['cat', None], 'one is None'),

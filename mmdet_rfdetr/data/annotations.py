@@ -122,6 +122,8 @@ def match_categories(
         BadDataError: if no class is in the file, or one is spelt in another way.
     """
     classes = read_class_list(classes)
+    if not classes:
+        raise SettingError('metainfo.classes=() is empty: set it to names of the file.')
     names = [str(category['name']) for category in categories]
     match = match_classes(classes, names)
     labels = {
@@ -235,20 +237,13 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
             before.
     """
     categories = document['categories']
-    children = {
-        str(entry['name'])
-        for entry in categories
-        if _is_name(entry.get('name')) and entry.get('supercategory') == entry['name']
-    }
+    groups = _grouping(document)
     cleaned: list[dict] = []
     known: set[tuple[str, Hashable]] = set()
     for position, category in enumerate(categories):
         key, name = as_id(category.get('id')), category.get('name')
         name = name if _is_name(name) else None
-        is_root = str(name) in children and category.get('supercategory') != name
-        if is_root and not any(
-            as_id(raw.get('category_id')) == key for raw in document['annotations']
-        ):
+        if position in groups:
             findings.add(Finding.GROUPING_CATEGORY, f'category {key} ({name})')
             continue
         marks = {('id', key), ('name', None if name is None else str(name))}
@@ -261,6 +256,31 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
         known |= marks
         cleaned.append(category)
     return cleaned
+
+
+def _grouping(document: dict) -> set[int]:
+    """Positions of categories without objects that group others and share a name.
+
+    One of each name stays: without objects, as in a test set, the innermost.
+    """
+    categories = document['categories']
+    parents = [str(entry.get('supercategory')) for entry in categories]
+    shared: dict[str, list[int]] = {}
+    for position, entry in enumerate(categories):
+        if _is_name(entry.get('name')) and str(entry['name']) in parents:
+            shared.setdefault(str(entry['name']), []).append(position)
+    shared = {name: places for name, places in shared.items() if len(places) > 1}
+    if not shared:
+        return set()
+    used = {as_id(raw.get('category_id')) for raw in document['annotations']}
+    names = {str(entry.get('name')) for entry in categories}
+    groups = set()
+    for places in shared.values():
+        empty = [n for n in places if as_id(categories[n].get('id')) not in used]
+        if len(empty) == len(places):
+            empty.remove(max(empty, key=lambda n: (parents[n] in names, n)))
+        groups.update(empty)
+    return groups
 
 
 def _is_name(value: Any) -> bool:

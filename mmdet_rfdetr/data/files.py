@@ -44,7 +44,8 @@ def read_names(
             if folder is None:
                 meant = slashes
             else:
-                paths = (name, slashes, unquote(name), unquote(slashes))
+                plain = unquote(name)
+                paths = (name, slashes, plain, plain.replace('\\', '/'))
                 exist = (path for path in paths if os.path.exists(Path(folder, path)))
                 meant = next(exist, name)
         if meant != name:

@@ -246,6 +246,7 @@ def test_a_file_name_can_be_too_long(tmp_path, told):
         ('.\\sub\\a.jpg', 'sub/a.jpg'),
         ('sub%2Fa%20b.jpg', 'sub/a b.jpg'),
         ('sub\\a%20b.jpg', 'sub/a b.jpg'),
+        ('sub%5Ca%20b.jpg', 'sub/a b.jpg'),
         ('sub\\100%.jpg', 'sub/100%.jpg'),
         ('gr%C3%BCn.jpg', 'grün.jpg'),
     ],
@@ -437,11 +438,11 @@ def test_a_class_that_may_be_misspelt_is_suggested(tmp_path, warned):
     'classes, what',
     [
         (('horse',), r"lack \('horse',\).*File: \('cat', 'dog'\)"),
-        ((), 'lack'),
         (('Cat', 'dog'), r"Did you mean 'cat' \(not 'Cat'\)\?"),
         (('c_at', 'dog '), r"mean 'cat' \(not 'c_at'\), 'dog' \(not 'dog '\)\?"),
-        ('cat', r"metainfo.classes='cat' is a text .* write classes=\('cat',\)"),
+        ('cat', r"metainfo.classes='cat' is a text and no file .* classes=\('cat',\)"),
         (('cat', 'dog', 'dog'), "has 'dog' more than once"),
+        ((), 'is empty'),
     ],
 )
 def test_classes_that_do_not_match_are_an_error(tmp_path, classes, what):
@@ -454,7 +455,7 @@ def test_classes_that_do_not_match_are_an_error(tmp_path, classes, what):
 def test_the_advice_about_a_text_is_right(tmp_path):
     with pytest.raises(SettingError) as error:
         build(write(tmp_path), metainfo=dict(classes='cat, dog'))
-    advice = str(error.value).partition('write classes=')[2].rstrip('.')
+    advice = str(error.value).partition(' classes=')[2].rstrip('.')
     assert build(tmp_path, metainfo=dict(classes=ast.literal_eval(advice))).cat_ids
 
 
@@ -483,6 +484,24 @@ def test_a_grouping_category_is_left_out(tmp_path, told, others, objects):
     dataset = build(write(tmp_path, data), bad_data='error')
     assert dataset.cat_ids == [17, 90]
     assert 'category 0 (dog)' in row(told, Finding.GROUPING_CATEGORY)[1]
+
+
+@pytest.mark.parametrize('objects', [True, False])
+def test_groups_within_groups_are_left_out(tmp_path, told, objects):
+    """The class may lie deeper than right below the root of its name."""
+    data = document()
+    for category in data['categories']:
+        category['supercategory'] = 'pets'
+    data['categories'] += [
+        dict(id=0, name='dog', supercategory='none'),
+        dict(id=1, name='dog', supercategory='dog'),
+        dict(id=2, name='pets', supercategory='dog'),
+    ]
+    if not objects:
+        data['annotations'] = []
+        data['categories'] = data['categories'][::-1]
+    assert build(write(tmp_path, data), bad_data='error').cat_ids == [17, 90]
+    assert row(told, Finding.GROUPING_CATEGORY)[0] == 2
 
 
 def test_a_grouping_category_with_objects_is_ambiguous(tmp_path):

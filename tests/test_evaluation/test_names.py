@@ -105,7 +105,7 @@ def test_the_missing_class_is_logged_once(tmp_path, capsys):
     [
         (('x', 'y'), BadDataError, r"lack \('x', 'y'\).*File: \('a', 'b'\)"),
         (('A', 'b'), BadDataError, r"Did you mean 'a' \(not 'A'\)\?"),
-        ('ab', SettingError, r"write classes=\('ab',\)"),
+        ('ab', SettingError, r"list, classes=\('ab',\)"),
     ],
 )
 def test_classes_that_do_not_match_end_before_the_first_step(
