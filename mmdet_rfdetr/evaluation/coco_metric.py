@@ -176,6 +176,12 @@ class RFDETRCocoMetric(CocoMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Collect the predictions of a batch, and which images these are of."""
         first = len(self.results)
+        if self._coco_api is None and not all('instances' in s for s in data_samples):
+            raise SettingError(
+                'RFDETRCocoMetric without ann_file takes the ground truth of the '
+                "samples: add 'instances' to meta_keys of PackDetInputs in the "
+                'pipeline, or set ann_file.'
+            )
         super().process(data_batch, data_samples)
         for (target, _), sample in zip(self.results[first:], data_samples, strict=True):
             target['img_path'] = sample.get('img_path')
@@ -200,6 +206,7 @@ class RFDETRCocoMetric(CocoMetric):
             prefix = self.outfile_prefix or str(Path(folder, 'results'))
             index = self._coco_api
             if index is None:
+                self._dataset_meta = dict(classes=self._classes())
                 logger.info('Converting ground truth to coco format...')
                 index = COCO(self.gt_to_coco_json(targets, prefix))
             self.cat_ids = self._match_classes(index)

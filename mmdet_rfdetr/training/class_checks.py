@@ -185,10 +185,23 @@ def check_evaluator(dataset: Any, evaluator: Evaluator | None) -> None:
 
     Raises:
         BadDataError: names both files.
+        SettingError: data sets that are joined number classes in different ways, or
+            do not have a metric each where they need one.
     """
     for part in innermost(dataset):
         _check_order(part)
     is_separate = isinstance(evaluator, MultiDatasetsEvaluator)
+    if is_separate:
+        sets = getattr(dataset, 'datasets', [dataset])
+        counts = len(sets), len(evaluator.metrics), len(evaluator.dataset_prefixes)
+        if len(set(counts)) > 1 or not hasattr(dataset, 'datasets'):
+            raise SettingError(
+                'MultiDatasetsEvaluator needs a ConcatDataset, and a metric and a '
+                'prefix for each of its data sets: there are {} data sets, {} metrics '
+                'and {} dataset_prefixes.'.format(*counts)
+            )
+    elif evaluator is not None:
+        classes_of_data(dataset)  # a label means one class
     for number, metric in enumerate(getattr(evaluator, 'metrics', ())):
         index = getattr(metric, '_coco_api', None)
         if not isinstance(metric, CocoMetric) or index is None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from mmdet.registry import METRICS
 
 from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
@@ -37,6 +38,19 @@ def test_sets_that_are_joined_are_evaluated_by_their_samples(tmp_path, ids):
         write(tmp_path / name, seed=seed, ids=ids) for seed, name in enumerate('st')
     ]
     assert evaluate(concat(folders), metric(None))['coco/bbox_mAP'] == 1
+
+
+def test_sets_that_are_joined_may_have_fewer_classes(sets):
+    dataset = concat(sets)
+    dataset['datasets'][1]['metainfo'] = dict(classes=CLASSES[:1])
+    assert evaluate(dataset, metric(None))['coco/bbox_mAP'] == 1
+
+
+def test_samples_without_ground_truth_need_a_file(sets):
+    built = METRICS.build(metric(None))
+    sample = dict(img_id=1, ori_shape=(9, 9), pred_instances={})
+    with pytest.raises(SettingError, match="add 'instances' to meta_keys"):
+        built.process({}, [sample])
 
 
 def test_sets_that_are_joined_have_no_result_files(sets, tmp_path):

@@ -210,6 +210,23 @@ def test_several_validation_sets_have_a_metric_each(cfg, data, tmp_path):
             continue
         with pytest.raises(BadDataError, match='are not those of'):
             check_evaluator(dataset, evaluator)
+    evaluator.metrics.pop()  # the other set would not be evaluated
+    for data_set in (dataset, dataset.datasets[0]):
+        with pytest.raises(SettingError, match='data sets, 1 metrics and 2 dataset_'):
+            check_evaluator(data_set, evaluator)
+
+
+def test_one_metric_needs_one_meaning_of_a_label(cfg):
+    parts = [
+        dict(cfg.test_dataloader.dataset, metainfo=dict(classes=names))
+        for names in (CLASSES, CLASSES[::-1])
+    ]
+    dataset = DATASETS.build(dict(type='ConcatDataset', datasets=parts))
+    evaluator = EVALUATOR.build(
+        dict(type='Evaluator', metrics=dict(cfg.val_evaluator, ann_file=None))
+    )
+    with pytest.raises(SettingError, match='number classes in different ways'):
+        check_evaluator(dataset, evaluator)
 
 
 def test_samples_carry_their_ground_truth(cfg):
