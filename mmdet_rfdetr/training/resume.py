@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import PureWindowsPath
 from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook, EMAHook
@@ -74,6 +75,9 @@ def find_last_checkpoint(work_dir: str, folder: str) -> str | None:
 
     Returns:
         The path of the last checkpoint, None without a pointer.
+
+    Raises:
+        CheckpointError: there is no such file.
     """
     pointer = os.path.join(work_dir, POINTER)
     if not os.path.isfile(pointer):
@@ -82,8 +86,15 @@ def find_last_checkpoint(work_dir: str, folder: str) -> str | None:
         path = file.read().strip()
     if '://' in path:  # a storage, which does not move with the folder
         return path
-    beside = os.path.join(folder, os.path.basename(path))
-    return beside if os.path.exists(beside) else os.path.join(work_dir, path)
+    beside = os.path.join(folder, PureWindowsPath(path).name)  # of any system
+    for found in (beside, os.path.join(work_dir, path)):
+        if os.path.isfile(found):
+            return found
+    raise CheckpointError(
+        f'{pointer} names {path!r}, and neither this file nor {beside} is there: write '
+        f'the name of a checkpoint in {folder} into it, or add --cfg-options '
+        'load_from=FILE to --resume.'
+    )
 
 
 def follow_move(info: dict[str, Any], folder: str) -> None:

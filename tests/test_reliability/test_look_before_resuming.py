@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner
 from torch import nn
 
-from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.training.resume import ResumeError
+from mmdet_rfdetr.training.resume import ResumeError, find_last_checkpoint
 from tests.test_training.test_model_selection import Scripted
 from tests.test_training.toy import Numbers, Toy, loader, runner
 
@@ -371,6 +371,26 @@ def test_a_work_folder_that_was_moved_is_resumed(transport, out_dir, tmp_path):
         assert not old.exists()
     else:
         assert contents(old) == before
+
+
+def point(folder, text):
+    folder.mkdir()
+    (folder / 'epoch_1.pth').touch()
+    (folder / 'last_checkpoint').write_text(text)
+    return find_last_checkpoint(str(folder), str(folder))
+
+
+@pytest.mark.parametrize(
+    'text', ['epoch_1.pth\n', '/old/epoch_1.pth', 'C:\\old\\epoch_1.pth']
+)
+def test_a_pointer_of_any_system_is_followed(tmp_path, text):
+    assert point(tmp_path / 'new', text) == str(tmp_path / 'new' / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize('text', ['', '/old/epoch_2.pth'])
+def test_a_pointer_to_nothing_is_an_error(tmp_path, text):
+    with pytest.raises(CheckpointError, match='last_checkpoint names .* load_from'):
+        point(tmp_path / 'new', text)
 
 
 def test_what_the_config_changes_is_logged(trained, tmp_path):
