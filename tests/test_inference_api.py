@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmdet_rfdetr.checkpoints import to_official
+from mmdet_rfdetr.compat import inferring
 from tests.project import CLASSES
 
 
@@ -112,6 +113,25 @@ def test_category_ids_as_labels_have_their_names(
     inferencer = DetInferencer(cfg.copy(), path, device='cpu', show_progress=False)
     inferencer(picture, out_dir=str(tmp_path), pred_score_thr=0.0)
     assert (tmp_path / 'vis' / '1.png').exists()
+
+
+@pytest.mark.parametrize('outputs', [1, len(CLASSES), len(CLASSES) + 1])
+@pytest.mark.parametrize('infer', [inference_detector, None])
+def test_other_outputs_than_the_checkpoint_has_names_are_a_warning(
+    paths, picture, monkeypatch, outputs, infer
+):
+    lines = []
+    monkeypatch.setattr(inferring, 'print_log', lambda line, **_: lines.append(line))
+    cfg = Config.fromfile(paths[0])
+    cfg.model.bbox_head.num_classes = outputs
+    if infer:
+        infer(init_detector(cfg, paths[1], device='cpu'), picture)
+    else:
+        DetInferencer(cfg, paths[1], device='cpu', show_progress=False)
+    is_equal = outputs == len(CLASSES)
+    assert [f'num_classes is {outputs}' in line for line in lines] == [True] * (
+        not is_equal
+    )
 
 
 def test_inferencer_draws_and_writes(inferencer, picture, tmp_path):

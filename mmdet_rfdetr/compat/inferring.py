@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
+from torch import nn
 
+from ..class_names import show_classes
 from ..errors import ExplainedError
 from .running import is_rfdetr
 
@@ -35,6 +39,7 @@ def detect_as_trained() -> str | None:
         if is_rfdetr(model):
             if isinstance(imgs, list | tuple) and not imgs:
                 return []
+            _warn_of_names(model)
             test_pipeline = test_pipeline or _test_pipeline(model.cfg)
         return original(model, imgs, test_pipeline, *args, **kwargs)
 
@@ -54,7 +59,10 @@ def infer_as_trained() -> str | None:
 
     @functools.wraps(init_pipeline)
     def init_pipeline_as_trained(self, cfg):
-        pipeline = _test_pipeline(cfg) if is_rfdetr(self.model) else None
+        pipeline = None
+        if is_rfdetr(self.model):
+            _warn_of_names(self.model)
+            pipeline = _test_pipeline(cfg)
         if pipeline is None:
             return init_pipeline(self, cfg)
         for step in pipeline.transforms:  # there are no ids
@@ -75,6 +83,20 @@ def infer_as_trained() -> str | None:
     DetInferencer._init_pipeline = init_pipeline_as_trained
     DetInferencer.visualize = visualize_as_trained
     return 'DetInferencer reads images with loaders that training does not have.'
+
+
+def _warn_of_names(model: nn.Module) -> None:
+    """Warn where the names of the checkpoint are not those of the outputs."""
+    names = (getattr(model, 'dataset_meta', None) or {}).get('classes', ())
+    outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', len(names))
+    if len(names) != outputs:
+        print_log(
+            f'Labels are named by the checkpoint, which has {len(names)} classes, '
+            f'{show_classes(names)}, and model.bbox_head.num_classes is {outputs}: set '
+            f'it to {len(names)} for detections of all of these and of nothing else.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def draw_as_trained() -> str | None:
