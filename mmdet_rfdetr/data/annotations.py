@@ -177,6 +177,8 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     known_categories = {as_id(entry['id']): entry['id'] for entry in categories}
     annotations = []
     used: set[Hashable] = set()
+    in_corner: list[dict] = []
+    has_fractions = False
     for raw in document['annotations']:
         box = _numbers(raw.get('bbox'), raw, findings)
         image = known_images.get(as_id(raw.get('image_id')))
@@ -199,10 +201,10 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         area = _number(raw.get('area'))
         mask = _clean_mask(raw, image, findings)
         polygons = mask if isinstance(mask, list) else ()
-        if (min(box[2:]) > 0 and _are_fractions(box)) or any(
-            map(_are_fractions, polygons)
-        ):
-            findings.add(Finding.FRACTIONS, raw)
+        shapes = [box] * (min(box[2:]) > 0) + [*polygons]
+        if corner := [shape for shape in shapes if max(shape) <= 1]:
+            in_corner.append(raw)
+            has_fractions |= any(value % 1 for shape in corner for value in shape)
         annotations.append(
             dict(
                 raw,
@@ -210,11 +212,14 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
                 category_id=category_id,
                 bbox=box,
                 area=box[2] * box[3] if area is None else area,
-                iscrowd=int(bool(_number(raw.get('iscrowd')))),
-                ignore=int(bool(_number(raw.get('ignore')))),
+                iscrowd=_mark(raw.get('iscrowd')),
+                ignore=_mark(raw.get('ignore')),
                 segmentation=mask,
             )
         )
+    if has_fractions or len(in_corner) == len(annotations):
+        for raw in in_corner:
+            findings.add(Finding.FRACTIONS, raw)
     return dict(images=images, annotations=annotations, categories=categories)
 
 
@@ -357,9 +362,9 @@ def _clean_mask(raw: dict, image: dict, findings: Findings) -> list | dict:
     return polygons
 
 
-def _are_fractions(numbers: Sequence[float]) -> bool:
-    """Whether coordinates lie within the first pixel, as fractions of an image do."""
-    return max(numbers) <= 1 and any(number % 1 for number in numbers)
+def _mark(value: Any) -> int:
+    """1 for a number other than 0, also as text, and for true."""
+    return int(bool(_number(value)) or value in ('true', 'True'))
 
 
 def _number(value: Any) -> float | None:

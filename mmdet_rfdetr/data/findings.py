@@ -36,7 +36,7 @@ class Finding(Enum):
     FILE_UNREADABLE = 'image file that cannot be decoded', 'image left out'
     DEEP_PIXELS = (
         'deep image that turns nearly black or white',
-        'kept; set deep_range of its loader',
+        'kept; set deep_range of RFDETRLoadImage',
     )
     OBJECT_BROKEN = 'object without four finite box numbers', 'left out'
     OBJECT_TWICE = 'object id used before', 'kept, renumbered'

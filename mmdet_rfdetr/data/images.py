@@ -51,7 +51,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         try:
-            low, high = self.deep_range or (0, 1)
+            low, high = (0, 1) if self.deep_range is None else self.deep_range
             valid = self.max_pixels >= 1 and -np.inf < low < high < np.inf
         except (TypeError, ValueError):
             valid = False

@@ -152,32 +152,40 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
     assert len(sample.ignored_instances) == 1  # the crowd
 
 
-@pytest.mark.parametrize('mark', [1, '1', True, 1.0, '0', 0, False, None, 'no'])
+@pytest.mark.parametrize('mark', [1, '1', True, 1.0, 'true', '0', 0, False, None, 'no'])
 @pytest.mark.parametrize('key', ['ignore', 'iscrowd'])
 def test_marks_of_objects_are_numbers_also_as_text(tmp_path, told, key, mark):
     data = document()
     data['annotations'][0][key] = mark
     dataset = build(write(tmp_path, data), pipeline=[])
-    is_marked = mark in (1, '1')
+    is_marked = mark in (1, '1', 'true')
     assert dataset.object_counts == [2 - is_marked, 1, 1]
     kind = Finding.IGNORED if key == 'ignore' else Finding.CROWD
     assert dict(dataset.findings.counts) == ({kind: 1} if is_marked else {})
     assert dataset.findings.faults == 0
 
 
-# One box is as large as its image.
-@pytest.mark.parametrize('key, expected', [('bbox', 3), ('segmentation', 4)])
-def test_fractions_of_the_image_are_a_finding(tmp_path, told, key, expected):
+@pytest.mark.parametrize('key', ['bbox', 'segmentation'])
+def test_fractions_of_the_image_are_a_finding(tmp_path, told, key):
     data = document()
     for annotation in data['annotations']:
         box, size = annotation['bbox'], (60, 40) * 2
         box = [value / side for value, side in zip(box, size, strict=True)]
         annotation[key] = box if key == 'bbox' else [[*box, 0.5, 0.7]]
     dataset = build(write(tmp_path, data))
-    assert dict(dataset.findings.counts) == {Finding.FRACTIONS: expected}
+    # One box is as large as its image, and a whole number.
+    assert dict(dataset.findings.counts) == {Finding.FRACTIONS: 4}
     count, line = row(told, Finding.FRACTIONS)
-    assert count == expected
+    assert count == 4
     assert 'multiply them by its width and height' in line
+
+
+def test_boxes_that_are_all_as_large_as_the_image_may_be_fractions(tmp_path, told):
+    data = document()
+    for annotation in data['annotations']:
+        annotation.update(bbox=[0, 0, 1, 1], segmentation=[])
+    findings = build(write(tmp_path, data)).findings
+    assert dict(findings.counts) == {Finding.FRACTIONS: 4}
 
 
 def test_a_pixel_in_the_corner_is_no_fraction(tmp_path, told):

@@ -46,7 +46,7 @@ def test_images_that_turn_black_are_found_and_a_range_helps(
     step = dict(type='RFDETRLoadImage')
     dataset = build(tmp_path, pipeline=[step])
     assert dataset.findings.examples[Finding.DEEP_PIXELS] == [f'a.jpg ({values})']
-    assert 'set deep_range' in dataset.findings.table()
+    assert 'set deep_range of RFDETRLoadImage' in dataset.findings.table()
     assert dataset[0]['img'].max() < 16
     # What the table says to do.
     dataset = build(tmp_path, pipeline=[dict(step, deep_range=deep_range)])
@@ -155,3 +155,12 @@ def test_a_deep_image_that_no_data_set_looked_at_is_logged_once(
     lines.clear()
     assert RFDETRLoadImage(deep_range=(0, 4095))(image)['img'].max() == 255
     assert lines == []
+
+
+def test_a_range_is_any_pair_and_nothing_else():
+    pair = np.array([0, 4095])
+    pixels = RFDETRLoadImage(deep_range=pair)((RAMP * 4095).astype(np.uint16))['img']
+    assert pixels.max() == 255
+    for wrong in ((), False, (4095, 0), (0, float('nan'))):
+        with pytest.raises(SettingError, match='a pair of values'):
+            RFDETRLoadImage(deep_range=wrong)
