@@ -67,9 +67,10 @@ class RFDETRResize(Resize):
                 'RFDETRResize takes either image_size, maybe with offsets, or sizes, '
                 f'and got {image_size=}, {offsets=}, {sizes=}'
             )
-        if max_long_side is not None and not keep_ratio:
+        if max_long_side is not None and not (keep_ratio and max_long_side > 0):
             raise SettingError(
-                f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True'
+                f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True, '
+                'and is a number of pixels above 0'
             )
         self.sizes = sizes or multi_scale_sizes(image_size, size_divisor, offsets)
         if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
@@ -216,8 +217,9 @@ def size_by_short_side(
     """
     short, long = min(size), max(size)
     if max_long_side is not None and long / short * short_side > max_long_side:
-        short_side = max(1, round(max_long_side * short / long))
-    long_side = round(short_side * long / short)
+        short_side = round(max_long_side * short / long)
+    long_side = round(short_side * long / short) if short_side else max_long_side
+    short_side = max(1, short_side)
     return (short_side, long_side) if size[0] == short else (long_side, short_side)
 
 
@@ -244,13 +246,15 @@ def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize by bilinear sampling at pixel centres, without a filter.
 
     Args:
-        image: (H, W, 3) uint8 or float.
+        image: (H, W, channels) or (H, W), of any type.
         size: new height and width.
 
     Returns:
-        (h, w, 3) float32.
+        (h, w, channels) float32.
     """
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    # A flipped array runs backwards, which PyTorch does not take.
+    image = np.atleast_3d(image).astype(np.float32, order='C')
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     planes = F.interpolate(planes, size=size, mode='bilinear', align_corners=False)
     return planes[0].permute(1, 2, 0).numpy()
 

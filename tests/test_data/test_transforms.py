@@ -127,7 +127,8 @@ def polygon(box):
         ((1000, 100), 576, None, (5760, 576)),
         ((333, 500), 400, None, (400, 601)),
         ((300, 300), 384, 1333, (384, 384)),
-        ((1, 5000), 384, 1333, (1, 5000)),
+        ((1, 5000), 384, 1333, (1, 1333)),
+        ((100_000, 1), 384, 7680, (7680, 1)),
     ],
 )
 def test_size_by_short_side(size, short_side, max_long_side, expected):
@@ -203,6 +204,7 @@ def test_resize_keeps_an_image_without_objects():
         (dict(image_size=64, offsets=(0,)), 'needs size_divisor'),
         (dict(image_size=64, max_long_side=100), 'keep_ratio=True'),
         (dict(sizes=[(32, 64)], keep_ratio=True), r'shorter side.*\[\(32, 64\)\]'),
+        (dict(image_size=32, keep_ratio=True, max_long_side=0), 'number of pixels'),
     ],
 )
 def test_resize_refuses_arguments_that_do_not_fit(arguments, message):
@@ -226,6 +228,16 @@ def test_levels_of_other_types_are_rounded_and_clipped(kind):
     expected = RFDETRResize(image_size=32)(dict(before, img=expected))['img']
     found = RFDETRResize(image_size=32)(dict(before, img=far))['img']
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('before', [lambda x: x[:, ::-1], lambda x: x[..., 0]])
+def test_images_are_sampled_however_they_lie_in_memory(before):
+    image = before(results(20, 30, [])['img'])
+    resize = RFDETRResize(image_size=32, antialias=False)
+    found = resize(dict(img=image))['img']
+    expected = resize(dict(img=np.atleast_3d(image).copy()))['img']
+    np.testing.assert_array_equal(found, expected)
+    assert found.shape == (32, 32, np.atleast_3d(image).shape[2])
 
 
 def test_a_normalised_image_is_refused():
