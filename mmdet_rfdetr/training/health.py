@@ -6,7 +6,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..data.bad_data_hook import coco_parts
@@ -18,6 +18,7 @@ from .class_checks import (
     loaders_of,
 )
 from .diagnosis import some
+from .selection import has_value
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
 _LEAST_STEPS = 10
@@ -26,6 +27,9 @@ _LEAST_HISTORY = 40
 _FALL = 0.9
 # An average precision below it comes by chance.
 _NEXT_TO_ZERO = 0.0005
+# Levels of 0 to 255 that were scaled to 1, or normalised, do not reach the first; what
+# changes colours in floating point does not reach the second.
+_NEXT_TO_BLACK, _BEYOND_WHITE = 4, 1024
 
 
 @HOOKS.register_module()
@@ -39,6 +43,7 @@ class RFDETRHealthHook(Hook):
     - more outputs of the model than there are classes;
     - images with more objects than queries, or than detections in a validation;
     - no object left, in the annotations or behind the pipeline;
+    - images whose pixels are no levels of 0 to 255 when they reach the model;
     - parameters whose gradient was zero or missing in every step;
     - a moving average that stayed as it was;
     - an AP of zero, or next to it, while the loss falls;
@@ -56,6 +61,7 @@ class RFDETRHealthHook(Hook):
         self._is_training = False
         self._told_of_zero = False
         self._images_not_finite = 0
+        self._seen: set[str] = set()
         # Of each batch of the first epoch, None when that is over.
         self._objects: list[int] | None = []
         self._steps = 0
@@ -106,9 +112,14 @@ class RFDETRHealthHook(Hook):
         """Look at the data of a test."""
         self._check_evaluation(runner.test_loop)
 
-    def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
-        """Count the objects that come out of the pipeline."""
-        if self._objects is not None:
+    def _before_iter(
+        self, runner: Runner, batch_idx, data_batch=None, mode='train'
+    ) -> None:
+        """Look at the first images, and count the objects of a training."""
+        if mode not in self._seen:
+            self._seen.add(mode)
+            check_levels(runner, data_batch, mode)
+        if mode == 'train' and self._objects is not None:
             self._objects.append(count_objects(data_batch))
 
     def _see_gradients(self) -> None:
@@ -204,10 +215,9 @@ class RFDETRHealthHook(Hook):
         scores = {
             name: value
             for name, value in (metrics or {}).items()
-            if name.endswith('mAP')
+            if name.endswith('mAP') and has_value(value)
         }
-        # -1 and NaN say that there is none.
-        is_zero = all(0 <= score < _NEXT_TO_ZERO for score in scores.values())
+        is_zero = all(score < _NEXT_TO_ZERO for score in scores.values())
         if self._told_of_zero or not scores or not is_zero:
             return
         log = runner.message_hub.log_scalars.get('train/loss')
@@ -225,6 +235,30 @@ class RFDETRHealthHook(Hook):
                 'validations, compare the classes, the image ids and the boxes of the '
                 'validation annotations with those of training.'
             )
+
+
+def check_levels(runner: Runner, batch: object, mode: str) -> None:
+    """Warn of images that a pipeline has scaled or normalised, as the model does.
+
+    Args:
+        runner: of a model whose ``data_preprocessor`` may normalise.
+        batch: as the data loader gives it.
+        mode: whose pipeline it is, ``'train'``, ``'val'`` or ``'test'``.
+    """
+    preprocessor = getattr(bare(runner.model), 'data_preprocessor', None)
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return
+    inputs = batch.get('inputs') if isinstance(batch, dict) else None
+    images = [image for image in tree_leaves(inputs) if isinstance(image, Tensor)]
+    low = min((image.min().item() for image in images), default=0)
+    high = max((image.max().item() for image in images), default=0)
+    if low < high and not _NEXT_TO_BLACK < high < _BEYOND_WHITE:
+        runner.logger.warning(
+            f'Images have values of {low:.3g} to {high:.3g}, and model.'
+            'data_preprocessor, which normalises them, takes levels of 0 to 255: leave '
+            f'out the step of {mode}_dataloader.dataset.pipeline that scales or '
+            'normalises them.'
+        )
 
 
 def check_objects(runner: Runner, model: nn.Module) -> None:

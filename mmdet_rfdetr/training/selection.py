@@ -45,10 +45,14 @@ def check_metric_names(runner: Runner) -> None:
         if has_losses and '/' not in name:
             continue
         if not any(_may_give(metric, name) for metric in evaluator.metrics):
-            first = ", or 'auto' for the first metric" if setting == 'save_best' else ''
+            choice = _choice(evaluator, name)
+            todo = f'choose {choice}'
+            if setting == 'save_best':
+                todo += ", or 'auto' for the first metric"
+            if not choice:
+                todo = 'it gives none, with format_only=True: leave that, or this, out'
             raise SettingError(
-                f'{setting}={name!r} is no metric of val_evaluator: choose '
-                f'{_choice(evaluator, name)}{first}.'
+                f'{setting}={name!r} is no metric of val_evaluator: {todo}.'
             )
 
 
@@ -97,9 +101,10 @@ def has_value(score: Any, rule: str | None = 'greater') -> bool:
         score: a metric.
         rule: ``'less'`` if small ones are better, of which -1 may be one.
     """
-    if score is None:
+    try:
+        score = float(score)
+    except (TypeError, ValueError):  # none, or a text
         return False
-    score = float(score)
     return math.isfinite(score) and (score != -1 or rule == 'less')
 
 

@@ -107,6 +107,32 @@ def test_objects_that_the_pipeline_loses(data, tmp_path):
     assert 'train_dataloader.dataset.pipeline' in line
 
 
+@pytest.mark.parametrize('mode', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    ('image', 'values'),
+    [
+        (torch.linspace(0, 1, 64), '0 to 1'),
+        (torch.linspace(0, 1, 64).round().byte(), '0 to 1'),  # RFDETRResize after it
+        (torch.linspace(-2.1, 2.6, 64), '-2.1 to 2.6'),
+        (torch.linspace(0, 60000, 64), '0 to 6e+04'),
+        (torch.linspace(-40, 500, 64), None),  # photometric distortion
+        (torch.zeros(64), None),
+    ],
+)
+def test_images_whose_pixels_are_no_levels(image, values, mode, tmp_path):
+    run = toy.runner(tmp_path, [HEALTH])
+    run.model.data_preprocessor._enable_normalize = True
+    (hook,) = (hook for hook in run.hooks if isinstance(hook, RFDETRHealthHook))
+    lines = told(run, train=False)
+    for _ in range(2):  # it is said once
+        batch = dict(inputs=[image.expand(3, 1, 64)])
+        getattr(hook, f'before_{mode}_iter')(run, 0, batch)
+    assert len(lines) == (values is not None)
+    if lines:
+        assert f'values of {values}, and' in lines[0]
+        assert f'step of {mode}_dataloader.dataset.pipeline' in lines[0]
+
+
 def test_objects_of_several_branches_are_counted():
     # As mmdet's MultiBranch packs them: an image is in some branches only.
     labelled = DetDataSample(gt_instances=InstanceData(labels=torch.zeros(3)))

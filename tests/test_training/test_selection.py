@@ -48,6 +48,7 @@ def build(data, tmp_path, monkeypatch):
 
 
 VOC = dict(type='VOCMetric', metric='mAP')
+FORMAT_ONLY = dict(format_only=True, outfile_prefix='results')
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,10 @@ VOC = dict(type='VOCMetric', metric='mAP')
         ),
         (dict(save_best='coco/segm_mAP'), 'one of coco/bbox_mAP, coco/bbox_mAP_50'),
         (dict(save_best=['coco/bbox_mAP', 'val/mAP']), "save_best='val/mAP' is no"),
+        (
+            dict(evaluator=dict(type='RFDETRCocoMetric', **FORMAT_ONLY)),
+            'is no metric of val_evaluator: it gives none, with format_only=True',
+        ),
         (
             dict(evaluator=VOC),
             "'coco/bbox_mAP' is no .*VOCMetric's, 'pascal_voc/...', or 'auto' for",
@@ -146,7 +151,7 @@ def best(folder):
     return [path.name for path in folder.glob('best_*')]
 
 
-@pytest.mark.parametrize('value', [-1.0, NAN, float('inf')])
+@pytest.mark.parametrize('value', [-1.0, NAN, float('inf'), 'text'])
 @pytest.mark.parametrize('key', ['coco/bbox_mAP', 'auto'])
 def test_what_is_no_score_is_never_the_best(tmp_path, key, value):
     run, lines = train(tmp_path / 'a', [value, 0.0, value, 0.1, value], save_best=key)
