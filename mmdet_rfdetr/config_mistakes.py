@@ -227,7 +227,8 @@ def building_mistake(error: Exception) -> str | None:
     unknown = re.search("unexpected keyword argument ('.+')", str(error))
     if unknown and f'{unknown[1]}:' in ' '.join(settings):
         return (
-            f'{error}: correct this key in the config, or in --cfg-options{INHERITED}.'
+            f'{error}: correct this key in the config, or in --cfg-options; '
+            f'{INHERITED}.'
         )
     missing = re.search('missing [0-9]+ required .*arguments?:', str(error))
     if missing and _is_called_by(frame, frames):
@@ -247,9 +248,16 @@ def building_mistake(error: Exception) -> str | None:
 
 
 def _is_called_by(builder: FrameType, frames: list[FrameType]) -> bool:
-    """Whether an error comes from a call that a builder made, not from further down."""
-    further = frames[frames.index(builder) + 1 :]
-    return all(frame.f_code.co_name.startswith('build_') for frame in further)
+    """Whether an error comes from a call that a builder made, not from further down.
+
+    A constructor may hand its arguments on to that of the class it inherits from.
+    """
+    kind = builder.f_locals.get('obj_cls')
+    return all(
+        frame.f_code.co_name.startswith('build_')
+        or (frame.f_code.co_name == '__init__' and type(frame.f_locals['self']) is kind)
+        for frame in frames[frames.index(builder) + 1 :]
+    )
 
 
 def missing_package(error: ImportError) -> str | None:

@@ -223,6 +223,11 @@ def test_an_unknown_key_is_named_where_a_part_hands_it_on(key, mistake):
             "unexpected keyword argument 'preset': correct this key",
         ),
         (
+            "_delete_=True, type='MultiStepLR'",
+            'milestones=[1]',
+            "missing 1 required positional argument: 'milestones': set this key",
+        ),
+        (
             "type='MultiStepLR'",
             'milestones=[1]',
             "missing 1 required keyword-only argument: 'milestones': set this key",
@@ -245,8 +250,9 @@ def test_a_type_that_is_changed_alone_earns_a_hint_that_is_right(
         build(new)
     said = building_mistake(caught.value)
     assert message in said
+    assert '--cfg-options; a config that changes the type' in said
     assert '_delete_=True beside the new type' in said
-    assert build(f'_delete_=True, {new}, {more}')
+    assert build(f'_delete_=True, {new.removeprefix("_delete_=True, ")}, {more}')
 
 
 def test_a_misspelt_key_of_a_data_loader_is_named():

@@ -91,6 +91,10 @@ class RFDETR(Switches, DetectionTransformer):
                 f'bbox_head.type={head.__name__} is a head of another detector: set '
                 'RFDETRHead, or a class of yours that inherits from it'
             )
+        if 'out_channels' not in (neck or ()):
+            raise SettingError(
+                f'neck={neck}: set a neck with out_channels, for example ChannelMapper'
+            )
         width = neck['out_channels']
         super().__init__(
             backbone=backbone,

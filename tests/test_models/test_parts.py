@@ -83,6 +83,7 @@ def test_backbones_and_necks_of_mmdetection(backbone, neck, levels):
             dict(decoder=dict(small_config()['decoder'], num_levels=1)),
             'decoder.num_levels=1, and ChannelMapper gives 4 maps: make them equal',
         ),
+        (dict(neck=None), 'neck=None: set a neck with out_channels'),
         (
             dict(backbone=VIT, neck=dict(MAPPER, in_channels=[7, 7])),
             'RFDETRBackbone gives .*ChannelMapper does not take',
@@ -95,7 +96,8 @@ def test_parts_that_do_not_fit_are_refused_when_built(parts, message):
         'neck': dict(MAPPER, in_channels=[24, 48, 96]),
         **parts,
     }
-    parts['neck'].setdefault('out_channels', 32)
+    if parts['neck'] is not None:
+        parts['neck'].setdefault('out_channels', 32)
     with pytest.raises(SettingError, match=message):
         build(**parts)
 
