@@ -472,6 +472,7 @@ torch.distributed.destroy_process_group()
     'forward_sync_buffers' not in inspect.signature(DistributedDataParallel).parameters,
     reason='this torch knows the old name only',
 )
+@pytest.mark.long
 def test_data_parallel_training_of_rfdetr_alone_does_not_warn():
     other = run_code(WRAP.format(model='torch.nn.Linear'), **ONE_RANK)
     assert '`broadcast_buffers` is deprecated' in other.stderr
@@ -499,6 +500,7 @@ CheckpointHook().before_train(run)
 """
 
 
+@pytest.mark.long
 def test_saving_checkpoints_does_not_warn():
     # That the hook of this package does it shows the toy training in conftest.py.
     ours, others = run_code(HOOK).stdout.split('others')
@@ -521,6 +523,7 @@ print(cfg.visualizer.vis_backends)
 """
 
 
+@pytest.mark.long
 def test_inferencer_of_rfdetr_alone_does_not_warn_of_log_backends():
     other = run_code(VISUALIZER.format(model='torch.nn.Linear'))
     assert 'Failed to add' in other.stderr
@@ -541,6 +544,7 @@ with FUNCTIONS.switch_scope_and_registry('mmdet') as registry:
 """
 
 
+@pytest.mark.long
 def test_inferencer_finds_mmengines_functions_without_a_warning():
     unfixed = run_code(FUNCTION)
     assert 'Failed to search registry with scope "mmdet"' in unfixed.stdout
@@ -559,6 +563,7 @@ visualizer.draw_texts('cut off', np.array([60, 40]))
 """
 
 
+@pytest.mark.long
 def test_drawing_a_box_at_the_border_does_not_warn():
     unfixed = run_code(DRAWING)
     assert unfixed.stderr.count('out of bounds') == 3

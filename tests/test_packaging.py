@@ -158,11 +158,13 @@ def train(project, installed):
     assert str(REPOSITORY) not in result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_project_inherits_by_name(installed, tmp_path):
     write_project(tmp_path / 'project', NANO)
     train(tmp_path / 'project', installed)
 
 
+@pytest.mark.long
 def test_project_inherits_by_relative_path(installed, tmp_path):
     config = installed / 'mmdet_rfdetr' / 'configs' / 'rfdetr_nano_coco.py'
     relative = os.path.relpath(config, tmp_path / 'project')

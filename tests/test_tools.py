@@ -111,20 +111,29 @@ def run_distributed(name, *arguments, cwd):
     return run(command, cwd=cwd, PORT=free_port(), PATH=path)
 
 
-def test_two_processes_train_and_test_together(toy_project, tmp_path):
-    work_dir = ['--work-dir', tmp_path]
-    trained = run_distributed(
-        'dist_train.sh', 'mine.py', '2', *work_dir, cwd=toy_project
-    )
+@pytest.fixture(scope='module')
+def trained_together(toy_project, tmp_path_factory):
+    """The folder of a run in two processes, and what they printed."""
+    folder = tmp_path_factory.mktemp('together')
+    arguments = ['mine.py', '2', '--work-dir', folder]
+    trained = run_distributed('dist_train.sh', *arguments, cwd=toy_project)
     assert trained.returncode == 0, trained.stderr
+    return folder, trained
+
+
+def test_two_processes_train_together(trained_together):
+    folder, trained = trained_together
     # Four pictures, two processes, two pictures a batch: one step.
     assert 'Epoch(train) [1][1/1]' in trained.stdout
     assert 'warning' not in (trained.stdout + trained.stderr).lower()
+    assert (folder / 'epoch_1.pth').is_file()
 
-    checkpoint = tmp_path / 'epoch_1.pth'
-    tested = run_distributed(
-        'dist_test.sh', 'mine.py', checkpoint, '2', *work_dir, cwd=toy_project
-    )
+
+@pytest.mark.long
+def test_two_processes_test_together(trained_together, toy_project):
+    folder, trained = trained_together
+    arguments = ['mine.py', folder / 'epoch_1.pth', '2', '--work-dir', folder]
+    tested = run_distributed('dist_test.sh', *arguments, cwd=toy_project)
     assert tested.returncode == 0, tested.stderr
     assert 'Epoch(test) [1/1]' in tested.stdout
     scores = [

@@ -13,7 +13,11 @@ from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 pytestmark = needs_fixtures
 
 EVAL_CASES = ('nano', 'nano_q30', 'nano_few_tokens', 'medium', 'seg_nano')
-TRAIN_CASES = ('nano', 'nano_q30', 'nano_few_tokens', 'medium', 'seg_nano')
+TRAIN_CASES = (
+    *('nano_q30', 'nano_few_tokens'),
+    *(pytest.param(case, marks=pytest.mark.long) for case in ('nano', 'medium')),
+    pytest.param('seg_nano', marks=pytest.mark.long),
+)
 
 
 def build(case, *, training):
