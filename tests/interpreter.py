@@ -89,7 +89,8 @@ def _call(rank, processes, port, folder, function, arguments):
 def fork_together(function, *arguments, folder, processes=2, stops=False):
     """Call a function in processes that are told of one another as torchrun does.
 
-    They have all that this process has imported, which takes seconds otherwise.
+    They have all that this process has imported, which takes seconds otherwise, and
+    not its threads: evaluate with ``engine='pycocotools'`` in them.
 
     Args:
         function: what each of them calls; a SystemExit is printed.
