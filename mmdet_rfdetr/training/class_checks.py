@@ -58,7 +58,7 @@ def check_loaders(loaders: Mapping[str, Any]) -> None:
     lists = {
         split: classes
         for split, loader in loaders.items()
-        if (classes := _classes_of(loader))
+        if (classes := classes_of_loader(loader))
     }
     first = next(iter(lists), None)
     for split, classes in lists.items():
@@ -86,8 +86,12 @@ def classes_of_data(dataset: Any) -> tuple[str, ...]:
     return join_class_lists([read_class_list(names) for names in lists if names])
 
 
-def _classes_of(loader: Any) -> tuple[str, ...]:
-    """Classes of a data loader, or of the config of one."""
+def classes_of_loader(loader: Any) -> tuple[str, ...]:
+    """Classes of a data loader, or of the config of one; empty if it names none.
+
+    Raises:
+        SettingError: as for :func:`classes_of_data`.
+    """
     if not isinstance(loader, Mapping):
         return classes_of_data(loader.dataset) if loader is not None else ()
     lists = []

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from mmdet.registry import DATASETS
 from mmengine.optim import BaseOptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
@@ -12,6 +11,7 @@ from ..class_names import compare_classes, match_classes, show_classes
 from ..data.bad_data_hook import metainfo_of
 from ..models import RFDETR
 from .bare import bare
+from .class_checks import classes_of_loader
 
 
 def name_classes(runner: Runner) -> None:
@@ -67,17 +67,6 @@ def _metainfo(runner: Runner) -> Mapping:
         if isinstance(loop, BaseLoop):
             return metainfo_of(loop.dataloader.dataset)
     # Nothing is built where a program only loads.
-    for loader in (
-        runner._train_dataloader,
-        runner._test_dataloader,
-        runner._val_dataloader,
-    ):
-        dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
-        while isinstance(dataset, Mapping) and (
-            'dataset' in dataset or 'datasets' in dataset
-        ):
-            dataset = dataset.get('dataset') or dataset['datasets'][0]
-        if isinstance(dataset, Mapping):
-            default = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-            return {**default, **(dataset.get('metainfo') or {})}
-    return {}
+    loaders = runner._train_dataloader, runner._test_dataloader, runner._val_dataloader
+    lists = map(classes_of_loader, loaders)
+    return next((dict(classes=names) for names in lists if names), {})
