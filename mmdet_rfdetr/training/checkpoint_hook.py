@@ -1,5 +1,6 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
+import glob
 import os
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from mmdet_rfdetr.errors import ExplainedError, SettingError
 
 from .bare import bare
 from .checkpoint_files import BACKEND, FormerFiles
+from .diagnosis import some
 from .finite import RuinedWeightsError, infinite_buffers, require_finite
 from .known_classes import name_classes, warn_of_other_classes
 from .plain import log_from_plain, log_to_plain, plain_entries
@@ -120,9 +122,15 @@ class RFDETRCheckpointHook(CheckpointHook):
         if not runner._resume:
             return
         if runner._load_from is None:
-            runner._load_from = find_last_checkpoint(
-                runner.work_dir, self._folder(runner)
-            )
+            folder = self._folder(runner)
+            runner._load_from = find_last_checkpoint(runner.work_dir, folder)
+            former = glob.glob(self.filename_tmpl.format('*'), root_dir=folder)
+            if runner._load_from is None and former:
+                runner.logger.warning(
+                    f'{runner.work_dir} has no file {POINTER}: the run begins anew, '
+                    f'and overwrites checkpoints in {folder} ({some(sorted(former))}). '
+                    'To go on from one, add --cfg-options load_from=FILE to --resume.'
+                )
         # A new list, since mmengine is going through the present one.
         runner._hooks = [_Before(self._compare), *runner._hooks]
 

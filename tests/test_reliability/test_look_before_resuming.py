@@ -393,6 +393,20 @@ def test_a_pointer_to_nothing_is_an_error(tmp_path, text):
         point(tmp_path / 'new', text)
 
 
+def test_checkpoints_without_a_pointer_are_not_overwritten_in_silence(
+    trained, tmp_path
+):
+    shutil.copy(trained / 'epoch_2.pth', tmp_path)
+    run = build(tmp_path, epochs=2)
+    run._resume = True
+    (warning,) = warnings_of(run)
+    assert 'has no file last_checkpoint: the run begins anew' in warning
+    assert '(epoch_2.pth)' in warning and 'load_from=FILE to --resume' in warning
+    run = build(tmp_path, epochs=4)  # as advised
+    run._resume, run._load_from = True, str(trained / 'epoch_2.pth')
+    assert warnings_of(run) == [] and run.epoch == 4
+
+
 def test_what_the_config_changes_is_logged(trained, tmp_path):
     run = build(tmp_path, trained, epochs=3, accumulation=2)
     run.cfg.randomness = dict(seed=-1)
