@@ -18,7 +18,7 @@ from mmengine.fileio.io import file_handlers
 from .errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .loading import is_trusted, read_file
 from .safe_pickle import RefusedError
-from .unpickler import load_pickle
+from .unpickler import check_unfolding, load_pickle
 
 _guarded = ContextVar('guarded', default=False)
 
@@ -56,11 +56,14 @@ class _SafePickleHandler(PickleHandler):
 
 class _SafeYamlHandler(YamlHandler):
     def load_from_fileobj(self, file, **kwargs):
-        if not is_trusted():
-            # With tuples, which mmengine's configs hold; without objects.
-            kwargs['Loader'] = yaml.FullLoader
-        with _explained('A YAML file', yaml.YAMLError):
+        if is_trusted():
             return super().load_from_fileobj(file, **kwargs)
+        # With tuples, which mmengine's configs hold; without objects.
+        kwargs['Loader'] = yaml.FullLoader
+        with _explained('A YAML file', Exception):
+            loaded = super().load_from_fileobj(file, **kwargs)
+            check_unfolding(loaded, file.tell())
+            return loaded
 
 
 def _numpy_load(original: Callable) -> Callable:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -67,6 +68,16 @@ class RFDETRCocoDataset(CocoDataset):
         self.pipeline.transforms = [
             guard_loader(transform) for transform in self.pipeline.transforms
         ]
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping | None = None) -> dict:
+        try:
+            return super()._load_metainfo(metainfo)
+        except UnicodeDecodeError as error:
+            raise SettingError(
+                f'metainfo names a file of classes that is no text in UTF-8 ({error}): '
+                'save it as UTF-8, a name in each line.'
+            ) from error
 
     @property
     def reading(self) -> Reading:

@@ -110,6 +110,18 @@ def test_a_damaged_pickle_is_told(tmp_path, content):
         mmengine.load(tmp_path / 'a.pkl')
 
 
+ALIASES = ''.join(f'a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n' for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    'text', ['a0: &a0 [x, x]\n' + ALIASES, '[' * 5000, '[', 'a: *b']
+)
+def test_a_text_that_never_ends_is_told(tmp_path, text):
+    (tmp_path / 'a.yaml').write_text(text)
+    with no_code_in_files(), pytest.raises(CheckpointError, match='cannot be read'):
+        Config.fromfile(tmp_path / 'a.yaml')
+
+
 def test_latin_pickles_of_python_2_load(tmp_path):
     raw = b"(dp0\nS'a'\np1\ncnumpy.core.multiarray\nscalar\np2\n(cnumpy\ndtype\np3\n"
     raw += b"(S'f8'\np4\nI0\nI1\ntp5\nRp6\n(I3\nS'<'\np7\nNNNI-1\nI-1\nI0\ntp8\nbS'"

@@ -474,6 +474,14 @@ def test_classes_may_be_a_file_of_names(tmp_path):
     assert dataset.cat_ids == [90, 17]
 
 
+@pytest.mark.parametrize('encoding', ['utf-16', 'latin1'])
+def test_a_file_of_classes_that_is_no_utf8_is_told(tmp_path, encoding):
+    names = tmp_path / 'classes.txt'
+    names.write_text('caté\ndog', encoding)
+    with pytest.raises(SettingError, match='save it as UTF-8'):
+        build(write(tmp_path), metainfo=dict(classes=str(names)))
+
+
 def grouped(*, others):
     """The sound document under a root that is named as one of its classes."""
     data = document()
