@@ -288,6 +288,7 @@ print(before, peak_memory() - before)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+@pytest.mark.long
 def test_peak_memory_is_that_of_the_process_alone():
     of_parent = np.ones(2**27)  # 1 GiB, more than imports take
     result = run_code(PEAK)

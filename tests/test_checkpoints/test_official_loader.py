@@ -31,6 +31,12 @@ CASES = {
 }
 """Case to input size; a checkpoint of seed 23 has four classes."""
 
+# One of each kind.
+QUICK = (
+    *('same', 'classes_90_to_3', 'classes_90_to_250', 'resolution_384_to_512'),
+    *('queries_300_to_100_with_args', 'groups_13_to_5_with_args'),
+)
+
 ARRAYS = {
     'class_embed.bias': 'class_embed.bias',
     'class_embed.weight': 'class_embed.weight',
@@ -63,7 +69,13 @@ def base_config():
     return Config.fromfile(config('rfdetr_nano_coco.py')).model
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+    'case',
+    [
+        pytest.param(case, marks=[] if case in QUICK else pytest.mark.long)
+        for case in CASES
+    ],
+)
 def test_the_official_loader_is_matched(case, recorded, base_config, tmp_path):
     arrays, described = recorded
     description = described[case]

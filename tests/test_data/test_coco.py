@@ -680,7 +680,9 @@ def test_faults_of_the_pipeline_are_not_taken_for_bad_data(tmp_path):
         dataset[0]
 
 
-@pytest.mark.parametrize('start_method', ['fork', 'spawn'])
+@pytest.mark.parametrize(
+    'start_method', ['fork', pytest.param('spawn', marks=pytest.mark.long)]
+)
 def test_workers_share_what_they_find(tmp_path, start_method):
     dataset = build(write(tmp_path))
     cut(tmp_path / 'a.jpg')

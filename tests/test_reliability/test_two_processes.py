@@ -238,6 +238,7 @@ def seen_images(folder):
     return [sorted(iterations[number]) for number in sorted(iterations)]
 
 
+@pytest.mark.long
 def test_two_processes_continue_what_one_began(tmp_path):
     write_coco(tmp_path / 'data', count=8)
     folder = tmp_path / 'work'

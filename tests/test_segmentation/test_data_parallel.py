@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from tests.interpreter import fork_together
@@ -9,6 +10,7 @@ from tests.test_precision.data_parallel import train_and_record
 from tests.test_segmentation.project import shrunk_config, write_pictures
 
 
+@pytest.mark.long
 def test_one_process_without_objects(tmp_path):
     """Data-parallel training stops if a process leaves parameters without gradient."""
     write_pictures(tmp_path)
