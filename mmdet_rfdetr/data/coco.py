@@ -172,9 +172,6 @@ class RFDETRCocoDataset(CocoDataset):
     def _parse_object(self, annotation: dict, size: tuple[int, int]) -> dict | None:
         """Convert an object in an image of (height, width); None if it is no use."""
         findings = self.findings
-        if annotation['ignore']:
-            findings.add(Finding.IGNORED, annotation)
-            return None
         label = self.cat2label.get(annotation['category_id'])
         if label is None:
             findings.add(Finding.UNUSED_CATEGORY, annotation)
@@ -196,16 +193,17 @@ class RFDETRCocoDataset(CocoDataset):
         overhang = max(abs(a - b) for a, b in zip(box, (x1, y1, x2, y2), strict=True))
         if overhang > _TOLERANCE:
             findings.add(Finding.BOX_OVER_BORDER, annotation)
-        if annotation['iscrowd']:
+        if annotation['ignore']:
+            findings.add(Finding.IGNORED, annotation)
+        elif annotation['iscrowd']:
             findings.add(Finding.CROWD, annotation)
+        is_ignored = annotation['ignore'] or annotation['iscrowd']
         mask = annotation['segmentation']
         problem = mask_problem(mask, *size) if isinstance(mask, dict) else None
         if problem:
             findings.add(Finding.MASK_BROKEN, annotation)
             mask = []  # as every loader knows an object without a mask
-        instance = dict(
-            bbox=box, bbox_label=label, ignore_flag=annotation['iscrowd'], mask=mask
-        )
+        instance = dict(bbox=box, bbox_label=label, ignore_flag=is_ignored, mask=mask)
         return dict(instance, mask_problem=problem) if problem else instance
 
     def _check_files(self, images: list[dict]) -> list[dict]:

@@ -145,11 +145,11 @@ def test_every_fault_of_objects_is_counted(tmp_path, told):
         [5, 6, 25, 16],
         [3, 3, 3.5, 3.25],
         [1, 1, 3, 3],
-        *[[5, 6, 25, 16]] * 4,
+        *[[5, 6, 25, 16]] * 5,
     ]
     sample = dataset[0]['data_samples']
     assert len(sample.gt_instances) == 11
-    assert len(sample.ignored_instances) == 1  # the crowd
+    assert len(sample.ignored_instances) == 2  # the crowd, and what is to be ignored
 
 
 @pytest.mark.parametrize('mark', [1, '1', True, 1.0, 'true', '0', 0, False, None, 'no'])

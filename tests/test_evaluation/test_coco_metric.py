@@ -16,7 +16,7 @@ from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.evaluation import ground_truth
 from mmdet_rfdetr.evaluation.averages import class_precisions
 from tests.fixtures import DATA, needs_data
-from tests.test_data.coco_files import CLASSES, document, write
+from tests.test_data.coco_files import CLASSES, build, document, write
 from tests.test_evaluation import random_sets
 
 
@@ -138,6 +138,22 @@ def test_objects_to_ignore_are_neither_missed_nor_false(tmp_path, engine, mark):
     ignored['ignore'] = '0'
     write(tmp_path, data)
     assert evaluate(tmp_path, without, engine=engine)['coco/bbox_mAP'] < 1
+
+
+def test_objects_to_ignore_are_the_same_without_a_file(tmp_path):
+    data = document()
+    data['annotations'][-1]['ignore'] = 1
+    dataset = build(write(tmp_path, data), pipeline=[])
+    metric = METRICS.build(dict(type='RFDETRCocoMetric'))
+    metric.dataset_meta = dataset.metainfo
+    sound = perfect(data)
+    sound[70][0][1] = [0, 0, 60, 40]
+    for info in map(dataset.get_data_info, range(len(dataset))):
+        boxes, labels, scores = map(torch.tensor, sound[info['img_id']])
+        found = dict(bboxes=boxes.float(), labels=labels, scores=scores)
+        sample = dict(info, ori_shape=(40, 60), pred_instances=found)
+        metric.process({}, [sample])
+    assert metric.evaluate(len(dataset))['coco/bbox_mAP'] == 1
 
 
 @pytest.mark.parametrize(
