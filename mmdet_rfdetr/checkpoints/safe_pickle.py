@@ -90,7 +90,7 @@ def _scalar(dtype: _NumberType, raw: bytes | str) -> np.generic:
     return dtype.read(raw, ())[()]
 
 
-def _history_statistic(owner: type, name: str) -> Callable:
+def history_statistic(owner: type, name: str) -> Callable:
     """The only attributes a checkpoint of mmengine asks for: statistics of a log."""
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(HistoryBuffer, name)
@@ -169,7 +169,7 @@ STRUCTURES = (
     'mmdet.structures.mask.structures.PolygonMasks',
 )
 FUNCTIONS = {
-    'builtins.getattr': _history_statistic,
+    'builtins.getattr': history_statistic,
     'builtins.bytes': _no_bytes,
     'builtins.set': _set,
     'builtins.complex': complex,

@@ -19,6 +19,7 @@ from .safe_pickle import (
     FUNCTIONS,
     STRUCTURES,
     RefusedError,
+    history_statistic,
     refuse_deep_keys,
 )
 
@@ -72,6 +73,9 @@ class Unpickler(pickle._Unpickler):
             return torch.UntypedStorage
         if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
+        owner, _, statistic = path.rpartition('.')
+        if CLASSES.get(owner) is HistoryBuffer:  # as protocol 4 names what getattr does
+            return history_statistic(HistoryBuffer, statistic)
         for known in (CLASSES, FUNCTIONS, self._others):
             if path in known:
                 return known[path]

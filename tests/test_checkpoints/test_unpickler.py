@@ -196,6 +196,17 @@ def test_tensors_of_every_kind_load(tmp_path, zipped):
         assert str(loaded[name]) == str(value)
 
 
+@pytest.mark.parametrize('protocol', range(2, 6))
+def test_logs_load_in_every_protocol(tmp_path, protocol):
+    content = {**WEIGHTS, 'log': HistoryBuffer([1.0, 2.0], [1, 1])}
+    torch.save(content, tmp_path / 'weights.pth', pickle_protocol=protocol)
+    log = load_checkpoint_file(tmp_path / 'weights.pth')['log']
+    assert log.mean() == 1.5
+    name = b'cmmengine.logging.history_buffer\nHistoryBuffer.min\n'
+    with pytest.raises(pickle.UnpicklingError, match='a call of'):
+        load_pickle(io.BytesIO(b'\x80\x04' + name + b'(tR.'))
+
+
 @pytest.mark.skipif(
     not hasattr(torch.serialization, 'set_crc32_options'), reason='torch before 2.6'
 )
