@@ -252,6 +252,7 @@ def test_eleven_sizes_are_soon_compiled(unchanged):
     assert all('_resize_position_table' in reason for reason in counters['graph_break'])
 
 
+@pytest.mark.long
 def test_gradients_of_a_size_that_changes(monkeypatch):
     """The derivatives, too, are traced for all sizes."""
     use_backend(monkeypatch, 'aot_eager')

@@ -210,6 +210,7 @@ def test_train_stages(case):
     assert gradient_free(model, stages) == set(description['grad_none'])
 
 
+@pytest.mark.long
 def test_train_stages_after_the_same_selection():
     """With ties in the selection decided the official way, ``nano`` is strict, too."""
     model, config = build('nano', training=True)
