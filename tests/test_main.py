@@ -141,8 +141,11 @@ def test_unknown_tool_is_named(command, capsys, name, hint):
         ('import my_own_xyz', "'my_own_xyz': correct the name, or start in the folder"),
     ],
 )
-def test_a_module_that_a_tool_lacks_is_named(command, tmp_path, line, said):
+def test_a_module_that_a_tool_lacks_is_named(
+    command, tmp_path, line, said, monkeypatch
+):
     """Only a known package is advised: another's name may be a stranger's."""
+    monkeypatch.setitem(sys.modules, 'lvis', None)  # as if it were not there
     (tmp_path / 'tool.py').write_text(line)
     with pytest.raises(SystemExit, match=said):
         command(str(tmp_path / 'tool.py'))
