@@ -23,11 +23,11 @@ from tests.test_training.toy import runner
 def end_at_once(number):
     """Fork processes that get a signal before their first line; their exit codes."""
     context = multiprocessing.get_context('fork')
-    children = [context.Process(target=time.sleep, args=(60,)) for _ in range(20)]
+    children = [context.Process(target=time.sleep, args=(600,)) for _ in range(20)]
     for child in children:
         child.start()
         os.kill(child.pid, number)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120  # a busy machine may take long to run all of them
     for child in children:
         child.join(max(0, end - time.monotonic()))
         child.kill()
