@@ -68,6 +68,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 @needs_lite
 def test_mmdet_models_import_with_mmcv_lite():
     unfixed = run_code('import mmdet.models')
@@ -175,6 +176,7 @@ print(json.dumps([
 """
 
 
+@pytest.mark.long
 def test_packages_are_found_without_pkg_resources():
     hidden = hide('pkg_resources')
     unfixed = run_code(hidden + LOOK_UP)
@@ -420,6 +422,7 @@ ONE_RANK = dict(
 INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
 
 
+@pytest.mark.long
 def test_unfixed_data_parallel_asks_for_a_gpu():
     unfixed = run_code(INIT, **ONE_RANK)
     assert unfixed.returncode != 0

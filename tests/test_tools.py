@@ -121,6 +121,7 @@ def trained_together(toy_project, tmp_path_factory):
     return folder, trained
 
 
+@pytest.mark.long
 def test_two_processes_train_together(trained_together):
     folder, trained = trained_together
     # Four pictures, two processes, two pictures a batch: one step.
@@ -380,6 +381,7 @@ assert not any('gloo' in name for name in threads()), threads()
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not os.path.exists('/proc/self/task'), reason='threads have no list'
 )

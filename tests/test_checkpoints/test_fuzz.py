@@ -69,7 +69,8 @@ def lightning_file(_model=None):
     return {'state_dict': state, 'hyper_parameters': {'num_queries': 5}, 'epoch': 1}
 
 
-FILES = (own_file, official_file, lightning_file)
+LONG = pytest.param(lightning_file, marks=pytest.mark.long)
+FILES = (own_file, official_file, LONG)
 # Entries of a state dict that are looked at one by one.
 SPECIAL = ('class_embed.weight', 'class_embed.bias', 'fc_cls.weight', 'fc_cls.bias')
 SPECIAL += ('refpoint_embed.weight', 'reference_embedding', 'query_feat.weight')

@@ -48,6 +48,7 @@ def test_what_a_policy_came_to_stands_there_too(pictures, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_the_policy_stands_in_the_checkpoint_of_a_shipped_config(toy_checkpoint):
     assert load(toy_checkpoint)['meta']['precision'] == dict(
         device_type=None, dtype='float32', effective='float32'

@@ -90,7 +90,7 @@ def check(uninterrupted, data, folder, mode, share):
     [
         ('by epoch', 0.5),
         long('by iteration', 0.3),
-        ('by epoch', 'write'),
+        long('by epoch', 'write'),
     ],
 )
 def test_killed_and_resumed(mode, share, uninterrupted, data, tmp_path):

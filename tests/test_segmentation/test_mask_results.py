@@ -176,7 +176,7 @@ LIMIT = 400
     [
         # One mask after the other: ten of them tell the peak of 300, if the limit for
         # plain masks is lowered, too.
-        pytest.param(10, 30, id='scaled'),
+        pytest.param(10, 30, marks=pytest.mark.long, id='scaled'),
         pytest.param(22, 1, marks=pytest.mark.slow, id='plain'),
         pytest.param(300, 1, marks=pytest.mark.slow, id='encoded'),
     ],

@@ -3,6 +3,8 @@
 import json
 import signal
 
+import pytest
+
 from tests.test_reliability.project import config, differences, result, train_in_child
 from tests.test_training.tiny import write_coco
 
@@ -21,6 +23,7 @@ MASKS = {
 }
 
 
+@pytest.mark.long
 def test_random_points_go_on_where_they_were(tmp_path):
     data, whole, killed = (tmp_path / name for name in ('data', 'whole', 'killed'))
     write_coco(data, count=5)
