@@ -15,7 +15,6 @@ from torch import distributed
 
 from mmdet_rfdetr.checkpoints import loading
 from mmdet_rfdetr.checkpoints.guard import no_code_in_files
-from mmdet_rfdetr.compat import shipped_path
 from mmdet_rfdetr.config_mistakes import (
     building_mistake,
     merge_options,
@@ -25,6 +24,7 @@ from mmdet_rfdetr.config_mistakes import (
 )
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
+from mmdet_rfdetr.shipped import shipped_path
 from mmdet_rfdetr.training.interruption import EXIT_INTERRUPTED
 
 

@@ -19,9 +19,9 @@ from mmengine.config.utils import MODULE2PACKAGE, ConfigParsingError
 from mmengine.registry import OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
-from mmdet_rfdetr import config
 from mmdet_rfdetr.compat import EXTENSION, FULL_MMCV
 from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.shipped import config
 
 OTHER_SETTINGS = (
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval'),

@@ -18,6 +18,7 @@ FLOORS = (
     {
         *('compat', 'errors', 'precision', 'checkpoints'),
         *('boxes', 'class_names', 'masks', 'resampling', 'image_size', 'transfer'),
+        'shipped',
     },
     {
         *('losses', 'matching', 'matching_costs'),

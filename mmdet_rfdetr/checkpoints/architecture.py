@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..shipped import config
 from .errors import CheckpointError
 from .names import count_members
 
@@ -81,10 +82,7 @@ def _shipped_configs(shapes: Shapes) -> list[str]:
     If none has the position grid, these are all that agree in the other sizes, since
     models of any input size share them.
     """
-    # At the top this would be a circle; it is needed for an error message only.
     from mmengine.config import Config
-
-    from mmdet_rfdetr import config
 
     grids = {}
     for path in sorted(Path(config('rfdetr_coco.py')).parent.glob('rfdetr*_coco.py')):

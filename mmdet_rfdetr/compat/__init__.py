@@ -33,7 +33,6 @@ from .packages import (
     give_lvis_old_numpy,
     is_installed,
     replace_pkg_resources,
-    shipped_path,
     version_of,
 )
 from .running import (
@@ -66,7 +65,6 @@ __all__ = [
     'load_from_http',
     'load_from_local',
     'require_compiled_ops',
-    'shipped_path',
     'silence_streams_of_graphs',
     'solve_assignments_on_gpu',
     'stand_in_for_compiled_ops',

@@ -7,6 +7,8 @@ import os
 import sys
 from types import ModuleType
 
+from ..shipped import shipped_path
+
 
 def replace_pkg_resources() -> str | None:
     """Let mmengine find installed packages without ``pkg_resources``.
@@ -117,18 +119,3 @@ def give_lvis_old_numpy() -> str | None:
     vars(old).update(vars(np), float=float)
     lvis_eval.np = old
     return 'lvis uses a name of NumPy that is gone.'
-
-
-def shipped_path(name: str) -> str | None:
-    """The path of a config of this package, or None for the name of anything else.
-
-    Args:
-        name: for example ``'mmdet_rfdetr::rfdetr_nano_coco.py'``.
-
-    Raises:
-        FileNotFoundError: there is no such config; the message lists those there are.
-    """
-    from mmdet_rfdetr import config
-
-    package, separator, file = name.partition('::')
-    return config(file) if separator and package == 'mmdet_rfdetr' else None
