@@ -5,13 +5,15 @@ A project's config inherits from a shipped one with::
     _base_ = __import__('mmdet_rfdetr').config('rfdetr_coco.py')
 """
 
+import importlib
+import pkgutil
+
 from mmdet_rfdetr import compat
 
 compat.apply()
 
-# Importing a part registers it; only now, because they all import MMDetection.
+# Importing a part registers what it holds; only now, because they import MMDetection.
 from mmdet_rfdetr import (  # noqa: E402, F401
-    analysis,
     data,
     evaluation,
     losses,
@@ -20,6 +22,12 @@ from mmdet_rfdetr import (  # noqa: E402, F401
     precision,
     training,
 )
+
+# What stands beside the core is found and not named, so that each can be removed.
+for part in pkgutil.walk_packages(__path__, f'{__name__}.'):
+    if '.benchmark.' not in part.name and not part.name.endswith('__main__'):
+        importlib.import_module(part.name)
+
 from mmdet_rfdetr.image_size import set_image_size  # noqa: E402
 from mmdet_rfdetr.shipped import config  # noqa: E402
 

@@ -13,9 +13,9 @@ import torch
 
 import mmdet_rfdetr
 from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.cli import explained_errors
+from mmdet_rfdetr.command_line.config_errors import nearest
+from mmdet_rfdetr.command_line.running import explained_errors
 from mmdet_rfdetr.compat import stand_in_for_compiled_ops
-from mmdet_rfdetr.config_mistakes import nearest
 from mmdet_rfdetr.precision.policy import has_native_bfloat16
 
 EXAMPLES = """\

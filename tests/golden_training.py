@@ -17,8 +17,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.boxes import paired_iou
-from mmdet_rfdetr.data.demo_pictures import draw_picture
+from mmdet_rfdetr.demo.drawing import draw_picture
+from mmdet_rfdetr.ops.boxes import paired_iou
 from tests.fixtures import REPOSITORY
 
 FILE = REPOSITORY / 'tests' / 'data' / 'golden_training.json'

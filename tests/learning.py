@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 import mmdet_rfdetr
-from mmdet_rfdetr.boxes import cxcywh_to_xyxy
+from mmdet_rfdetr.ops.boxes import cxcywh_to_xyxy
 from tests import learning_case, parity
 from tests.interpreter import run
 

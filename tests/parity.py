@@ -19,8 +19,8 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.boxes import cxcywh_to_xyxy
 from mmdet_rfdetr.checkpoints.names import from_official, to_official
+from mmdet_rfdetr.ops.boxes import cxcywh_to_xyxy
 from tests import golden_rule
 
 ENCODERS = {'small': (384, 6), 'base': (768, 12)}

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import mmdet_rfdetr
-from mmdet_rfdetr.models import packed_linear
+from mmdet_rfdetr.speed import packed_linear
 from tests import parity
 
 from .kernels import Kernels
@@ -100,7 +100,7 @@ def test_detecting_compiled(precision, most):
 @pytest.mark.parametrize(('errors', 'most'), ((False, 146), (True, 175)))
 def test_the_criterion_of_a_step(batch, errors, most, monkeypatch):
     """Matching and all losses; the costs in one piece, as on a GPU."""
-    monkeypatch.setattr('mmdet_rfdetr.matching_costs.CPU_BLOCK', 2**40)
+    monkeypatch.setattr('mmdet_rfdetr.matching.costs.CPU_BLOCK', 2**40)
     if not errors:  # Numbers for the log alone.
         monkeypatch.setattr(
             'mmdet_rfdetr.models.head.prediction_errors', lambda *arguments: {}

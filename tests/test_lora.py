@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, load_checkpoint
 
 from mmdet_rfdetr.checkpoints import CheckpointError, convert_checkpoint
-from mmdet_rfdetr.checkpoints import lora as lora_files
+from mmdet_rfdetr.checkpoints import lora_entries as lora_files
 
 from . import golden, parity
 from .interpreter import run

@@ -1,6 +1,8 @@
 """Measure speed: latency, training steps, the data loader, or the metric."""
 
-from mmdet_rfdetr import cli  # first, before anything of MMDetection
+from mmdet_rfdetr.command_line import (
+    running as cli,  # first, before anything of MMDetection
+)
 
 # isort: split
 import argparse

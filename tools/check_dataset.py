@@ -1,14 +1,16 @@
 """Check the data sets of a config: every annotation, every image."""
 
-from mmdet_rfdetr import cli  # first, before anything of MMDetection
+from mmdet_rfdetr.command_line import (
+    running as cli,  # first, before anything of MMDetection
+)
 
 # isort: split
 import sys
 
 from mmengine.logging import MMLogger
 
-from mmdet_rfdetr.data.check import check_config
-from mmdet_rfdetr.training.class_checks import check_loaders, loaders_of
+from mmdet_rfdetr.faults.check import check_config
+from mmdet_rfdetr.faults.class_checks import check_loaders, loaders_of
 
 EXAMPLES = """\
   python tools/check_dataset.py configs/rfdetr_nano_bccd.py

@@ -1,6 +1,8 @@
 """Convert a checkpoint between the official format and MMDetection's."""
 
-from mmdet_rfdetr import cli  # first, before anything of MMDetection
+from mmdet_rfdetr.command_line import (
+    running as cli,  # first, before anything of MMDetection
+)
 
 # isort: split
 import contextlib

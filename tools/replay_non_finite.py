@@ -1,9 +1,11 @@
 """Compute again what stopped a run: the dump of a loss that was not finite."""
 
-from mmdet_rfdetr import cli  # first, before anything of MMDetection
+from mmdet_rfdetr.command_line import (
+    running as cli,  # first, before anything of MMDetection
+)
 
 # isort: split
-from mmdet_rfdetr.training.dump import replay
+from mmdet_rfdetr.reliability.dump import replay
 
 EXAMPLES = """\
   python tools/replay_non_finite.py work_dirs/rfdetr_coco/rfdetr_coco.py \\

@@ -1,6 +1,8 @@
 """Train a detector."""
 
-from mmdet_rfdetr import cli  # first, before anything of MMDetection
+from mmdet_rfdetr.command_line import (
+    running as cli,  # first, before anything of MMDetection
+)
 
 # isort: split
 from mmengine.runner import Runner

@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 
 from ..data.images import BadImageError, decode_image
 from .curve import training_curve
-from .detections import class_colours, draw_boxes, picture_grid
+from .drawn_detections import class_colours, draw_boxes, picture_grid
 
 # In the message hub, which is saved in checkpoints: a resumed run goes on.
 _METRICS = 'rfdetr_validation_metrics'

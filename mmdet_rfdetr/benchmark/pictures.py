@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data.demo import Picture, write_coco
+from ..demo.dataset import Picture, write_coco
 
 SIZE = (900, 1200)
 """Height and width: about one megapixel, every third picture on end."""

@@ -17,7 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from torch import nn
 
-from ..training.allocator import keep_freed_memory
+from ..speed.allocator import keep_freed_memory
 from .clock import Clock
 from .flops import count_flops
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..resampling import resample_patch_kernel, resize_position_table
-from . import coco
+from ..ops.resampling import resample_patch_kernel, resize_position_table
+from . import coco_rows
 from .errors import CheckpointError
 
 Shape = tuple[int, ...]
@@ -38,10 +38,10 @@ def choose_class_rows(
     Returns:
         The row for each class of the model, and a few words on the choice.
     """
-    if num_classes == len(coco.CATEGORY_IDS) and coco.are_rows_of_ids(
+    if num_classes == len(coco_rows.CATEGORY_IDS) and coco_rows.are_rows_of_ids(
         num_rows, class_names
     ):
-        return list(coco.CATEGORY_IDS), 'rows picked by COCO category id'
+        return list(coco_rows.CATEGORY_IDS), 'rows picked by COCO category id'
     if num_rows > num_classes:
         return list(range(num_classes)), f'first {num_classes} class rows'
     return [i % num_rows for i in range(num_classes)], 'class rows repeated'

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..class_names import ClassMatch, match_classes
-from . import adapt, coco
+from . import adapt, coco_rows
 
 CLASS_LAYER = '.fc_cls.'
 """In the names of the entries with a row for each class."""
@@ -26,15 +26,17 @@ def name_rows(num_rows: int, class_names: Sequence[str] | None) -> list[str] | N
         A name for each row, empty for one without a class; None if it is not known
         which row belongs to which name.
     """
-    if coco.are_rows_of_ids(num_rows, class_names):
+    if coco_rows.are_rows_of_ids(num_rows, class_names):
         rows = [_UNUSED] * num_rows
-        for row, name in zip(coco.CATEGORY_IDS, coco.label_names(), strict=True):
+        for row, name in zip(
+            coco_rows.CATEGORY_IDS, coco_rows.label_names(), strict=True
+        ):
             rows[row] = name
         return rows
     if class_names is None or len(class_names) not in (num_rows, num_rows - 1):
         return None
-    if coco.are_label_names(class_names):
-        class_names = coco.label_names()  # which some write in another way
+    if coco_rows.are_label_names(class_names):
+        class_names = coco_rows.label_names()  # which some write in another way
     return [*map(str, class_names), _UNUSED][:num_rows]
 
 
@@ -67,7 +69,10 @@ def match_rows(
 
 def _are_names_of_ids(classes: Sequence[str]) -> bool:
     """Whether labels are COCO's category ids, some of which stand for no class."""
-    return len(classes) == coco.NUM_ID_ROWS and tuple(classes) == coco.row_names()
+    return (
+        len(classes) == coco_rows.NUM_ID_ROWS
+        and tuple(classes) == coco_rows.row_names()
+    )
 
 
 def take_rows(value: Tensor, own: Tensor, match: ClassMatch, axis: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from . import coco, lora
+from . import coco_rows, lora_entries
 from .errors import CheckpointError
 from .expected import entries_that_fit
 from .layout import class_names, to_official_layout
@@ -68,14 +68,14 @@ def _convert(
     source: str, checkpoint: Mapping, official: bool, to: str
 ) -> tuple[dict, str]:
     """The content of the converted file, and a few words on it."""
-    state_dict, adapters, scale = lora.separate(checkpoint['state_dict'])
+    state_dict, adapters, scale = lora_entries.separate(checkpoint['state_dict'])
     meta = checkpoint.get('meta', {})
     own = from_official(state_dict) if official else state_dict
     if official:
         _refuse_unnamed(source, state_dict, own, 'this package')
     note = ''
     if adapters:
-        own = lora.merge(own, adapters, scale)
+        own = lora_entries.merge(own, adapters, scale)
         note = ', LoRA adapters merged into its weights'
     if to == 'mmdet':
         return {'state_dict': own, 'meta': meta}, note
@@ -123,8 +123,8 @@ def add_unused_class_rows(
     num_classes = len(state_dict['bbox_head.fc_cls.weight'])
     if not names or len(names) != num_classes:
         return state_dict, ''
-    if coco.are_label_names(names):
-        places, num_rows = coco.CATEGORY_IDS, coco.NUM_ID_ROWS
+    if coco_rows.are_label_names(names):
+        places, num_rows = coco_rows.CATEGORY_IDS, coco_rows.NUM_ID_ROWS
         note = ', class rows placed by COCO category id'
     else:
         places, num_rows = range(num_classes), num_classes + 1

@@ -11,7 +11,7 @@ from functools import partial
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import lora
+from . import lora_entries
 from .expected import entries_that_fit
 from .fit import (
     find_class_rows,
@@ -81,7 +81,7 @@ def _adapt(
     }
     expected = shapes(own)
     with entries_that_fit():
-        if any(map(lora.has_adapters, (entries, own))):
+        if any(map(lora_entries.has_adapters, (entries, own))):
             fitted = _fit_adapters(own, entries, fit, keeps_rows)
         elif fits_exactly(entries, expected) and keeps_rows(entries, expected):
             refuse_fewer_layers(entries, expected)
@@ -101,13 +101,13 @@ def _fit_adapters(
     keeps_rows: Callable,
 ) -> Mapping[str, Tensor]:
     """Fit entries where they, the model or both have LoRA adapters."""
-    own_plain, own_adapters, own_scale = lora.separate(own)
-    plain, adapters, scale = lora.separate(entries)
+    own_plain, own_adapters, own_scale = lora_entries.separate(own)
+    plain, adapters, scale = lora_entries.separate(entries)
     if not any(name.startswith('backbone.') for name in own):
         # The module is the backbone itself, the file may hold a whole model.
         adapters = {k.removeprefix('backbone.'): v for k, v in adapters.items()}
     if own_adapters and adapters:
-        lora.check_scale(own_scale, scale)
+        lora_entries.check_scale(own_scale, scale)
         same = _kinds(adapters) == _kinds(own_adapters)
         expected = shapes(own)
         if same and fits_exactly(entries, expected) and keeps_rows(plain, expected):
@@ -115,15 +115,15 @@ def _fit_adapters(
     fitted, report = fit(plain, shapes(own_plain))
     report.log()
     if own_adapters:
-        return lora.put_beside(fitted, adapters, own, own_scale)
+        return lora_entries.put_beside(fitted, adapters, own, own_scale)
     print_log(
         'The LoRA adapters of the checkpoint are merged into the weights, since '
         'model.backbone.lora is not set.',
         logger='current',
     )
-    return lora.merge(fitted, adapters, scale)
+    return lora_entries.merge(fitted, adapters, scale)
 
 
-def _kinds(adapters: lora.Adapters) -> dict[str, set[str]]:
+def _kinds(adapters: lora_entries.Adapters) -> dict[str, set[str]]:
     """What each layer's adapter consists of."""
     return {layer: set(adapter) for layer, adapter in adapters.items()}

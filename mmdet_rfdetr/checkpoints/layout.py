@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from . import coco, expected
+from . import coco_rows, expected
 from .errors import CheckpointError
 from .names import VIT, count_members, is_official, is_own
 
@@ -158,13 +158,13 @@ def _from_official_layout(checkpoint: dict, weights: Mapping[str, Tensor]) -> di
         info[key] = args.get(key, config.get(key))
     extras = {key: checkpoint[key] for key in _EXTRAS if key in checkpoint}
     meta = {INFO_KEY: {'args': args, **extras}}
-    of_coco = coco.are_rows_of_ids(len(weights['class_embed.weight']), names)
+    of_coco = coco_rows.are_rows_of_ids(len(weights['class_embed.weight']), names)
     if of_coco and not names:
-        names = coco.label_names()
+        names = coco_rows.label_names()
     if names:
         meta['dataset_meta'] = {'classes': tuple(names)}
     if of_coco:
-        meta['dataset_meta'][ROW_NAMES] = coco.row_names()
+        meta['dataset_meta'][ROW_NAMES] = coco_rows.row_names()
     return {'state_dict': _with_info(weights, info), 'meta': meta}
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .lora import PARTS, unwrap
+from .lora_entries import PARTS, unwrap
 
 VIT = 'backbone.0.encoder.encoder.'
 """Prefix of the ViT's entries in an official file."""

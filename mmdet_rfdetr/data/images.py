@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ExplainedError, SettingError
+from ..faults.findings import Finding
 from .deep import range_problem, to_levels
-from .findings import Finding
 
 FORMATS = (
     *('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'DIB', 'GIF', 'PPM', 'JPEG2000', 'AVIF'),

@@ -15,9 +15,9 @@ from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..errors import SettingError
+from ..faults.findings import BadDataError, Finding
 from .arrays import array_to_bgr
 from .deep import range_problem
-from .findings import BadDataError, Finding
 from .images import (
     AS_OFFICIAL,
     BadImageError,

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
-from ..transfer import upload
+from ..ops.transfer import upload
 from .sizes import multi_scale_sizes
 
 

@@ -12,10 +12,12 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from ..class_names import join_class_lists, read_class_list
-from ..data.annotations import clean_annotations, match_categories, read_annotations
-from ..data.findings import BadDataError, Findings
-from ..data.masks import mask_problem
 from ..errors import SettingError
+from ..faults.annotations import clean_annotations, match_categories, read_annotations
+from ..faults.findings import BadDataError, Findings
+from ..faults.same_images import distinct, find_images, number_images
+from ..segmentation.annotations import mask_problem
+from ..speed.evaluation_engines import choose_engine
 from .averages import (
     PRECISIONS,
     class_precisions,
@@ -23,10 +25,8 @@ from .averages import (
     recall_names,
     summarize,
 )
-from .detections import Detections, require_labels, sort_ids
-from .engines import choose_engine
 from .ground_truth import build_index, remark_on_objects, select
-from .same_images import distinct, find_images, number_images
+from .predictions import Detections, require_labels, sort_ids
 
 # mmdet's: mAP counts the first number, the other precisions count the last.
 _DEFAULT_NUMS = (100, 300, 1000)
@@ -52,7 +52,7 @@ class RFDETRCocoMetric(CocoMetric):
 
     Labels follow the classes of the data set by name, whatever the order of the file;
     a class that the file lacks is one without objects. Images have to be those that
-    the file describes, see :func:`~mmdet_rfdetr.evaluation.same_images.find_images`.
+    the file describes, see :func:`~mmdet_rfdetr.faults.same_images.find_images`.
 
     Where a detection is not finite, so is no metric: all are NaN, and an error is
     logged.

@@ -16,7 +16,7 @@ def build_index(document: dict) -> COCO:
     """Make pycocotools' index of a document, with ids that it can count with.
 
     Args:
-        document: see :func:`~mmdet_rfdetr.data.annotations.clean_annotations`.
+        document: see :func:`~mmdet_rfdetr.faults.annotations.clean_annotations`.
     """
     coco = COCO()
     coco.dataset = dict(

@@ -12,12 +12,10 @@ from .classification import (
     RFDETRVarifocalLoss,
 )
 from .giou import RFDETRGIoULoss
-from .mask_points import RFDETRPointMaskLoss
 
 __all__ = [
     'RFDETRGIoULoss',
     'RFDETRIoUAwareBCELoss',
-    'RFDETRPointMaskLoss',
     'RFDETRPositionSupervisedLoss',
     'RFDETRSigmoidFocalLoss',
     'RFDETRVarifocalLoss',

@@ -5,7 +5,7 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..boxes import EPS
+from ..ops.boxes import EPS
 from ..precision import float32_island
 
 

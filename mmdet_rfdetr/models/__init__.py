@@ -25,13 +25,11 @@ The legend of shapes, used in every docstring:
 from .backbone import RFDETRBackbone
 from .detector import RFDETR
 from .head import RFDETRHead
-from .mask_head import RFDETRMaskHead
 from .projector import RFDETRProjector
 
 __all__ = [
     'RFDETR',
     'RFDETRBackbone',
     'RFDETRHead',
-    'RFDETRMaskHead',
     'RFDETRProjector',
 ]

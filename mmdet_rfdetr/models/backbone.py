@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import register_backbone_adapter
 from ..errors import SettingError, check_counts
+from ..ops.resampling import resize_position_table
 from ..precision import products
-from ..resampling import resize_position_table
 from .lora import add_adapters
 
 LAYER_NORM_EPS = 1e-6

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..resampling import resize_position_table
+from ..ops.resampling import resize_position_table
 from .backbone import RFDETRBackbone
 from .projector import RFDETRProjector
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..precision import products
+from ..speed.packed_linear import PackedLinear, PackedMLP
 from .decoder import DecoderLayer, RFDETRDecoder, references_of_levels
 from .deformable_attention import MultiScaleDeformableAttention, sample_and_sum
-from .packed_linear import PackedLinear, PackedMLP
 from .relu_mlp import ReLUMLP
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import cxcywh_to_xyxy
+from ..ops.boxes import cxcywh_to_xyxy
+from ..ops.transfer import upload
 from ..precision import float32_island
-from ..transfer import upload
 
 _SHIFT = 2**33
 

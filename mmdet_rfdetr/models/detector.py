@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .. import compat
-from ..boxes import apply_deltas
 from ..checkpoints import register_state_dict_adapter
 from ..errors import SettingError, check_counts
-from ..masks import MaskFeatures
-from ..matching import Targets
+from ..matching.assigner import Targets
+from ..ops.boxes import apply_deltas
+from ..ops.transfer import upload
 from ..precision import PrecisionPolicy
-from ..transfer import upload
+from ..segmentation.point_sampling import MaskFeatures
+from ..speed.switches import Switches, as_step
 from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
@@ -26,7 +27,6 @@ from .head import RFDETRHead
 from .labels import watch_labels
 from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
-from .switches import Switches, as_step
 
 
 @MODELS.register_module()

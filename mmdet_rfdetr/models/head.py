@@ -10,16 +10,16 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..errors import SettingError, check_counts
-from ..masks import MaskFeatures, TargetMasks
-from ..matching import Targets
+from ..matching.assigner import Targets
+from ..ops.boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
+from ..ops.transfer import upload
 from ..precision import float32_island, products
-from ..transfer import upload
+from ..segmentation.mask_results import full_size_masks
+from ..segmentation.point_sampling import MaskFeatures, TargetMasks
 from .detections import Detections, best_detections, box_scales
-from .errors import prediction_errors
 from .labels import join_labels
-from .mask_results import full_size_masks
+from .log_figures import prediction_errors
 from .part_checks import check_losses
 from .query_selection import CLASS_PRIOR
 from .relu_mlp import ReLUMLP

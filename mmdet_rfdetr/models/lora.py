@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.lora import PARTS, SCALE
+from ..checkpoints.lora_entries import PARTS, SCALE
 from ..errors import MissingPackageError, SettingError
 from ..precision import products
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..boxes import apply_deltas
+from ..ops.boxes import apply_deltas
 from ..precision import float32_island, products
 from .relu_mlp import ReLUMLP
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ..errors import SettingError
-from .bare import bare
+from ..ops.unwrapped import bare
 
 MODES = ('standard', 'early', 'late')
 SHAPES = ('constant', 'linear')

@@ -9,8 +9,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..errors import SettingError
+from ..ops.unwrapped import bare
 from ..precision import resolve_optim_wrapper
-from .bare import bare
 
 BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
 EMBEDDINGS = re.compile(r'(?:^|\.)(patch_embed|cls_token|pos_embed|register_tokens)\b')

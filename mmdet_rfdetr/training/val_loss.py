@@ -5,9 +5,9 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 
-from ..data.bad_data_hook import innermost
 from ..errors import SettingError
-from .bare import bare
+from ..faults.bad_data_hook import innermost
+from ..ops.unwrapped import bare
 
 
 @HOOKS.register_module()

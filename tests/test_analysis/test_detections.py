@@ -6,12 +6,12 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
 from PIL import Image
 
-from mmdet_rfdetr.analysis.detections import (
+from mmdet_rfdetr.analysis.drawn_detections import (
     class_colours,
     draw_boxes,
     picture_grid,
 )
-from mmdet_rfdetr.models.mask_results import EncodedMasks
+from mmdet_rfdetr.segmentation.mask_results import EncodedMasks
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

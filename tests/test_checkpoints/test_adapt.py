@@ -1,18 +1,18 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, adapt, coco
+from mmdet_rfdetr.checkpoints import CheckpointError, adapt, coco_rows
 
 
 @pytest.mark.parametrize('names', [None, [], 'coco'])
 def test_coco_rows_are_picked_by_category_id(names):
     if names == 'coco':
-        names = coco.label_names()
+        names = coco_rows.label_names()
     rows, how = adapt.choose_class_rows(91, 80, names)
     assert rows[:13] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14]
     assert (rows[-1], len(rows), len(set(rows))) == (90, 80, 80)
     assert 'category id' in how
-    labels = dict(zip(coco.label_names(), rows, strict=True))
+    labels = dict(zip(coco_rows.label_names(), rows, strict=True))
     assert (labels['person'], labels['dog'], labels['toothbrush']) == (1, 18, 90)
 
 
@@ -32,16 +32,16 @@ def test_rows_are_cut_or_repeated(num_rows, num_classes, rows):
 
 
 def test_category_ids_leave_out_the_unused_ones():
-    assert len(coco.CATEGORY_IDS) == 80
-    assert not {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83} & set(coco.CATEGORY_IDS)
+    assert len(coco_rows.CATEGORY_IDS) == 80
+    assert not {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83} & set(coco_rows.CATEGORY_IDS)
 
 
 @pytest.mark.parametrize('separator', [' ', '_'])
 def test_coco_names_are_known_in_both_spellings(separator):
-    names = [name.replace(' ', separator) for name in coco.label_names()]
-    assert coco.are_label_names(names)
-    assert not coco.are_label_names(names[:-1])
-    assert not coco.are_label_names([*names[:-1], 'unicorn'])
+    names = [name.replace(' ', separator) for name in coco_rows.label_names()]
+    assert coco_rows.are_label_names(names)
+    assert not coco_rows.are_label_names(names[:-1])
+    assert not coco_rows.are_label_names([*names[:-1], 'unicorn'])
 
 
 def table(groups, queries):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.runner import load_checkpoint
 
-from mmdet_rfdetr.checkpoints import coco, from_official, load_checkpoint_file
+from mmdet_rfdetr.checkpoints import coco_rows, from_official, load_checkpoint_file
 from mmdet_rfdetr.checkpoints.class_rows import match_rows, name_rows
 
 from ..test_lora import needs_peft
@@ -18,7 +18,7 @@ CLASS_LAYERS = [
     for kind in ('weight', 'bias')
 ]
 LORA = {'backbone.lora': dict(r=2, alpha=4)}
-UNDERSCORES = [name.replace(' ', '_') for name in coco.label_names()]
+UNDERSCORES = [name.replace(' ', '_') for name in coco_rows.label_names()]
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ UNDERSCORES = [name.replace(' ', '_') for name in coco.label_names()]
         # By position, which is the same:
         (3, ABC, ABC, None),
         (4, ABC, ABC, None),
-        (91, None, coco.label_names(), None),
-        (91, UNDERSCORES, coco.label_names(), None),
-        (80, UNDERSCORES, coco.label_names(), None),
-        (91, None, coco.row_names(), None),
+        (91, None, coco_rows.label_names(), None),
+        (91, UNDERSCORES, coco_rows.label_names(), None),
+        (80, UNDERSCORES, coco_rows.label_names(), None),
+        (91, None, coco_rows.row_names(), None),
         # Nobody knows better:
         (5, None, ABC, None),
         (9, ABC, ABC, None),

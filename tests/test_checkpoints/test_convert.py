@@ -8,7 +8,7 @@ from mmengine.runner import load_checkpoint
 
 from mmdet_rfdetr.checkpoints import (
     CheckpointError,
-    coco,
+    coco_rows,
     convert_checkpoint,
     from_official,
     load_checkpoint_file,
@@ -104,7 +104,7 @@ def test_the_unused_class_row_is_added_where_it_lacks(tmp_path, names, places, r
 
 
 def test_coco_classes_go_to_their_category_ids(tmp_path):
-    check_class_rows(tmp_path, coco.label_names(), coco.CATEGORY_IDS, 91)
+    check_class_rows(tmp_path, coco_rows.label_names(), coco_rows.CATEGORY_IDS, 91)
 
 
 def check_class_rows(tmp_path, names, places, rows):

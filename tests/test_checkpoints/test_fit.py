@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, coco, from_official
+from mmdet_rfdetr.checkpoints import CheckpointError, coco_rows, from_official
 from mmdet_rfdetr.checkpoints.fit import fit_backbone, fit_model, fits_exactly
 
 from .official import official_sizes, official_state
@@ -61,7 +61,7 @@ def test_everything_that_can_be_fitted_is_fitted_and_listed(official):
 def test_coco_rows_are_picked_in_every_class_layer():
     official = official_state(num_rows=91)
     entries, report = fit_model(official, shapes_of(num_rows=80), {})
-    rows = list(coco.CATEGORY_IDS)
+    rows = list(coco_rows.CATEGORY_IDS)
     for kind in ('weight', 'bias'):
         torch.testing.assert_close(
             entries[f'bbox_head.fc_cls.{kind}'], official[f'class_embed.{kind}'][rows]

@@ -3,7 +3,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, coco, from_official
+from mmdet_rfdetr.checkpoints import CheckpointError, coco_rows, from_official
 from mmdet_rfdetr.checkpoints.layout import (
     class_names,
     to_mmengine_layout,
@@ -55,13 +55,13 @@ def test_arguments_that_say_nothing_do_no_harm(args):
 def test_weights_without_names_for_91_rows_are_cocos():
     checkpoint = {'model': official_state(num_rows=91)}
     assert class_names(to_mmengine_layout(checkpoint)['meta']) == list(
-        coco.label_names()
+        coco_rows.label_names()
     )
 
 
 @pytest.mark.parametrize('names', [None, 'labels'])
 def test_rows_of_coco_are_named_by_category_id(names):
-    args = {'class_names': list(coco.label_names())} if names else {}
+    args = {'class_names': list(coco_rows.label_names())} if names else {}
     meta = to_mmengine_layout({'model': official_state(num_rows=91), 'args': args})[
         'meta'
     ]

@@ -14,10 +14,12 @@ from mmdet.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRCocoDataset, annotations, coco
-from mmdet_rfdetr.data.findings import BadDataError, Finding
+from mmdet_rfdetr.data import RFDETRCocoDataset
+from mmdet_rfdetr.data import coco_dataset as coco
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
+from mmdet_rfdetr.faults import annotations
+from mmdet_rfdetr.faults.findings import BadDataError, Finding
 from tests.fixtures import DATA, needs_data
 
 from .coco_files import CLASSES, DOCUMENT, PIPELINE, build, document, picture, write
@@ -705,7 +707,7 @@ def test_subsets_know_their_broken_files(tmp_path):
 
 
 def test_a_run_reports_broken_files_at_the_end_of_an_epoch(tmp_path, monkeypatch):
-    from mmdet_rfdetr.data import bad_data_hook
+    from mmdet_rfdetr.faults import bad_data_hook
 
     lines = []
     monkeypatch.setattr(

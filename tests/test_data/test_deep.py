@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage, RFDETRLoadJittered, loading
-from mmdet_rfdetr.data.findings import Finding
 from mmdet_rfdetr.data.images import Reading, decode_image
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.faults.findings import Finding
 
 from .coco_files import build, write
 

@@ -81,7 +81,7 @@ def test_run_lengths_of_another_size_than_the_image_are_refused(tmp_path):
 
 
 def test_labels_beyond_the_classes_of_the_data_are_explained():
-    from mmdet_rfdetr.evaluation.detections import Detections
+    from mmdet_rfdetr.evaluation.predictions import Detections
 
     found = dict(
         img_id=1,

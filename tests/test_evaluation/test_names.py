@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.data.findings import BadDataError
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.faults.findings import BadDataError
 
 from .named_sets import evaluate, metric, settings, write
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmdet.models.losses import GIoULoss
 
-from mmdet_rfdetr.boxes import cxcywh_to_xyxy
 from mmdet_rfdetr.losses import RFDETRGIoULoss
+from mmdet_rfdetr.ops.boxes import cxcywh_to_xyxy
 
 
 def boxes(seed):

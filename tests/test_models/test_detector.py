@@ -6,8 +6,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdet_rfdetr.boxes import apply_deltas
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.ops.boxes import apply_deltas
 from tests import parity
 from tests.test_segmentation.case import tiny_config as segmentation_config
 

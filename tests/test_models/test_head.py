@@ -3,10 +3,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.boxes import apply_deltas, cxcywh_to_xyxy
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.detections import top_scores
 from mmdet_rfdetr.models.head import RFDETRHead, stage_prefixes
+from mmdet_rfdetr.ops.boxes import apply_deltas, cxcywh_to_xyxy
 
 from .small import CLASSES, small_config
 

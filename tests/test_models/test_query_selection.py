@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_rfdetr.boxes import apply_deltas
 from mmdet_rfdetr.models.query_selection import (
     GroupLayerNorm,
     GroupLinear,
@@ -12,6 +11,7 @@ from mmdet_rfdetr.models.query_selection import (
     make_proposals,
     unpadded_proposals,
 )
+from mmdet_rfdetr.ops.boxes import apply_deltas
 
 DIMS, CLASSES, GROUPS = 8, 3, 2
 

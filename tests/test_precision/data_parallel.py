@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
-from mmdet_rfdetr.cli import leave_process_group
+from mmdet_rfdetr.command_line.running import leave_process_group
 
 from .recorder import recorded
 

@@ -30,7 +30,7 @@ DETECTION_PARTS = {
     'boxes.py',
     'losses/',
     'matching.py',
-    'matching_costs.py',
+    'costs.py',
     'models/decoder.py:sine_embedding',
     'models/deformable_attention.py:sample_and_sum',
     'models/head.py:loss_of_targets',
@@ -40,10 +40,10 @@ DETECTION_PARTS = {
     'resampling.py',
 }
 MASK_PARTS = {
-    'losses/mask_points.py',
+    'segmentation/point_loss.py',
     'masks.py:at_points',
     'masks.py:sample',
-    'models/mask_results.py',
+    'segmentation/mask_results.py',
 }
 
 

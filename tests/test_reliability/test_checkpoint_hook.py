@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import ExplainedError, SettingError
-from mmdet_rfdetr.training.checkpoint_files import CompleteFiles
-from tests.test_training.test_model_selection import Scripted
+from mmdet_rfdetr.reliability.checkpoint_files import CompleteFiles
+from tests.test_reliability.test_model_selection import Scripted
 from tests.test_training.toy import runner
 
 HOOK = dict(

@@ -10,8 +10,8 @@ from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.checkpoints import CheckpointError
 from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.training.dump import get_rates, replay, sample_to_plain
-from mmdet_rfdetr.training.random_state import capture_random_state
+from mmdet_rfdetr.reliability.dump import get_rates, replay, sample_to_plain
+from mmdet_rfdetr.reliability.random_state import capture_random_state
 from tests.test_checkpoints.test_fuzz import places, replace
 
 

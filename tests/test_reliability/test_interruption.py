@@ -10,8 +10,8 @@ import pytest
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
-from mmdet_rfdetr.training import interruption
-from mmdet_rfdetr.training.interruption import (
+from mmdet_rfdetr.reliability import interruption
+from mmdet_rfdetr.reliability.interruption import (
     EXIT_INTERRUPTED,
     SIGNALS,
     Interruption,

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.training.resume import ResumeError, find_last_checkpoint
-from tests.test_training.test_model_selection import Scripted
+from mmdet_rfdetr.reliability.resume import ResumeError, find_last_checkpoint
+from tests.test_reliability.test_model_selection import Scripted
 from tests.test_training.toy import Numbers, Toy, loader, runner
 
 ADAMW = dict(type='AdamW', lr=0.01, weight_decay=0.1)

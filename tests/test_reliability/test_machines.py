@@ -11,7 +11,7 @@ import torch
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
-from tests.test_tools import free_port
+from tests.test_command_line.test_tools import free_port
 
 # Adam would magnify what rounding makes of gradients near zero.
 OPTIONS = [

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdet_rfdetr import cli
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.command_line import running as cli
 from tests.interpreter import fork_together
 from tests.test_training.tiny import model, write_coco
 

@@ -7,7 +7,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 
 import mmdet_rfdetr  # noqa: F401  (before anything that needs its parts)
-from mmdet_rfdetr.cli import leave_process_group
+from mmdet_rfdetr.command_line.running import leave_process_group
 from tests.test_training.tiny import SIZE, batch, model_cfg
 
 # Objects in each image of each process.

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_rfdetr import config
-from mmdet_rfdetr.data.findings import BadDataError
-from mmdet_rfdetr.data.masks import decode_runs, mask_problem
-from mmdet_rfdetr.models.mask_results import EncodedMasks
+from mmdet_rfdetr.faults.findings import BadDataError
+from mmdet_rfdetr.segmentation.annotations import decode_runs, mask_problem
+from mmdet_rfdetr.segmentation.mask_results import EncodedMasks
 
 HEIGHT, WIDTH = 40, 60
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -151,7 +151,8 @@ def test_objects_without_a_usable_mask_are_left_out_with_a_word(
 ):
     said = []
     monkeypatch.setattr(
-        'mmdet_rfdetr.data.masks.print_log', lambda text, **_: said.append(text)
+        'mmdet_rfdetr.segmentation.annotations.print_log',
+        lambda text, **_: said.append(text),
     )
     segmentation, problem = BROKEN[name]
     sample = load(tmp_path, [SQUARE], segmentation, segmentation, [BAR])

@@ -10,7 +10,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
-from mmdet_rfdetr.masks import TargetMasks, sample_bilinear
+from mmdet_rfdetr.segmentation.point_sampling import TargetMasks, sample_bilinear
 from tests.test_segmentation.project import CLASSES, shrunk_config, write_pictures
 
 RING = CLASSES.index('ring')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from mmdet_rfdetr.masks import MaskFeatures
+from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures
 from tests import parity
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule
 from tests.test_models.test_fixture_parity import build

@@ -11,9 +11,9 @@ from mmdet.registry import MODELS
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.masks import MaskFeatures
-from mmdet_rfdetr.models import mask_results
-from mmdet_rfdetr.models.mask_results import EncodedMasks, full_size_masks
+from mmdet_rfdetr.segmentation import mask_results
+from mmdet_rfdetr.segmentation.mask_results import EncodedMasks, full_size_masks
+from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures
 from tests.interpreter import run_code
 from tests.test_segmentation.case import tiny_config
 

@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.masks import MaskFeatures, TargetMasks, drawing_order
+from mmdet_rfdetr.segmentation.point_sampling import (
+    MaskFeatures,
+    TargetMasks,
+    drawing_order,
+)
 
 CPU = torch.device('cpu')
 

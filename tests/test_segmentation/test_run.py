@@ -9,7 +9,7 @@ from mmdet.apis import DetInferencer
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdet_rfdetr.models import mask_results
+from mmdet_rfdetr.segmentation import mask_results
 from tests.test_segmentation.project import shrunk_config, write_pictures
 
 

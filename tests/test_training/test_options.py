@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 from PIL import Image
 
-from mmdet_rfdetr import cli
+from mmdet_rfdetr.command_line import running as cli
 from mmdet_rfdetr.data import RFDETRDataPreprocessor
 from mmdet_rfdetr.errors import ExplainedError
 from tests.fixtures import REPOSITORY

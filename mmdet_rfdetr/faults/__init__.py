@@ -1,0 +1,1 @@
+"""What is wrong with a data set, and with what a run makes of it."""

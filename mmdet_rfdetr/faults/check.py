@@ -1,0 +1,105 @@
+"""Look at every annotation and decode every image of a config's data sets."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+
+from ..data.coco_dataset import RFDETRCocoDataset
+from ..data.images import BadImageError, Reading, decode_image
+from ..data.loading import read_file
+from .bad_data_hook import coco_parts
+from .findings import BadDataError, Finding, Findings
+
+SPLITS = ('train', 'val', 'test')
+
+
+def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
+    """Check all data sets of a config; one that two splits share, once.
+
+    Args:
+        cfg: a whole config.
+
+    Yields:
+        The splits, ``'val, test'``, and what was found.
+
+    Raises:
+        BadDataError: if a data set cannot be used at all, or is none of ours.
+        FileNotFoundError: if its annotation file, or every image, is missing.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    configs = {
+        split: (cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in SPLITS
+    }
+    for first, dataset_cfg in configs.items():
+        names = [split for split in SPLITS if configs[split] == dataset_cfg]
+        if dataset_cfg is None or names[0] != first:
+            continue
+        # Faults are told, not raised.
+        dataset = DATASETS.build(
+            _with_settings(dataset_cfg, bad_data='skip', check_images=True)
+        )
+        parts = list(coco_parts(dataset))
+        if not parts:
+            raise BadDataError(
+                f'The {first} data set is a {type(dataset).__name__}; what can be '
+                "checked is type='RFDETRCocoDataset'."
+            )
+        for part in parts:
+            for label, name in enumerate(part.metainfo['classes']):
+                if label not in part.cat2label.values():
+                    part.findings.add(Finding.CLASS_MISSING, str(name))
+            decode_all(part)
+            yield ', '.join(names), part.findings
+
+
+def _with_settings(value: Any, **settings) -> Any:
+    """The config of a data set, or of wrappers around some, with settings changed.
+
+    Only those that are there: wrappers, and data sets of other types, know them not.
+    """
+    if isinstance(value, (list, tuple)):
+        return [_with_settings(item, **settings) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: settings.get(key, _with_settings(item, **settings))
+        for key, item in value.items()
+    }
+
+
+def decode_all(dataset: RFDETRCocoDataset) -> None:
+    """Decode every image and add those that fail to the findings.
+
+    Args:
+        dataset: what to look at.
+    """
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    progress = ProgressBar(len(infos))
+    decode = partial(
+        _decode, backend_args=dataset.backend_args, reading=dataset.reading
+    )
+    # Decoding lets other threads run.
+    with ThreadPoolExecutor() as pool:
+        for info, error in zip(infos, pool.map(decode, infos), strict=True):
+            if error is not None:
+                dataset.findings.add(error.finding, Path(info['img_path']).name)
+            progress.update()
+
+
+def _decode(
+    info: dict, backend_args: dict | None, reading: Reading
+) -> BadImageError | None:
+    """Decode an image for its errors alone."""
+    try:
+        data = read_file(info['img_path'], backend_args, reading)
+        decode_image(data, (info['height'], info['width']), reading)
+    except BadImageError as error:
+        return error
+    return None

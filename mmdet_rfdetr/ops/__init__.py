@@ -1,0 +1,1 @@
+"""Arithmetic of boxes and pixels, and copies between host and device."""

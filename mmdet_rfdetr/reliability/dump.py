@@ -1,0 +1,200 @@
+"""The file that a run leaves when it stops for a loss that is not finite."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_rfdetr.checkpoints import (
+    CheckpointError,
+    load_checkpoint_file,
+    save_checkpoint_file,
+)
+from mmdet_rfdetr.checkpoints.expected import check_kinds, entries_that_fit
+
+from .diagnosis import Diagnosis, diagnose, non_finite_weights
+from .random_state import capture_random_state, restore_random_state
+from .serialise import plain_entries
+
+_EXPECTED = {
+    'batches': list,
+    'batches.*': Mapping,
+    'batches.*.iteration': int,
+    'batches.*.inputs': list | Tensor,
+    'batches.*.inputs.*': Tensor,
+    'batches.*.random_state': Mapping,
+    'batches.*.samples': list,
+    'batches.*.samples.*': Mapping,
+    'batches.*.samples.*.metainfo': Mapping,
+    **{f'batches.*.samples.*.{name}': Tensor for name in ('bboxes', 'labels', 'masks')},
+    'meta': Mapping,
+    'meta.accumulative_counts': int,
+    'meta.rates': Mapping,
+    'meta.rates.*': int | float,
+}
+# Rates that a schedule changes, by the names of dropout and of drop path.
+_RATES = ('p', 'drop_prob')
+
+
+@dataclass
+class MicroBatch:
+    """A batch whose gradient goes into the next optimizer step.
+
+    Attributes:
+        iteration: when it was trained on, from 0.
+        data: as the data loader gave it.
+        random_state: what it met.
+        loss: what it came to, once that is known.
+        bad_matching: whether one of its matching costs was not finite.
+    """
+
+    iteration: int
+    data: dict
+    random_state: dict
+    loss: Tensor | None = None
+    bad_matching: bool = False
+
+
+def write_dump(
+    path: str | Path,
+    model: nn.Module,
+    batches: Sequence[MicroBatch],
+    accumulative_counts: int,
+) -> None:
+    """Write what it takes to compute the losses of an optimizer step again.
+
+    Args:
+        path: the file, ending in ``.pth``.
+        model: the model, not wrapped.
+        batches: those of the step.
+        accumulative_counts: micro-batches of an optimizer step.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    entries = [
+        dict(
+            iteration=batch.iteration,
+            random_state=batch.random_state,
+            inputs=batch.data['inputs'],
+            samples=[sample_to_plain(sample) for sample in batch.data['data_samples']],
+        )
+        for batch in batches
+    ]
+    dump = dict(
+        state_dict=model.state_dict(),
+        meta=dict(accumulative_counts=accumulative_counts, rates=get_rates(model)),
+        batches=entries,
+    )
+    save_checkpoint_file(dump, path)
+
+
+def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis]]:
+    """Compute the losses and gradients of a dump again, on the CPU.
+
+    Nothing in the file is executed: the model comes from the config.
+
+    Args:
+        cfg: the config of the run, which its work folder holds a copy of.
+        path: the dump.
+
+    Yields:
+        First a sentence on the weights; then for each batch its iteration, from 0, and
+        what it came to.
+
+    Raises:
+        CheckpointError: the file is none, or does not go with the config.
+    """
+    dump = load_checkpoint_file(path)
+    if 'batches' not in dump:
+        raise CheckpointError(
+            f'{path} is no dump of RFDETRNonFiniteHook, it has no batches: give a file '
+            'non_finite_iter_*.pth from the work folder of the run.'
+        )
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model = MODELS.build(cfg.model)
+    try:
+        model.load_state_dict(dump['state_dict'])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f'The weights in {path} do not go with model of the config: give the copy '
+            'of the config in the work folder of the run.'
+        ) from error
+    model.train()
+    with entries_that_fit():
+        check_kinds(dump, _EXPECTED)
+        set_rates(model, dump['meta']['rates'])
+        counts = dump['meta']['accumulative_counts']
+        batches = [_read_batch(batch) for batch in dump['batches']]
+    broken = non_finite_weights(model)
+    yield f'Weights that are not finite: {", ".join(broken) or "none"}'
+    hub = MessageHub.get_current_instance()
+    hub.update_info('accumulative_counts', counts, resumed=False)
+    for batch in batches:
+        hub.update_info('iter', batch.iteration)  # what multi-scale goes by
+        found = diagnose(model, batch.data, batch.random_state, backward=True)
+        yield batch.iteration, found
+
+
+def _read_batch(entry: dict) -> MicroBatch:
+    samples = [sample_from_plain(sample) for sample in entry['samples']]
+    state = entry['random_state']
+    before = capture_random_state()
+    try:
+        restore_random_state(state)  # as a trial
+    finally:
+        restore_random_state(before)
+    data = dict(inputs=entry['inputs'], data_samples=samples)
+    return MicroBatch(entry['iteration'], data, state)
+
+
+def sample_to_plain(sample: DetDataSample) -> dict:
+    """Metainfo and objects of a sample, masks as bits."""
+    metainfo, _ = plain_entries(sample.metainfo)
+    instances = sample.gt_instances
+    boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
+    plain = dict(metainfo=metainfo, bboxes=boxes, labels=instances.labels)
+    if 'masks' in instances:
+        masks = instances.masks
+        if not isinstance(masks, Tensor):
+            masks = torch.from_numpy(masks.to_ndarray())
+        plain['masks'] = masks.bool()
+    return plain
+
+
+def sample_from_plain(plain: dict) -> DetDataSample:
+    """The reverse of :func:`sample_to_plain`."""
+    plain = dict(plain)
+    sample = DetDataSample(metainfo=plain.pop('metainfo'))
+    sample.gt_instances = InstanceData(**plain)
+    return sample
+
+
+def get_rates(model: nn.Module) -> dict[str, float]:
+    """Rates of dropout and drop path, by the names of the modules."""
+    return {
+        f'{name}.{rate}': float(getattr(module, rate))
+        for name, module in model.named_modules()
+        for rate in _RATES
+        if isinstance(getattr(module, rate, None), int | float)
+    }
+
+
+def set_rates(model: nn.Module, rates: dict[str, float]) -> None:
+    """The reverse of :func:`get_rates`."""
+    for path, value in rates.items():
+        name, _, rate = path.rpartition('.')
+        module = model.get_submodule(name)
+        if rate not in _RATES or not hasattr(module, rate):
+            raise CheckpointError(
+                f'The dump is damaged: {path} is no rate of the model; get it again.'
+            )
+        setattr(module, rate, value)

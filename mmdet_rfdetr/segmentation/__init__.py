@@ -1,0 +1,1 @@
+"""Instance masks: their head, loss, results and annotations."""
