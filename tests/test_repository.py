@@ -38,15 +38,12 @@ PENDING = {
     ('models', 'segmentation'),
     ('evaluation', 'speed'),
     ('evaluation', 'faults'),
-    ('evaluation', 'segmentation'),
     ('training', 'faults'),
     ('data', 'faults'),
-    ('data', 'segmentation'),
     ('benchmark', 'speed'),
     ('benchmark', 'demo'),
     ('command_line', 'reliability'),
     ('reliability', 'faults'),
-    ('faults', 'segmentation'),
 }
 
 

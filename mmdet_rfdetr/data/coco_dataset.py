@@ -15,7 +15,7 @@ from ..errors import SettingError
 from ..faults.annotations import clean_annotations, match_categories, read_annotations
 from ..faults.findings import BadDataError, Finding, Findings
 from ..faults.image_files import check_files, is_url, read_names
-from ..segmentation.annotations import mask_problem
+from ..ops.masks import mask_problem
 from .images import AS_OFFICIAL, BadImageError, Reading
 from .loading import guard_loader
 

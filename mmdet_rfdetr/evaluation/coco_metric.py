@@ -16,7 +16,7 @@ from ..errors import SettingError
 from ..faults.annotations import clean_annotations, match_categories, read_annotations
 from ..faults.findings import BadDataError, Findings
 from ..faults.same_images import distinct, find_images, number_images
-from ..segmentation.annotations import mask_problem
+from ..ops.masks import mask_problem
 from ..speed.evaluation_engines import choose_engine
 from .averages import (
     PRECISIONS,

@@ -14,7 +14,7 @@ from mmengine.utils import is_filepath
 
 from ..class_names import match_classes, read_class_list, show_classes
 from ..errors import SettingError
-from ..segmentation.annotations import is_near, is_polygon
+from ..ops.masks import is_near, is_polygon
 from .findings import BadDataError, Finding, Findings
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
