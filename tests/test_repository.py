@@ -36,7 +36,6 @@ PENDING = {
     ('matching', 'segmentation'),
     ('models', 'speed'),
     ('models', 'segmentation'),
-    ('evaluation', 'speed'),
     ('evaluation', 'faults'),
     ('training', 'faults'),
     ('data', 'faults'),

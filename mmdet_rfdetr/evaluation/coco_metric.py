@@ -17,7 +17,6 @@ from ..faults.annotations import clean_annotations, match_categories, read_annot
 from ..faults.findings import BadDataError, Findings
 from ..faults.same_images import distinct, find_images, number_images
 from ..ops.masks import mask_problem
-from ..speed.evaluation_engines import choose_engine
 from .averages import (
     PRECISIONS,
     class_precisions,
@@ -25,6 +24,7 @@ from .averages import (
     recall_names,
     summarize,
 )
+from .engines import choose_engine
 from .ground_truth import build_index, remark_on_objects, select
 from .predictions import Detections, require_labels, sort_ids
 
@@ -60,8 +60,8 @@ class RFDETRCocoMetric(CocoMetric):
     Args:
         ann_file: COCO annotation file; without it, the ground truth of the samples.
         backend_args: where it comes from, see ``mmengine.fileio``.
-        engine: ``'ultrafast'`` (the package ultrafast-pycocotools), ``'pycocotools'``,
-            or ``'auto'``: the first if it is installed. Their numbers are equal.
+        engine: what computes the averages, a key of :data:`.engines.ENGINES`, or
+            ``'auto'``: the fastest that is installed. Their numbers are equal.
         proposal_nums: how many detections of a class in an image count. Recalls are
             computed for each, precisions for the largest. None counts as mmdet does
             without it: 100 for ``mAP``, as COCO, 1000 for the other precisions, and

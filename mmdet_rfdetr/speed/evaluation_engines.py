@@ -1,29 +1,14 @@
-"""What computes average precision: pycocotools, or a package that is faster.
-
-An engine is a callable ``(ground_truth, detections, iou_type)`` that returns an
-evaluator with the interface of pycocotools' ``COCOeval``: ``params``, ``evaluate()``,
-``accumulate()``, ``summarize()``, ``eval`` and ``stats``.
-"""
+"""Average precision by a package that is faster than pycocotools."""
 
 import contextlib
-import functools
 import io
 import time
-from collections.abc import Callable
 
 from mmdet.datasets.api_wrappers import COCO, COCOeval
-from mmengine.logging import print_log
 
-from ..errors import MissingPackageError, SettingError
+from ..errors import MissingPackageError
+from ..evaluation.engines import ENGINES
 from ..evaluation.predictions import Detections
-
-
-def pycocotools_engine(
-    ground_truth: COCO, detections: Detections, iou_type: str
-) -> COCOeval:
-    """The reference."""
-    results = ground_truth.loadRes(detections.as_dicts(iou_type))
-    return COCOeval(ground_truth, results, iou_type)
 
 
 class UltrafastEval(COCOeval):
@@ -80,44 +65,21 @@ def _print_done(start: float) -> None:
     print(f'DONE (t={time.time() - start:0.2f}s).')
 
 
-ENGINES: dict[str, Callable] = {
-    'ultrafast': UltrafastEval,
-    'pycocotools': pycocotools_engine,
-}
-
-
-def choose_engine(name: str) -> Callable:
-    """Find an engine.
-
-    Args:
-        name: one of ``ENGINES``, or ``'auto'``: the fast one if it is installed, else
-            pycocotools, said once in the log.
+def load_ultrafast() -> type[UltrafastEval]:
+    """Make sure that the package is there.
 
     Raises:
-        SettingError: if there is no such engine.
-        ImportError: if an engine is asked for whose package is not installed.
+        MissingPackageError: if it is not.
     """
-    if name not in ('auto', *ENGINES):
-        raise SettingError(f"engine={name!r} must be 'auto' or one of {tuple(ENGINES)}")
-    if name == 'pycocotools':
-        return ENGINES[name]
     try:
         import ultrafast_pycocotools  # noqa: F401
     except ImportError as error:
-        if name == 'ultrafast':
-            raise MissingPackageError(
-                f"engine='ultrafast' needs a package that cannot be imported ({error}):"
-                ' pip install ultrafast-pycocotools, or leave out engine'
-            ) from error
-        _tell_that_it_is_slow()
-        return ENGINES['pycocotools']
-    return ENGINES['ultrafast']
+        raise MissingPackageError(
+            "evaluation with engine='ultrafast', much faster and with the same "
+            f'numbers, needs a package that cannot be imported ({error}): '
+            'pip install ultrafast-pycocotools'
+        ) from error
+    return UltrafastEval
 
 
-@functools.cache
-def _tell_that_it_is_slow() -> None:
-    print_log(
-        'COCO evaluation runs with pycocotools; it is much faster, with the same '
-        'numbers, after pip install ultrafast-pycocotools',
-        logger='current',
-    )
+ENGINES['ultrafast'] = load_ultrafast

@@ -1,0 +1,58 @@
+"""What computes average precision.
+
+An engine is a callable ``(ground_truth, detections, iou_type)`` that returns an
+evaluator with the interface of pycocotools' ``COCOeval``: ``params``, ``evaluate()``,
+``accumulate()``, ``summarize()``, ``eval`` and ``stats``.
+"""
+
+import functools
+from collections.abc import Callable
+
+from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmengine.logging import print_log
+
+from ..errors import MissingPackageError, SettingError
+from .predictions import Detections
+
+
+def pycocotools_engine(
+    ground_truth: COCO, detections: Detections, iou_type: str
+) -> COCOeval:
+    """The reference."""
+    results = ground_truth.loadRes(detections.as_dicts(iou_type))
+    return COCOeval(ground_truth, results, iou_type)
+
+
+ENGINES: dict[str, Callable[[], Callable]] = {'pycocotools': lambda: pycocotools_engine}
+"""What loads each engine, and raises ``MissingPackageError`` if it is not installed.
+
+One that is added is preferred to those before it, and its numbers are the same.
+"""
+
+
+def choose_engine(name: str) -> Callable:
+    """Find an engine.
+
+    Args:
+        name: one of ``ENGINES``, or ``'auto'``: the last of them that is installed;
+            what one of them lacks is said once in the log.
+
+    Raises:
+        SettingError: if there is no such engine.
+        MissingPackageError: if an engine is asked for whose package is not installed.
+    """
+    if name not in ('auto', *ENGINES):
+        raise SettingError(f"engine={name!r} must be 'auto' or one of {tuple(ENGINES)}")
+    if name != 'auto':
+        return ENGINES[name]()
+    for load in reversed(ENGINES.values()):
+        try:
+            return load()
+        except MissingPackageError as error:
+            _log_once(str(error))
+    raise AssertionError('pycocotools is always there')
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    print_log(message, logger='current')
