@@ -6,7 +6,7 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.runner import FlexibleRunner
 
-from tests.test_training.toy import Toy, runner
+from tests.toy import Toy, runner
 
 
 @pytest.mark.parametrize('test', ('first', 'second'))

@@ -14,7 +14,7 @@ from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.reliability.checkpoint_files import CompleteFiles
 from tests.test_reliability.test_model_selection import Scripted
-from tests.test_training.toy import runner
+from tests.toy import runner
 
 HOOK = dict(
     type='RFDETRCheckpointHook',

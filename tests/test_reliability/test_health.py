@@ -20,7 +20,7 @@ from mmdet_rfdetr.reliability.health import (
 )
 from tests.test_reliability.project import config
 
-from ..test_training import toy
+from .. import toy
 from ..test_training.tiny import write_coco
 from .test_model_selection import Scripted
 

@@ -17,7 +17,7 @@ from mmdet_rfdetr.reliability.interruption import (
     Interruption,
     tie_workers,
 )
-from tests.test_training.toy import runner
+from tests.toy import runner
 
 
 def end_at_once():

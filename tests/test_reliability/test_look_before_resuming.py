@@ -12,7 +12,7 @@ from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.reliability.resume import ResumeError, find_last_checkpoint
 from tests.test_reliability.test_model_selection import Scripted
-from tests.test_training.toy import Numbers, Toy, loader, runner
+from tests.toy import Numbers, Toy, loader, runner
 
 ADAMW = dict(type='AdamW', lr=0.01, weight_decay=0.1)
 COSINE = dict(type='CosineAnnealingLR', convert_to_iter_based=True)

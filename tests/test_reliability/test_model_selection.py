@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 
-from ..test_training.toy import runner
+from ..toy import runner
 
 EARLY_STOPPING = dict(
     type='EarlyStoppingHook',

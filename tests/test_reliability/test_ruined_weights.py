@@ -5,8 +5,8 @@ import torch
 from mmengine.hooks import EMAHook, Hook
 
 from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from tests import toy
 from tests.test_reliability.test_model_selection import Scripted
-from tests.test_training import toy
 
 from .test_checkpoint_hook import HOOK, files, last
 

@@ -12,7 +12,7 @@ from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.reliability.selection import check_metric_names
 from tests.test_reliability.project import config
 
-from ..test_training import toy
+from .. import toy
 from ..test_training.tiny import CLASSES, write_coco
 from .test_model_selection import Scripted
 

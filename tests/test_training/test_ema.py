@@ -9,7 +9,7 @@ from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.training.ema import RFDETREMA, RFDETREMAHook
 
 from ..fixtures import load_json, needs_fixtures
-from .toy import Toy, runner
+from ..toy import Toy, runner
 
 
 class Counter(nn.Module):

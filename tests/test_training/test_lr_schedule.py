@@ -10,8 +10,8 @@ from torch import nn
 from mmdet_rfdetr.data.multi_scale import optimizer_step
 from mmdet_rfdetr.errors import ExplainedError
 
+from .. import toy
 from ..fixtures import load_json, needs_fixtures
-from . import toy
 
 EPOCH_LENGTH = 10
 
