@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_rfdetr.data import RFDETRLoadJittered
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 
 from .coco_files import build, document, write
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRLoadImage, RFDETRLoadJittered, loading
+from mmdet_rfdetr.data import RFDETRLoadImage, loading
 from mmdet_rfdetr.data.images import Reading, decode_image
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.faults.findings import Finding
+from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 
 from .coco_files import build, write
 

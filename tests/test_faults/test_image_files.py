@@ -11,7 +11,7 @@ import pytest
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRLoadImage, RFDETRLoadJittered
+from mmdet_rfdetr.data import RFDETRLoadImage
 from mmdet_rfdetr.data.images import (
     FORMATS,
     BadImageError,
@@ -23,6 +23,7 @@ from mmdet_rfdetr.data.images import (
 from mmdet_rfdetr.data.loading import GuardedLoader
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.faults.findings import BadDataError, Finding
+from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 
 from ..test_data.coco_files import build, document, picture, write
 

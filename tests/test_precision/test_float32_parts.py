@@ -27,22 +27,22 @@ MMDET = Path(mmdet.__file__).parent
 
 # File, or file and function, below the package or mmdet; all of them have to run.
 DETECTION_PARTS = {
-    'boxes.py',
+    'ops/boxes.py',
     'losses/',
-    'matching.py',
-    'costs.py',
+    'matching/assigner.py',
+    'matching/costs.py',
     'models/decoder.py:sine_embedding',
     'models/deformable_attention.py:sample_and_sum',
     'models/head.py:loss_of_targets',
     'models/detections.py:best_detections',
     'models/losses/',
     'models/query_selection.py:make_proposals',
-    'resampling.py',
+    'ops/resampling.py',
 }
 MASK_PARTS = {
     'segmentation/point_loss.py',
-    'masks.py:at_points',
-    'masks.py:sample',
+    'segmentation/point_sampling.py:at_points',
+    'segmentation/point_sampling.py:sample',
     'segmentation/mask_results.py',
 }
 

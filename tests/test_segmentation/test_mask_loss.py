@@ -8,12 +8,12 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmdet_rfdetr.losses import RFDETRPointMaskLoss
 from mmdet_rfdetr.matching.assigner import (
     Matches,
     RFDETRHungarianAssigner,
     Targets,
 )
+from mmdet_rfdetr.segmentation.point_loss import RFDETRPointMaskLoss
 from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures, TargetMasks
 from tests import parity
 from tests.test_segmentation.case import tiny_config

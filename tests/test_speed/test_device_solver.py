@@ -7,7 +7,7 @@ from mmdet_rfdetr.matching.assigner import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.speed.cuda_graphs import _Step
 from mmdet_rfdetr.speed.device_solver import capacity
 from tests import parity
-from tests.test_matching.test_assigner.test_assigner import make_outputs, make_targets
+from tests.test_matching.test_assigner import make_outputs, make_targets
 from tests.test_models.small import small_config
 
 GROUPS = 3

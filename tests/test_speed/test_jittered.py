@@ -6,8 +6,9 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRLoadJittered, RFDETRResize
+from mmdet_rfdetr.data import RFDETRResize
 from mmdet_rfdetr.data.images import BadImageError, ImageSource
+from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 from tests.test_data.test_loading import encoded, ramp, turned
 
 BOXES = np.array([[10, 20, 200, 160], [180, 100, 420, 260], [0, 0, 5, 5]], 'float32')
