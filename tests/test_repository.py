@@ -37,7 +37,6 @@ PENDING = {
     ('models', 'speed'),
     ('models', 'segmentation'),
     ('evaluation', 'faults'),
-    ('training', 'faults'),
     ('data', 'faults'),
     ('benchmark', 'speed'),
     ('benchmark', 'demo'),

@@ -1,8 +1,7 @@
-"""Report images that turned out to be broken during a run."""
+"""Stop a run whose data do not fit together, and report images that are broken."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
@@ -11,6 +10,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..data.coco_dataset import RFDETRCocoDataset
+from ..data.wrappers import innermost
+from ..ops.unwrapped import bare
+from .class_checks import check_classes, check_evaluation, check_loaders, loaders_of
 
 _EXAMPLES = 3
 _WHAT = dict(
@@ -22,10 +24,45 @@ _WHAT = dict(
 
 @HOOKS.register_module()
 class RFDETRBadDataHook(Hook):
-    """Tell at the end of each epoch which images could not be read in it."""
+    """Look at the classes and images of a run before its first step.
+
+    It stops a run if data loaders have different classes, if the model has too few,
+    or if an evaluator reads the annotations of other images than its data loader; see
+    :mod:`~mmdet_rfdetr.faults.class_checks`. At the end of each epoch it tells which
+    images could not be read in it.
+    """
 
     def __init__(self) -> None:
+        self._is_training = False
         self._told: dict[int, int] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes of loaders, model and annotations, and the images.
+
+        Raises:
+            BadDataError: an evaluator reads the annotations of other images, or a data
+                set of mmdet gives labels in another order than that of its classes.
+            ExplainedError: the data loaders have different classes, or the model has
+                fewer outputs than there are classes.
+        """
+        self._is_training = True
+        check_classes(runner, bare(runner.model))
+        check_loaders(loaders_of(runner.cfg, runner))
+        if runner.val_loop is not None:
+            check_evaluation(runner.val_loop)
+
+    def after_train(self, runner: Runner) -> None:
+        """Take a validation for one of its own again."""
+        self._is_training = False
+
+    def before_val(self, runner: Runner) -> None:
+        """Compare the images of a validation that is not part of a training."""
+        if not self._is_training:
+            check_evaluation(runner.val_loop)
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the images of a test."""
+        check_evaluation(runner.test_loop)
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Report images that were skipped or replaced, if there are more of them."""
@@ -49,26 +86,6 @@ class RFDETRBadDataHook(Hook):
                 logger='current',
                 level=logging.WARNING,
             )
-
-
-def innermost(dataset) -> Iterator[Any]:
-    """The data sets within mmengine's and mmdet's wrappers."""
-    parts = getattr(dataset, 'datasets', None)
-    if parts is None and hasattr(dataset, 'dataset'):
-        parts = [dataset.dataset]
-    if parts is None:
-        yield dataset
-    for part in parts or ():
-        yield from innermost(part)
-
-
-def metainfo_of(dataset) -> Mapping:
-    """What a data set says of itself; of joined ones that differ, the most classes."""
-    metainfo = getattr(dataset, 'metainfo', None) or {}
-    # mmdet's ConcatDataset has a list then.
-    if isinstance(metainfo, list):
-        return max(metainfo, key=lambda part: len(part.get('classes', ())))
-    return metainfo
 
 
 def coco_parts(dataset) -> Iterator[RFDETRCocoDataset]:

@@ -1,30 +1,24 @@
 """Whether loaders, model and evaluators of a run mean the same classes and images."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
-from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..class_names import (
-    compare_classes,
-    join_class_lists,
-    read_class_list,
-    show_classes,
-)
+from ..class_names import compare_classes, read_class_list, show_classes
 from ..data.coco_dataset import RFDETRCocoDataset
+from ..data.wrappers import classes_of, classes_of_loader, innermost
 from ..errors import ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from .annotations import clean_categories, read_annotations
-from .bad_data_hook import innermost
 from .findings import BadDataError, Finding, Findings
 from .same_images import find_images
 
@@ -72,52 +66,6 @@ def check_loaders(loaders: Mapping[str, Any]) -> None:
             )
 
 
-def classes_of_data(dataset: Any) -> tuple[str, ...]:
-    """Classes of a data set, maybe in wrappers; empty if it names none.
-
-    Raises:
-        SettingError: if parts of it mean different classes by a label.
-    """
-    lists = [
-        part.metainfo.get('classes', ())
-        for part in innermost(dataset)
-        if isinstance(getattr(part, 'metainfo', None), Mapping)
-    ]
-    return join_class_lists([read_class_list(names) for names in lists if names])
-
-
-def classes_of_loader(loader: Any) -> tuple[str, ...]:
-    """Classes of a data loader, or of the config of one; empty if it names none.
-
-    Raises:
-        SettingError: as for :func:`classes_of_data`.
-    """
-    if not isinstance(loader, Mapping):
-        return classes_of_data(loader.dataset) if loader is not None else ()
-    lists = []
-    for part in _innermost_settings(loader.get('dataset')):
-        if not isinstance(part, Mapping):
-            lists.append(classes_of_data(part))
-            continue
-        kind = part.get('type')
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        if hasattr(kind, '_load_metainfo'):  # of mmengine's data sets
-            names = kind._load_metainfo(part.get('metainfo')).get('classes', ())
-            lists.append(read_class_list(names))
-    return join_class_lists([names for names in lists if names])
-
-
-def _innermost_settings(dataset: Any) -> Iterator[Any]:
-    """The configs of data sets within those of wrappers."""
-    inner = dataset.get('datasets') if isinstance(dataset, Mapping) else None
-    if inner is None and isinstance(dataset, Mapping) and 'dataset' in dataset:
-        inner = [dataset['dataset']]
-    if inner is None:
-        yield dataset
-    for part in inner or ():
-        yield from _innermost_settings(part)
-
-
 def check_classes(runner: Runner, model: nn.Module) -> None:
     """Compare the classes of the data with its annotation files and the model.
 
@@ -134,7 +82,7 @@ def check_classes(runner: Runner, model: nn.Module) -> None:
     dataset = runner.train_dataloader.dataset
     for part in innermost(dataset):
         _check_order(part)
-    most = len(classes_of_data(dataset))
+    most = len(classes_of(dataset))
     outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
     if outputs is None or most in (0, outputs):
         return
@@ -177,6 +125,11 @@ def _require_order(
     )
 
 
+def check_evaluation(loop: BaseLoop) -> None:
+    """Look at the evaluator of a loop, see :func:`check_evaluator`."""
+    check_evaluator(loop.dataloader.dataset, getattr(loop, 'evaluator', None))
+
+
 def check_evaluator(dataset: Any, evaluator: Evaluator | None) -> None:
     """Stop if an evaluator has the annotations of other images than its data loader.
 
@@ -205,7 +158,7 @@ def check_evaluator(dataset: Any, evaluator: Evaluator | None) -> None:
                 'and {} dataset_prefixes.'.format(*counts)
             )
     elif evaluator is not None:
-        classes_of_data(dataset)  # a label means one class
+        classes_of(dataset)  # a label means one class
     for number, metric in enumerate(getattr(evaluator, 'metrics', ())):
         index = getattr(metric, '_coco_api', None)
         if not isinstance(metric, CocoMetric) or index is None:
@@ -214,9 +167,7 @@ def check_evaluator(dataset: Any, evaluator: Evaluator | None) -> None:
         path = getattr(metric, '_ann_file', None) or "the evaluator's ann_file"
         if not isinstance(metric, RFDETRCocoMetric):
             names = [str(entry['name']) for entry in index.dataset['categories']]
-            _require_order(
-                names, classes_of_data(own), path, type(metric), RFDETRCocoMetric
-            )
+            _require_order(names, classes_of(own), path, type(metric), RFDETRCocoMetric)
         _check_images(list(innermost(own)), metric, path)
 
 

@@ -14,8 +14,8 @@ from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
 from mmdet_rfdetr.compat import without_file_client_warnings
+from mmdet_rfdetr.data.wrappers import metainfo_of
 from mmdet_rfdetr.errors import ExplainedError, SettingError
-from mmdet_rfdetr.faults.bad_data_hook import metainfo_of
 
 from ..ops.unwrapped import bare
 from ..training.class_names import name_classes, warn_of_other_classes

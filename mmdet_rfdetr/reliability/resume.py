@@ -16,8 +16,8 @@ from torch import Tensor
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, show_classes
+from ..data.wrappers import metainfo_of
 from ..errors import ExplainedError
-from ..faults.bad_data_hook import metainfo_of
 from ..ops.unwrapped import bare
 from .diagnosis import some
 

@@ -8,8 +8,7 @@ from mmengine.runner import BaseLoop, Runner
 from ..checkpoints import coco_rows
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, match_classes, show_classes
-from ..faults.bad_data_hook import metainfo_of
-from ..faults.class_checks import classes_of_loader
+from ..data.wrappers import classes_of_loader, metainfo_of
 from ..models import RFDETR
 from ..ops.unwrapped import bare
 

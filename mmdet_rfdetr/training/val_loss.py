@@ -5,8 +5,8 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 
+from ..data.wrappers import innermost
 from ..errors import SettingError
-from ..faults.bad_data_hook import innermost
 from ..ops.unwrapped import bare
 
 

@@ -39,7 +39,7 @@ def cfg(data, tmp_path):
     cfg = config(data, tmp_path / 'run', **{'train_cfg.max_epochs': 1})
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
-    cfg.default_hooks.health = dict(type='RFDETRHealthHook')
+    cfg.default_hooks.bad_data = dict(type='RFDETRBadDataHook')
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.test_evaluator = dict(
         type='RFDETRCocoMetric', ann_file=str(data / 'annotations.json'), metric='bbox'
