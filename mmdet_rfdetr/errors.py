@@ -1,5 +1,6 @@
-"""Errors that say everything in their message."""
+"""All errors that users see; each says everything in its message."""
 
+from enum import Enum
 from numbers import Integral
 
 
@@ -16,6 +17,74 @@ class SettingError(ExplainedError, ValueError):
 
 class MissingPackageError(ExplainedError, ImportError):
     """A setting needs a package that is not installed."""
+
+
+class ImageSizeError(ExplainedError, ValueError):
+    """An input size that the patches and windows of the model do not divide."""
+
+
+class PrecisionError(ExplainedError, RuntimeError):
+    """Two settings contradict each other, or the hardware cannot do what is set."""
+
+
+class MissingOpError(ExplainedError, RuntimeError):
+    """An operator was called that mmcv-lite does not have."""
+
+
+class BadDataError(ExplainedError, ValueError):
+    """The data cannot be used, or has faults and ``bad_data='error'`` forbids them."""
+
+
+class BadImageError(ExplainedError):
+    """An image file that cannot be used.
+
+    Args:
+        finding: which kind of fault it is.
+        reason: what the decoder said.
+    """
+
+    def __init__(self, finding: Enum, reason: str) -> None:
+        super().__init__(reason)
+        self.finding = finding
+
+
+class CheckpointError(ExplainedError, RuntimeError):
+    """A checkpoint cannot be used; the message says why and what to do next."""
+
+
+class UntrustedCheckpointError(CheckpointError):
+    """A checkpoint names Python objects that plain weights do not need."""
+
+
+class RuinedWeightsError(CheckpointError):
+    """What a run has learned is infinite or not a number."""
+
+
+class ResumeError(ExplainedError, ValueError):
+    """A checkpoint cannot be continued under the settings of this run."""
+
+
+class NonFiniteError(ExplainedError, RuntimeError):
+    """A loss, a gradient or a matching cost is infinite or not a number."""
+
+
+class CompileError(ExplainedError, RuntimeError):
+    """Something that ``torch.compile`` needs is missing on this machine."""
+
+
+class RecordingError(ExplainedError, RuntimeError):
+    """Something cannot be recorded as a CUDA graph."""
+
+
+class DeployedModelError(ExplainedError, RuntimeError):
+    """A model that was switched to deploy is to be trained, saved or loaded."""
+
+
+HOW_TO_TRUST = (
+    'If you made the file yourself, run python -m mmdet_rfdetr --trust-checkpoint TOOL '
+    '... (in Python: with trust_checkpoint()).'
+)
+"""The last sentence of an error about code in a file."""
 
 
 def check_counts(**counts: int) -> None:

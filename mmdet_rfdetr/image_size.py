@@ -11,13 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .errors import ExplainedError
+from .errors import ImageSizeError
 
 DIVISOR_KEYS = ('size_divisor', 'pad_size_divisor')
-
-
-class ImageSizeError(ExplainedError, ValueError):
-    """An input size that the patches and windows of the model do not divide."""
 
 
 def set_image_size(cfg: Config | dict, image_size: int) -> None:

@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmdet_rfdetr import compat
-from mmdet_rfdetr.checkpoints.errors import UntrustedCheckpointError
 from mmdet_rfdetr.compat import operators, packages, running, warned
+from mmdet_rfdetr.errors import UntrustedCheckpointError
 from mmdet_rfdetr.precision.products import Linear
 from tests.interpreter import fork_together, hide, loopback, run_code
 

@@ -13,7 +13,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from ..data.images import BadImageError, decode_image
+from ..data.images import decode_image
+from ..errors import BadImageError
 from .curve import training_curve
 from .drawn_detections import class_colours, draw_boxes, picture_grid
 

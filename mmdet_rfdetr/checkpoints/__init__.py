@@ -3,8 +3,8 @@
 Nothing here knows a model; it is all about state dicts, names and tensors.
 """
 
+from ..errors import CheckpointError, UntrustedCheckpointError
 from .convert import convert_checkpoint
-from .errors import CheckpointError, UntrustedCheckpointError
 from .hooks import register_backbone_adapter, register_state_dict_adapter
 from .loading import load_checkpoint_file, trust_checkpoint
 from .names import from_official, to_official

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from ..ops.resampling import resample_patch_kernel, resize_position_table
 from . import coco_rows
-from .errors import CheckpointError
 
 Shape = tuple[int, ...]
 

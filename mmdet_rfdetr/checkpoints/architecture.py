@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..errors import CheckpointError
 from ..shipped import config
-from .errors import CheckpointError
 from .names import count_members
 
 Shapes = Mapping[str, Sequence[int]]

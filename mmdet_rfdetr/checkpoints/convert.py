@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from . import coco_rows, lora_entries
-from .errors import CheckpointError
 from .expected import entries_that_fit
 from .layout import class_names, to_official_layout
 from .loading import load_checkpoint_file

@@ -8,8 +8,7 @@ from types import NoneType, SimpleNamespace
 import torch
 from torch import Tensor
 
-from ..errors import ExplainedError
-from .errors import CheckpointError
+from ..errors import CheckpointError, ExplainedError
 
 _OWN = {
     'meta': Mapping,

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..class_names import ClassMatch
+from ..errors import CheckpointError
 from . import adapt
 from .adapt import Shape
 from .architecture import refuse_another_variant
 from .class_rows import describe, fit_class_rows, match_rows
-from .errors import CheckpointError
 from .names import count_members, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
 from .vit_names import find_vit

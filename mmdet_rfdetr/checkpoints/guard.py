@@ -15,7 +15,7 @@ import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.fileio.io import file_handlers
 
-from .errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
+from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .loading import is_trusted, read_file
 from .safe_pickle import RefusedError
 from .unpickler import check_unfolding, load_pickle

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from ..errors import CheckpointError
 from . import coco_rows, expected
-from .errors import CheckpointError
 from .names import VIT, count_members, is_official, is_own
 
 INFO_KEY = 'rfdetr'

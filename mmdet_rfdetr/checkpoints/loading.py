@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
-from .errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
+from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .layout import INFO_KEY, to_mmengine_layout
 from .safe_pickle import RefusedError
 from .unpickler import check_unfolding, harmless_classes

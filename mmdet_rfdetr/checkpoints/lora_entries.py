@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 PARTS = ('query', 'key', 'value')
 SCALE = 'lora_scale'

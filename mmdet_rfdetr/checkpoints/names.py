@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .lora_entries import PARTS, unwrap
 
 VIT = 'backbone.0.encoder.encoder.'

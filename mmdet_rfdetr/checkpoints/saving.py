@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
+from ..errors import CheckpointError
 from .atomic import replacing
-from .errors import CheckpointError
 from .layout import INFO_KEY
 
 SUFFIXES = ('.pth', '.pt', '.safetensors')

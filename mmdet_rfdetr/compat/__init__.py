@@ -11,6 +11,7 @@ where it can be told apart touches RF-DETR alone.
 
 from collections.abc import Callable
 
+from ..errors import MissingOpError
 from .checkpoints import (
     load_checkpoints_safely,
     load_from_http,
@@ -21,7 +22,6 @@ from .inferring import detect_as_trained, draw_as_trained, infer_as_trained
 from .operators import (
     EXTENSION,
     FULL_MMCV,
-    MissingOpError,
     require_compiled_ops,
     require_mmcv,
     stand_in_for_compiled_ops,

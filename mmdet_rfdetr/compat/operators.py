@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from ..errors import ExplainedError
+from ..errors import MissingOpError
 
 MMCV = '"mmcv-lite>=2.1.0,<2.2.0"'
 FULL_MMCV = (  # to be pasted into a shell: nothing follows it
@@ -40,10 +40,6 @@ def require_mmcv() -> None:
             'mmdet_rfdetr needs mmcv and found neither mmcv-lite nor mmcv: '
             f'run pip install {MMCV}.'
         )
-
-
-class MissingOpError(ExplainedError, RuntimeError):
-    """An operator was called that mmcv-lite does not have."""
 
 
 def call_missing_op(name: str, *args, **kwargs):

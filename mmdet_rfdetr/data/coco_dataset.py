@@ -11,12 +11,12 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from ..errors import SettingError
+from ..errors import BadDataError, BadImageError, SettingError
 from ..faults.annotations import clean_annotations, match_categories, read_annotations
-from ..faults.findings import BadDataError, Finding, Findings
+from ..faults.findings import Finding, Findings
 from ..faults.image_files import check_files, is_url, read_names
 from ..ops.masks import mask_problem
-from .images import AS_OFFICIAL, BadImageError, Reading
+from .images import AS_OFFICIAL, Reading
 from .loading import guard_loader
 
 POLICIES = ('skip', 'error')

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ExplainedError, SettingError
+from ..errors import BadImageError, SettingError
 from ..faults.findings import Finding
 from .deep import range_problem, to_levels
 
@@ -64,19 +64,6 @@ class Reading:
 
 
 AS_OFFICIAL = Reading()
-
-
-class BadImageError(ExplainedError):
-    """An image file that cannot be used.
-
-    Args:
-        finding: which kind of fault it is.
-        reason: what the decoder said.
-    """
-
-    def __init__(self, finding: Finding, reason: str) -> None:
-        super().__init__(reason)
-        self.finding = finding
 
 
 def require_file(path: str | Path, max_bytes: float = float('inf')) -> int:

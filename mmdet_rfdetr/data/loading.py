@@ -14,13 +14,12 @@ from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from ..errors import SettingError
-from ..faults.findings import BadDataError, Finding
+from ..errors import BadDataError, BadImageError, SettingError
+from ..faults.findings import Finding
 from .arrays import array_to_bgr
 from .deep import range_problem
 from .images import (
     AS_OFFICIAL,
-    BadImageError,
     ImageSource,
     Reading,
     decode_image,

@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from mmengine.utils import is_filepath
 
 from ..class_names import match_classes, read_class_list, show_classes
-from ..errors import SettingError
+from ..errors import BadDataError, SettingError
 from ..ops.masks import is_near, is_polygon
-from .findings import BadDataError, Finding, Findings
+from .findings import Finding, Findings
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 

@@ -12,10 +12,11 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
 from ..data.coco_dataset import RFDETRCocoDataset
-from ..data.images import BadImageError, Reading, decode_image
+from ..data.images import Reading, decode_image
 from ..data.loading import read_file
+from ..errors import BadDataError, BadImageError
 from .bad_data_hook import coco_parts
-from .findings import BadDataError, Finding, Findings
+from .findings import Finding, Findings
 
 SPLITS = ('train', 'val', 'test')
 

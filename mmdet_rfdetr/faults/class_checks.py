@@ -16,10 +16,10 @@ from torch import nn
 from ..class_names import compare_classes, read_class_list, show_classes
 from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.wrappers import classes_of, classes_of_loader, innermost
-from ..errors import ExplainedError, SettingError
+from ..errors import BadDataError, ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from .annotations import clean_categories, read_annotations
-from .findings import BadDataError, Finding, Findings
+from .findings import Finding, Findings
 from .same_images import find_images
 
 SPLITS = ('train', 'val', 'test')

@@ -5,14 +5,8 @@ from collections import Counter, defaultdict
 from enum import Enum
 from typing import Any
 
-from ..errors import ExplainedError
-
 _EXAMPLES = 2
 _EXAMPLE_LENGTH = 200
-
-
-class BadDataError(ExplainedError, ValueError):
-    """The data cannot be used, or has faults and ``bad_data='error'`` forbids them."""
 
 
 class Finding(Enum):

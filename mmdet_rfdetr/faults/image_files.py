@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..data.images import BadImageError, ImageSource, Reading, read_header, require_file
+from ..data.images import ImageSource, Reading, read_header, require_file
 from ..data.loading import read_file
+from ..errors import BadImageError
 from .findings import Finding, Findings
 
 _DEEP_SAMPLES = 32  # deep images that are decoded, spread over the data set

@@ -6,6 +6,7 @@ needs it, ``agreement`` stops a run whose settings contradict each other,
 ``products`` multiplies by what does it fastest on a CPU; ``processor`` knows what.
 """
 
+from ..errors import PrecisionError
 from . import products
 from .agreement import RFDETRPrecisionHook, check_agreement
 from .islands import float32_island
@@ -14,13 +15,7 @@ from .optim_wrapper import (
     RFDETRUniformOptimWrapperConstructor,
     resolve_optim_wrapper,
 )
-from .policy import (
-    AutocastState,
-    PrecisionError,
-    PrecisionPolicy,
-    find_policies,
-    find_policy,
-)
+from .policy import AutocastState, PrecisionPolicy, find_policies, find_policy
 from .weights import WeightDtypes
 
 __all__ = [

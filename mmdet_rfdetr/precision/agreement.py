@@ -10,10 +10,10 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 
+from ..errors import PrecisionError
 from .optim_wrapper import RFDETRAmpOptimWrapper
 from .policy import (
     AutocastState,
-    PrecisionError,
     PrecisionPolicy,
     dtype_name,
     find_policies,

@@ -12,15 +12,8 @@ from mmengine.optim import (
 )
 from torch import Tensor, nn
 
-from ..errors import ExplainedError
-from .policy import (
-    AUTOCAST_DEVICES,
-    DTYPES,
-    PrecisionError,
-    PrecisionPolicy,
-    dtype_name,
-    find_policy,
-)
+from ..errors import ExplainedError, PrecisionError
+from .policy import AUTOCAST_DEVICES, DTYPES, PrecisionPolicy, dtype_name, find_policy
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from ..errors import ExplainedError
+from ..errors import PrecisionError
 from .weights import WeightDtypes, first_of
 
 AUTOCAST_DEVICES = ('cuda', 'cpu')
@@ -18,10 +18,6 @@ DTYPES = {
     'bfloat16': torch.bfloat16,
     'float16': torch.float16,
 }
-
-
-class PrecisionError(ExplainedError, RuntimeError):
-    """Two settings contradict each other, or the hardware cannot do what is set."""
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,16 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
-from mmdet_rfdetr.checkpoints.errors import CheckpointError
 from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
 from mmdet_rfdetr.compat import without_file_client_warnings
 from mmdet_rfdetr.data.wrappers import metainfo_of
-from mmdet_rfdetr.errors import ExplainedError, SettingError
 
+from ..errors import CheckpointError, ExplainedError, RuinedWeightsError, SettingError
 from ..ops.unwrapped import bare
 from ..training.class_names import name_classes, warn_of_other_classes
 from .checkpoint_files import BACKEND, FormerFiles
 from .diagnosis import some
-from .finite_weights import RuinedWeightsError, infinite_buffers, require_finite
+from .finite_weights import infinite_buffers, require_finite
 from .resume import (
     POINTER,
     TRAINED_WITH,

@@ -13,13 +13,10 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
-    load_checkpoint_file,
-    save_checkpoint_file,
-)
+from mmdet_rfdetr.checkpoints import load_checkpoint_file, save_checkpoint_file
 from mmdet_rfdetr.checkpoints.expected import check_kinds, entries_that_fit
 
+from ..errors import CheckpointError
 from .diagnosis import Diagnosis, diagnose, non_finite_weights
 from .random_state import capture_random_state, restore_random_state
 from .serialise import plain_entries

@@ -5,15 +5,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError
+from ..errors import RuinedWeightsError
 
 # What goes on from a checkpoint: the weights, their average, and the optimizer's state.
 # Gradients of an unfinished step are not among them; the step may still be skipped.
 _LEARNED = ('state_dict', 'ema_state_dict', 'optimizer')
-
-
-class RuinedWeightsError(CheckpointError):
-    """What a run has learned is infinite or not a number."""
 
 
 def require_finite(checkpoint: Mapping, exempt: frozenset[str]) -> None:

@@ -9,9 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmdet_rfdetr.checkpoints import CheckpointError
-from mmdet_rfdetr.errors import ExplainedError
-
+from ..errors import CheckpointError, NonFiniteError
 from ..ops.unwrapped import bare
 from .diagnosis import (
     BAD_MATCHING,
@@ -25,10 +23,6 @@ from .random_state import capture_random_state
 
 # The loss scale of float16 halves with each overflow; below this none is left to learn.
 _LEAST_SCALE = 2.0**-20
-
-
-class NonFiniteError(ExplainedError, RuntimeError):
-    """A loss, a gradient or a matching cost is infinite or not a number."""
 
 
 @HOOKS.register_module()

@@ -13,11 +13,10 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
-from ..checkpoints.errors import CheckpointError
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, show_classes
 from ..data.wrappers import metainfo_of
-from ..errors import ExplainedError
+from ..errors import CheckpointError, ResumeError
 from ..ops.unwrapped import bare
 from .diagnosis import some
 
@@ -32,10 +31,6 @@ _PROGRESS = {
     *('base_values', 'last_step', '_global_step', '_iterations', '_last_value'),
     'verbose',
 }
-
-
-class ResumeError(ExplainedError, ValueError):
-    """A checkpoint cannot be continued under the settings of this run."""
 
 
 def trained_with(runner: Runner) -> dict:

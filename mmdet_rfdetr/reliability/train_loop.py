@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from ..errors import ExplainedError
+from ..errors import ExplainedError, ResumeError
 from .checkpoint_hook import RFDETRCheckpointHook
 from .interruption import (
     EXIT_INTERRUPTED,
@@ -24,7 +24,6 @@ from .interruption import (
 from .processes import require_same_start
 from .random_state import capture_random_state, restore_random_state
 from .resumable_batches import keep_random_state, make_resumable
-from .resume import ResumeError
 
 
 @dataclass

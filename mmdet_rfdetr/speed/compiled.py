@@ -12,16 +12,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from ..errors import ExplainedError, SettingError
+from ..errors import CompileError, SettingError
 from ..ops.resampling import never_compile_resizing
 from .cuda_graphs import own_gradients
 
 PARTS = ('backbone', 'neck', 'query_selection', 'decoder', 'bbox_head')
 """Modules of the detector that can be compiled, in the order in which they run."""
-
-
-class CompileError(ExplainedError, RuntimeError):
-    """Something that ``torch.compile`` needs is missing on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

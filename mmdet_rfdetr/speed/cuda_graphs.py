@@ -13,15 +13,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..compat import silence_streams_of_graphs
-from ..errors import ExplainedError, SettingError
+from ..errors import ExplainedError, RecordingError, SettingError
 from ..matching.assigner import Targets
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
-
-
-class RecordingError(ExplainedError, RuntimeError):
-    """Something cannot be recorded as a CUDA graph."""
 
 
 @contextmanager

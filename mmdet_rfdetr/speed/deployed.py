@@ -26,16 +26,6 @@ CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttentio
 """Modules whose own parameters autocast casts in every forward."""
 
 
-class DeployedModelError(RuntimeError):
-    """A model that was switched to deploy is to be trained, saved or loaded."""
-
-    def __init__(self, action: str) -> None:
-        super().__init__(
-            f'this model was switched to deploy and cannot be {action}: its weights '
-            'are folded. Build the model anew, and do it before switch_to_deploy()'
-        )
-
-
 class DeployedAttention(nn.Module):
     """:class:`Attention` of constant weights, times a layer scale."""
 

@@ -7,14 +7,20 @@ from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
-from ..errors import SettingError
+from ..errors import DeployedModelError, SettingError
 from ..precision import PrecisionPolicy, WeightDtypes
 from .compiled import Compilation
 from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable
-from .deployed import DeployedModelError, deploy
+from .deployed import deploy
 
 # The model that the present thread computes with.
 _running = threading.local()
+
+
+DEPLOYED = (
+    'this model was switched to deploy and cannot be {}: its weights are folded. Build '
+    'the model anew, and do it before switch_to_deploy()'
+)
 
 
 def as_step(method: Callable) -> Callable:
@@ -158,19 +164,19 @@ class Switches(nn.Module):
             DeployedModelError: if a deployed model is to be trained.
         """
         if mode and self.deployed:
-            raise DeployedModelError('trained')
+            raise DeployedModelError(DEPLOYED.format('trained'))
         self._dtypes = None
         return super().train(mode)
 
     # Both are reached by PyTorch's and by mmengine's way of saving and loading.
     def _save_to_state_dict(self, *args, **kwargs) -> None:
         if self.deployed:
-            raise DeployedModelError('saved')
+            raise DeployedModelError(DEPLOYED.format('saved'))
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         if self.deployed:
-            raise DeployedModelError('loaded with weights')
+            raise DeployedModelError(DEPLOYED.format('loaded with weights'))
         super()._load_from_state_dict(*args, **kwargs)
 
     @contextmanager

@@ -9,7 +9,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import mmdet_rfdetr
-from mmdet_rfdetr.precision import PrecisionError, PrecisionPolicy
+from mmdet_rfdetr.errors import PrecisionError
+from mmdet_rfdetr.precision import PrecisionPolicy
 
 from ..test_precision import test_float32_parts as parts
 from ..test_precision import test_quality as quality

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, adapt, coco_rows
+from mmdet_rfdetr.checkpoints import adapt, coco_rows
+from mmdet_rfdetr.errors import CheckpointError
 
 
 @pytest.mark.parametrize('names', [None, [], 'coco'])

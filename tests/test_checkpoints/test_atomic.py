@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from mmdet_rfdetr.checkpoints import CheckpointError
 from mmdet_rfdetr.checkpoints.atomic import replacing
+from mmdet_rfdetr.errors import CheckpointError
 
 
 def directly(path):

@@ -7,13 +7,13 @@ import torch
 from mmengine.runner import load_checkpoint
 
 from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
     coco_rows,
     convert_checkpoint,
     from_official,
     load_checkpoint_file,
     to_official,
 )
+from mmdet_rfdetr.errors import CheckpointError
 from tests.fixtures import REPOSITORY
 
 from .models import build_tiny, official_file

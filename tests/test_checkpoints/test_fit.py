@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, coco_rows, from_official
+from mmdet_rfdetr.checkpoints import coco_rows, from_official
 from mmdet_rfdetr.checkpoints.fit import fit_backbone, fit_model, fits_exactly
+from mmdet_rfdetr.errors import CheckpointError
 
 from .official import official_sizes, official_state
 

@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmengine.fileio.io import file_handlers
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.checkpoints import CheckpointError, trust_checkpoint
+from mmdet_rfdetr.checkpoints import trust_checkpoint
 from mmdet_rfdetr.checkpoints.guard import no_code_in_files
 from mmdet_rfdetr.checkpoints.unpickler import load_pickle
+from mmdet_rfdetr.errors import CheckpointError
 
 
 class Payload:

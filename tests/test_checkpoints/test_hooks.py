@@ -11,12 +11,8 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
-    from_official,
-    load_checkpoint_file,
-    to_official,
-)
+from mmdet_rfdetr.checkpoints import from_official, load_checkpoint_file, to_official
+from mmdet_rfdetr.errors import CheckpointError
 
 from .models import build_tiny, official_file, tiny_config
 from .official import VIT, assert_same_entries

@@ -3,12 +3,13 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, coco_rows, from_official
+from mmdet_rfdetr.checkpoints import coco_rows, from_official
 from mmdet_rfdetr.checkpoints.layout import (
     class_names,
     to_mmengine_layout,
     to_official_layout,
 )
+from mmdet_rfdetr.errors import CheckpointError
 
 from .official import official_state
 

@@ -19,13 +19,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
-    UntrustedCheckpointError,
     convert_checkpoint,
     load_checkpoint_file,
     safe_pickle,
     trust_checkpoint,
 )
+from mmdet_rfdetr.errors import CheckpointError, UntrustedCheckpointError
 from tests.fixtures import REPOSITORY
 
 from .official import official_state

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import CheckpointError, from_official, to_official
+from mmdet_rfdetr.checkpoints import from_official, to_official
 from mmdet_rfdetr.checkpoints.names import is_official, is_own
+from mmdet_rfdetr.errors import CheckpointError
 from tests import fixtures
 
 from .official import (

@@ -8,11 +8,8 @@ import torch
 from mmengine.logging import MMLogger
 from safetensors import safe_open
 
-from mmdet_rfdetr.checkpoints import (
-    CheckpointError,
-    load_checkpoint_file,
-    save_checkpoint_file,
-)
+from mmdet_rfdetr.checkpoints import load_checkpoint_file, save_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError
 from tests.interpreter import fork_together
 
 from .official import official_state

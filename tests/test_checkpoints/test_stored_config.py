@@ -11,8 +11,9 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
 
-from mmdet_rfdetr.checkpoints import CheckpointError, trust_checkpoint
+from mmdet_rfdetr.checkpoints import trust_checkpoint
 from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError
 
 PLACES = ('meta.cfg', 'meta.config', 'message_hub.runtime_info.cfg')
 INFERENCER_READS = (PLACES[0], PLACES[2])

@@ -13,8 +13,9 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.checkpoints.unpickler import load_pickle
+from mmdet_rfdetr.errors import CheckpointError
 
 WEIGHTS = {'layer.weight': torch.arange(6.0).view(2, 3)}
 

@@ -22,8 +22,7 @@ from mmdet_rfdetr.command_line.config_errors import (
     merge_options,
     read_config,
 )
-from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.image_size import ImageSizeError
+from mmdet_rfdetr.errors import ExplainedError, ImageSizeError
 from tests.project import NANO
 from tests.test_checkpoints.models import tiny_config
 

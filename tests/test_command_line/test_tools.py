@@ -14,13 +14,15 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
 
 from mmdet_rfdetr import compat
-from mmdet_rfdetr.checkpoints import CheckpointError
 from mmdet_rfdetr.checkpoints.unpickler import load_pickle
 from mmdet_rfdetr.command_line import running as cli
-from mmdet_rfdetr.faults.findings import BadDataError
-from mmdet_rfdetr.precision import PrecisionError
-from mmdet_rfdetr.reliability.non_finite import NonFiniteError
-from mmdet_rfdetr.reliability.train_loop import ResumeError
+from mmdet_rfdetr.errors import (
+    BadDataError,
+    CheckpointError,
+    NonFiniteError,
+    PrecisionError,
+    ResumeError,
+)
 from tests.fixtures import REPOSITORY
 from tests.interpreter import free_port, run, run_code
 

@@ -8,8 +8,9 @@ from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage
-from mmdet_rfdetr.data.images import BadImageError, ImageSource, decode_image, read_size
+from mmdet_rfdetr.data.images import ImageSource, decode_image, read_size
 from mmdet_rfdetr.data.loading import GuardedLoader
+from mmdet_rfdetr.errors import BadImageError
 from mmdet_rfdetr.faults.findings import Finding
 
 

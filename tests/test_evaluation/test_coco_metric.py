@@ -11,10 +11,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import distributed
 
-from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.evaluation import ground_truth
 from mmdet_rfdetr.evaluation.averages import class_precisions
-from mmdet_rfdetr.faults.findings import BadDataError
 from tests.fixtures import DATA, needs_data
 from tests.test_data.coco_files import CLASSES, build, document, write
 from tests.test_evaluation import random_sets

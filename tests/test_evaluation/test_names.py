@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.faults.findings import BadDataError
+from mmdet_rfdetr.errors import BadDataError, SettingError
 
 from .named_sets import evaluate, metric, settings, write
 

@@ -6,8 +6,9 @@ import sys
 import pytest
 from mmengine.config import Config
 
+from mmdet_rfdetr.errors import BadDataError
 from mmdet_rfdetr.faults.check import check_config, decode_all
-from mmdet_rfdetr.faults.findings import BadDataError, Finding
+from mmdet_rfdetr.faults.findings import Finding
 from tests.fixtures import REPOSITORY
 
 from ..test_data.coco_files import CLASSES, PIPELINE, build, document, write

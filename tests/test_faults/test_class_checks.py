@@ -11,10 +11,9 @@ from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.class_names import compare_classes
-from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.faults import class_checks
 from mmdet_rfdetr.faults.class_checks import check_evaluator, check_loaders, loaders_of
-from mmdet_rfdetr.faults.findings import BadDataError
 from tests.test_reliability.project import config
 
 from ..test_training.tiny import write_coco

@@ -11,9 +11,9 @@ import pytest
 import torch
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.errors import BadDataError, ExplainedError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
-from mmdet_rfdetr.faults.findings import BadDataError, Finding
+from mmdet_rfdetr.faults.findings import Finding
 
 from ..test_data.coco_files import CLASSES, build, document, write
 

@@ -14,15 +14,14 @@ from PIL import Image
 from mmdet_rfdetr.data import RFDETRLoadImage
 from mmdet_rfdetr.data.images import (
     FORMATS,
-    BadImageError,
     Reading,
     decode_image,
     read_header,
     read_size,
 )
 from mmdet_rfdetr.data.loading import GuardedLoader
-from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.faults.findings import BadDataError, Finding
+from mmdet_rfdetr.errors import BadDataError, BadImageError, SettingError
+from mmdet_rfdetr.faults.findings import Finding
 from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 
 from ..test_data.coco_files import build, document, picture, write

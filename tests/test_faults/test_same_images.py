@@ -5,9 +5,8 @@ import json
 import pytest
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.faults import same_images
-from mmdet_rfdetr.faults.findings import BadDataError
 
 from ..test_evaluation.named_sets import CLASSES, evaluate, metric, settings, write
 

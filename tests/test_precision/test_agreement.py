@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config, DictAction
 
+from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.models import RFDETR
-from mmdet_rfdetr.precision import PrecisionError, RFDETRAmpOptimWrapper
+from mmdet_rfdetr.precision import RFDETRAmpOptimWrapper
 
 from .project import project_config, run
 from .recorder import recorded

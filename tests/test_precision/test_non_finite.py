@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet_rfdetr.errors import NonFiniteError
 from mmdet_rfdetr.models import RFDETRHead
-from mmdet_rfdetr.reliability.non_finite import NonFiniteError
 
 from .project import project_config, run
 

@@ -6,8 +6,8 @@ import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.runner import Runner
 
+from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.models import RFDETR
-from mmdet_rfdetr.precision import PrecisionError
 from tests.interpreter import fork_together
 
 from .data_parallel import train_and_record

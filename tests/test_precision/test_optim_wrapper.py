@@ -5,8 +5,8 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.precision import (
-    PrecisionError,
     PrecisionPolicy,
     RFDETRAmpOptimWrapper,
     resolve_optim_wrapper,

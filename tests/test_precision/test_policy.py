@@ -5,12 +5,8 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmdet_rfdetr.precision import (
-    AutocastState,
-    PrecisionError,
-    PrecisionPolicy,
-    find_policy,
-)
+from mmdet_rfdetr.errors import PrecisionError
+from mmdet_rfdetr.precision import AutocastState, PrecisionPolicy, find_policy
 
 CPU = torch.device('cpu')
 CUDA = torch.device('cuda', 0)

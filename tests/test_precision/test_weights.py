@@ -10,8 +10,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.precision import (
-    PrecisionError,
     PrecisionPolicy,
     RFDETRUniformOptimWrapperConstructor,
     WeightDtypes,

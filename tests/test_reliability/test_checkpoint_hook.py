@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
-from mmdet_rfdetr.errors import ExplainedError, SettingError
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError, ExplainedError, SettingError
 from mmdet_rfdetr.reliability.checkpoint_files import CompleteFiles
 from tests.test_reliability.test_model_selection import Scripted
 from tests.toy import runner

@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.checkpoints import CheckpointError
-from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.errors import CheckpointError, ExplainedError
 from mmdet_rfdetr.reliability.dump import get_rates, replay, sample_to_plain
 from mmdet_rfdetr.reliability.random_state import capture_random_state
 from tests.test_checkpoints.test_fuzz import places, replace

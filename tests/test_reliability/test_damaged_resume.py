@@ -6,8 +6,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
-from mmdet_rfdetr.checkpoints import CheckpointError
-from mmdet_rfdetr.errors import ExplainedError
+from mmdet_rfdetr.errors import CheckpointError, ExplainedError
 from tests.test_checkpoints.test_fuzz import places, replace
 
 from .test_look_before_resuming import build, classes, trained  # noqa: F401

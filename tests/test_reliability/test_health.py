@@ -10,8 +10,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.faults.findings import BadDataError
+from mmdet_rfdetr.errors import BadDataError, ExplainedError
 from mmdet_rfdetr.reliability.health import (
     RFDETRHealthHook,
     check_objects,

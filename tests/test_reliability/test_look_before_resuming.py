@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner
 from torch import nn
 
-from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
-from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.reliability.resume import ResumeError, find_last_checkpoint
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError, ResumeError, SettingError
+from mmdet_rfdetr.reliability.resume import find_last_checkpoint
 from tests.test_reliability.test_model_selection import Scripted
 from tests.toy import Numbers, Toy, loader, runner
 

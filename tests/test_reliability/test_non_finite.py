@@ -14,10 +14,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError, NonFiniteError
 from mmdet_rfdetr.matching import assigner as matching
 from mmdet_rfdetr.reliability.dump import replay, sample_from_plain, sample_to_plain
-from mmdet_rfdetr.reliability.non_finite import NonFiniteError
 from tests.fixtures import REPOSITORY
 from tests.test_training.tiny import write_coco
 

@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.errors import ResumeError
 from mmdet_rfdetr.reliability.interruption import EXIT_INTERRUPTED
 from mmdet_rfdetr.reliability.resumable_batches import ResumableBatches
-from mmdet_rfdetr.reliability.train_loop import ResumeError
 from tests.test_training.tiny import write_coco
 
 from .project import config, differences, result, train_in_child

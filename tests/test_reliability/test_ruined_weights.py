@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
 
-from mmdet_rfdetr.checkpoints import CheckpointError, load_checkpoint_file
+from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from mmdet_rfdetr.errors import CheckpointError
 from tests import toy
 from tests.test_reliability.test_model_selection import Scripted
 

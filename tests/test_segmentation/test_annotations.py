@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_rfdetr import config
-from mmdet_rfdetr.faults.findings import BadDataError
+from mmdet_rfdetr.errors import BadDataError
 from mmdet_rfdetr.segmentation.mask_results import EncodedMasks
 
 HEIGHT, WIDTH = 40, 60

@@ -14,8 +14,9 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from mmdet_rfdetr.data.sizes import multi_scale_sizes
+from mmdet_rfdetr.errors import CompileError
 from mmdet_rfdetr.speed import packed_linear
-from mmdet_rfdetr.speed.compiled import PARTS, CompileError
+from mmdet_rfdetr.speed.compiled import PARTS
 from tests import parity
 from tests.processors import unknown_processor
 from tests.test_precision.batches import golden_batch

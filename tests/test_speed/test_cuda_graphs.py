@@ -9,8 +9,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmdet_rfdetr.speed.compiled import Compilation, CompileError
-from mmdet_rfdetr.speed.cuda_graphs import RecordingError, _recording, _Step
+from mmdet_rfdetr.errors import CompileError, RecordingError
+from mmdet_rfdetr.speed.compiled import Compilation
+from mmdet_rfdetr.speed.cuda_graphs import _recording, _Step
 from tests import parity
 
 from ..test_models.small import small_config

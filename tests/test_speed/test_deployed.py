@@ -6,8 +6,8 @@ from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
+from mmdet_rfdetr.errors import DeployedModelError
 from mmdet_rfdetr.models.projector import RFDETRProjector
-from mmdet_rfdetr.speed.deployed import DeployedModelError
 from tests import golden, parity
 from tests.test_segmentation.case import tiny_config
 

@@ -7,7 +7,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRResize
-from mmdet_rfdetr.data.images import BadImageError, ImageSource
+from mmdet_rfdetr.data.images import ImageSource
+from mmdet_rfdetr.errors import BadImageError
 from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 from tests.test_data.test_loading import encoded, ramp, turned
 
