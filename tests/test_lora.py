@@ -10,8 +10,8 @@ from mmdet.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, load_checkpoint
 
-from mmdet_rfdetr.checkpoints import convert_checkpoint
 from mmdet_rfdetr.checkpoints import lora_entries as lora_files
+from mmdet_rfdetr.deploy import convert_checkpoint
 from mmdet_rfdetr.errors import CheckpointError
 
 from . import golden, parity

@@ -7,11 +7,8 @@ from mmdet_rfdetr.command_line import (
 # isort: split
 import contextlib
 
-from mmdet_rfdetr.checkpoints import (
-    convert_checkpoint,
-    trust_checkpoint,
-)
-from mmdet_rfdetr.checkpoints.convert import FORMATS
+from mmdet_rfdetr.checkpoints import trust_checkpoint
+from mmdet_rfdetr.deploy.convert import FORMATS, convert_checkpoint
 
 EXAMPLES = """\
   python tools/convert_checkpoint.py rf-detr-nano.pth rfdetr_nano.pth

@@ -4,7 +4,6 @@ Nothing here knows a model; it is all about state dicts, names and tensors.
 """
 
 from ..errors import CheckpointError, UntrustedCheckpointError
-from .convert import convert_checkpoint
 from .hooks import register_backbone_adapter, register_state_dict_adapter
 from .loading import load_checkpoint_file, trust_checkpoint
 from .names import from_official, to_official
@@ -13,7 +12,6 @@ from .saving import save_checkpoint_file
 __all__ = [
     'CheckpointError',
     'UntrustedCheckpointError',
-    'convert_checkpoint',
     'from_official',
     'load_checkpoint_file',
     'register_backbone_adapter',

@@ -14,7 +14,6 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from mmdet_rfdetr.checkpoints import loading
-from mmdet_rfdetr.checkpoints.guard import no_code_in_files
 from mmdet_rfdetr.command_line.config_errors import (
     building_mistake,
     merge_options,
@@ -22,6 +21,7 @@ from mmdet_rfdetr.command_line.config_errors import (
     read_config,
     shipped_config,
 )
+from mmdet_rfdetr.command_line.guard import no_code_in_files
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.image_size import image_sizes, set_image_size
 from mmdet_rfdetr.reliability.interruption import EXIT_INTERRUPTED

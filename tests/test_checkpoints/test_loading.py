@@ -19,7 +19,6 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 from mmdet_rfdetr.checkpoints import (
-    convert_checkpoint,
     load_checkpoint_file,
     safe_pickle,
     trust_checkpoint,
@@ -396,14 +395,6 @@ def test_the_search_for_unsafe_loads_finds_them(tmp_path):
     path = tmp_path / 'module.py'
     path.write_text('torch.load(a)\ntorch.load(b, weights_only=True)\n')
     assert list(unsafe_loads(path)) == [(1, None)]
-
-
-def test_converted_files_hold_plain_values_only(tmp_path):
-    path = save(tmp_path, {'model': official_state(), 'args': argparse.Namespace(a=1)})
-    for name in ('own.pth', 'official.pth'):
-        convert_checkpoint(path, tmp_path / name)
-        path = tmp_path / name
-        torch.load(path, weights_only=True)
 
 
 def test_bytes_as_old_pickles_say_them():

@@ -401,7 +401,10 @@ def test_checkpoints_without_a_pointer_are_not_overwritten_in_silence(
     run._resume = True
     (warning,) = warnings_of(run)
     assert 'has no file last_checkpoint: the run begins anew' in warning
-    assert '(epoch_2.pth)' in warning and 'load_from=FILE to --resume' in warning
+    assert (
+        'overwrites epoch_2.pth in' in warning
+        and 'load_from=FILE to --resume' in warning
+    )
     run = build(tmp_path, epochs=4)  # as advised
     run._resume, run._load_from = True, str(trained / 'epoch_2.pth')
     assert warnings_of(run) == [] and run.epoch == 4

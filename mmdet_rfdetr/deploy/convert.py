@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..checkpoints import coco_rows, lora_entries
+from ..checkpoints.expected import entries_that_fit
+from ..checkpoints.layout import class_names, to_official_layout
+from ..checkpoints.loading import load_checkpoint_file
+from ..checkpoints.names import from_official, is_official, is_own, to_official
+from ..checkpoints.saving import save_checkpoint_file
 from ..errors import CheckpointError
-from . import coco_rows, lora_entries
-from .expected import entries_that_fit
-from .layout import class_names, to_official_layout
-from .loading import load_checkpoint_file
-from .names import from_official, is_official, is_own, to_official
-from .saving import save_checkpoint_file
 
 FORMATS = ('official', 'mmdet')
 

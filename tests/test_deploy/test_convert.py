@@ -8,16 +8,16 @@ from mmengine.runner import load_checkpoint
 
 from mmdet_rfdetr.checkpoints import (
     coco_rows,
-    convert_checkpoint,
     from_official,
     load_checkpoint_file,
     to_official,
 )
+from mmdet_rfdetr.deploy import convert_checkpoint
 from mmdet_rfdetr.errors import CheckpointError
 from tests.fixtures import REPOSITORY
 
-from .models import build_tiny, official_file
-from .official import assert_same_entries, official_state
+from ..test_checkpoints.models import build_tiny, official_file
+from ..test_checkpoints.official import assert_same_entries, official_state
 
 SUFFIXES = ['.pth', '.pt', '.safetensors']
 
@@ -202,6 +202,15 @@ def test_a_keypoint_model_is_refused(tmp_path):
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="to='onnx': choose one of official, mmdet"):
         convert_checkpoint('a.pth', 'b.pth', to='onnx')
+
+
+def test_converted_files_hold_plain_values_only(tmp_path):
+    content = {'model': official_state(), 'args': argparse.Namespace(a=1)}
+    path = write(tmp_path / 'source.pth', content)
+    for name in ('own.pth', 'official.pth'):
+        convert_checkpoint(path, tmp_path / name)
+        path = tmp_path / name
+        torch.load(path, weights_only=True)
 
 
 TOOL = REPOSITORY / 'tools' / 'convert_checkpoint.py'

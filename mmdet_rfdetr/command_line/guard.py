@@ -15,10 +15,10 @@ import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.fileio.io import file_handlers
 
+from ..checkpoints.loading import is_trusted, read_file
+from ..checkpoints.safe_pickle import RefusedError
+from ..checkpoints.unpickler import check_unfolding, load_pickle
 from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
-from .loading import is_trusted, read_file
-from .safe_pickle import RefusedError
-from .unpickler import check_unfolding, load_pickle
 
 _guarded = ContextVar('guarded', default=False)
 

@@ -12,8 +12,8 @@ from mmengine.fileio.io import file_handlers
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.checkpoints.guard import no_code_in_files
 from mmdet_rfdetr.checkpoints.unpickler import load_pickle
+from mmdet_rfdetr.command_line.guard import no_code_in_files
 from mmdet_rfdetr.errors import CheckpointError
 
 
