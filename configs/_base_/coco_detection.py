@@ -5,15 +5,22 @@ data_root = 'data/coco/'
 backend_args = None
 
 train_pipeline = [
+    dict(type='RFDETRLoadImage', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
-    # Scale jitter, flip and resize, from no more of the file than they need.
     dict(
-        type='RFDETRLoadJittered',
-        image_size=576,
-        size_divisor=32,
-        offsets=(5,),
-        backend_args=backend_args,
+        type='RandomChoice',
+        transforms=[
+            [dict(type='RFDETRResize', image_size=576, size_divisor=32, offsets=(5,))],
+            [
+                dict(type='RFDETRResize', sizes=(400, 500, 600), keep_ratio=True),
+                dict(type='RFDETRRandomSquareCrop', min_side=384, max_side=600),
+                dict(
+                    type='RFDETRResize', image_size=576, size_divisor=32, offsets=(5,)
+                ),
+            ],
+        ],
     ),
+    dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [

@@ -1,26 +1,7 @@
 # RF-DETR with instance masks on COCO, with the sizes of Seg Preview.
-_base_ = './rfdetr_coco.py'
+_base_ = ['./rfdetr_model.py', './coco_detection.py', './speed.py']
 _base_.model.backbone.update(patch_size=12, pos_embed_size=48)
-
-# Masks follow the image step by step, from the whole file.
-_largest = dict(type='RFDETRResize', image_size=576, size_divisor=32, offsets=(5,))
-_base_.train_pipeline = [
-    dict(type='RFDETRLoadImage', backend_args=_base_.backend_args),
-    dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='RandomChoice',
-        transforms=[
-            [_largest],
-            [
-                dict(type='RFDETRResize', sizes=(400, 500, 600), keep_ratio=True),
-                dict(type='RFDETRRandomSquareCrop', min_side=384, max_side=600),
-                _largest,
-            ],
-        ],
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
+_base_.train_pipeline[1].update(type='RFDETRLoadAnnotations', with_mask=True)
 _base_.test_pipeline[2].update(type='RFDETRLoadAnnotations', with_mask=True)
 __import__('mmdet_rfdetr').set_image_size(_base_, 432)
 

@@ -9,8 +9,6 @@ image_size = 576
 model = dict(
     type='RFDETR',
     precision=dict(device_type='cuda', dtype='bfloat16'),
-    # Faster on a GPU: cuda_graphs=True, compile=dict(dynamic=False) and the assigner's
-    # solver='device', see docs/performance.md.
     num_queries=300,
     num_groups=13,
     data_preprocessor=dict(

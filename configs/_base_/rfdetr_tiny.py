@@ -1,7 +1,7 @@
 # A small RF-DETR and a short schedule, to train from nothing on two CPU cores in
 # minutes: the same classes as the variants, smaller numbers. One higher rate for
 # all parameters, since nothing is pretrained.
-_base_ = ['./rfdetr_model.py', './schedule.py', './runtime.py']
+_base_ = ['./rfdetr_model.py', './speed.py']
 _base_.model.backbone.update(patch_size=16, num_windows=1, pos_embed_size=8)
 __import__('mmdet_rfdetr').set_image_size(_base_, 128)
 

@@ -3,7 +3,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='RFDETRParamSchedulerHook'),
     checkpoint=dict(
-        type='RFDETRCheckpointHook',
+        type='CheckpointHook',
         interval=1,
         max_keep_ckpts=2,
         save_best='coco/bbox_mAP',
@@ -13,13 +13,8 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     # Here and not in custom_hooks, a list, which a config that inherits replaces.
     precision=dict(type='RFDETRPrecisionHook'),
-    allocator=dict(type='RFDETRAllocatorHook'),
-    non_finite=dict(type='RFDETRNonFiniteHook', skip=0),
     ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
     drop_schedule=dict(type='RFDETRDropScheduleHook'),
-    bad_data=dict(type='RFDETRBadDataHook'),
-    health=dict(type='RFDETRHealthHook'),
-    summary=dict(type='RFDETRSummaryHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

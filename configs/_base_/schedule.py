@@ -1,7 +1,7 @@
 # The official fine-tuning recipe: 100 epochs, one rate until epoch 100.
 max_epochs = 100
 
-train_cfg = dict(type='RFDETRTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
