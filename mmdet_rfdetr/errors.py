@@ -1,5 +1,6 @@
 """All errors that users see; each says everything in its message."""
 
+from collections.abc import Sequence
 from enum import Enum
 from numbers import Integral
 
@@ -101,3 +102,9 @@ def check_counts(**counts: int) -> None:
             raise SettingError(
                 f'{name.replace("__", ".")}={count!r} must be a whole number, 1 or more'
             )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first three names for a message, and how many more there are."""
+    more = len(names) - 3
+    return ', '.join(names[:3]) + (f' and {more} more' if more > 0 else '')

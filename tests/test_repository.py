@@ -41,7 +41,6 @@ PENDING = {
     ('benchmark', 'speed'),
     ('benchmark', 'demo'),
     ('command_line', 'reliability'),
-    ('reliability', 'faults'),
 }
 
 

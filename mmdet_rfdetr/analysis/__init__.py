@@ -1,5 +1,6 @@
-"""Pictures and figures of what a run did."""
+"""Whether a run can learn, and pictures and figures of what it did."""
 
+from .health import RFDETRHealthHook
 from .summary_hook import RFDETRSummaryHook
 
-__all__ = ['RFDETRSummaryHook']
+__all__ = ['RFDETRHealthHook', 'RFDETRSummaryHook']

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.wrappers import innermost
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 from .class_checks import check_classes, check_evaluation, check_loaders, loaders_of
 
 _EXAMPLES = 3
@@ -46,7 +46,7 @@ class RFDETRBadDataHook(Hook):
                 fewer outputs than there are classes.
         """
         self._is_training = True
-        check_classes(runner, bare(runner.model))
+        check_classes(runner, unwrap_model(runner.model))
         check_loaders(loaders_of(runner.cfg, runner))
         if runner.val_loop is not None:
             check_evaluation(runner.val_loop)

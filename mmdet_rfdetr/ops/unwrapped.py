@@ -4,6 +4,6 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model within a data-parallel wrapper, or the model if there is none."""
     return model.module if is_model_wrapper(model) else model

@@ -15,11 +15,16 @@ from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
 from mmdet_rfdetr.compat import without_file_client_warnings
 from mmdet_rfdetr.data.wrappers import metainfo_of
 
-from ..errors import CheckpointError, ExplainedError, RuinedWeightsError, SettingError
-from ..ops.unwrapped import bare
+from ..errors import (
+    CheckpointError,
+    ExplainedError,
+    RuinedWeightsError,
+    SettingError,
+    list_names,
+)
+from ..ops.unwrapped import unwrap_model
 from ..training.class_names import name_classes, warn_of_other_classes
 from .checkpoint_files import BACKEND, FormerFiles
-from .diagnosis import some
 from .finite_weights import infinite_buffers, require_finite
 from .resume import (
     POINTER,
@@ -127,8 +132,8 @@ class RFDETRCheckpointHook(CheckpointHook):
             if runner._load_from is None and former:
                 runner.logger.warning(
                     f'{runner.work_dir} has no file {POINTER}: the run begins anew, '
-                    f'and overwrites checkpoints in {folder} ({some(sorted(former))}). '
-                    'To go on from one, add --cfg-options load_from=FILE to --resume.'
+                    f'and overwrites {list_names(sorted(former))} in {folder}. To go '
+                    'on from one, add --cfg-options load_from=FILE to --resume.'
                 )
         # A new list, since mmengine is going through the present one.
         runner._hooks = [_Before(self._compare), *runner._hooks]
@@ -167,7 +172,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=BACKEND)
             self._on_all_ranks(lambda: self._prepare(runner), None)
         self.file_backend = FormerFiles(self.file_backend, self.out_dir)
-        self._infinite = infinite_buffers(bare(runner.model))
+        self._infinite = infinite_buffers(unwrap_model(runner.model))
 
     @master_only
     def _prepare(self, runner: Runner) -> None:
@@ -264,7 +269,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
         loop.load_state_dict(state['loop'])
         self._last_step = state['last_step']
-        for name, parameter in bare(runner.model).named_parameters():
+        for name, parameter in unwrap_model(runner.model).named_parameters():
             if name in state['gradients']:
                 parameter.grad = state['gradients'][name].to(parameter)
 
@@ -433,7 +438,7 @@ def _training_state(runner: Runner) -> dict | None:
         # process, the mean that the step will take is the same.
         gradients = {
             name: parameter.grad.clone()
-            for name, parameter in bare(runner.model).named_parameters()
+            for name, parameter in unwrap_model(runner.model).named_parameters()
             if parameter.grad is not None
         }
         for gradient in gradients.values():

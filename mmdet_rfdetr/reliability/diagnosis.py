@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import list_names
 from .random_state import capture_random_state, restore_random_state
 
 BAD_MATCHING = 'matching costs are not finite'
@@ -105,18 +106,12 @@ def non_finite_gradients(model: nn.Module) -> list[str]:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and not _is_finite(parameter.grad)
     ]
-    return [f'gradients that are not finite: {some(names)}'] if names else []
+    return [f'gradients that are not finite: {list_names(names)}'] if names else []
 
 
 def non_finite_weights(model: nn.Module) -> list[str]:
     """Names of the parameters and buffers that are not finite."""
     return [name for name, value in model.state_dict().items() if not _is_finite(value)]
-
-
-def some(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    more = len(names) - 3
-    return ', '.join(names[:3]) + (f' and {more} more' if more > 0 else '')
 
 
 def _is_finite(output) -> bool:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, NonFiniteError
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 from .diagnosis import (
     BAD_MATCHING,
     Diagnosis,
@@ -73,7 +73,7 @@ class RFDETRNonFiniteHook(Hook):
         """Take note of the loss of the present batch."""
         batch = self._batches[-1]
         batch.loss = loss.detach()
-        batch.bad_matching = take_matching_accident(bare(self._runner.model))
+        batch.bad_matching = take_matching_accident(unwrap_model(self._runner.model))
 
     def may_step(self, gradients: list[Tensor]) -> bool:
         """Whether the optimizer may step; the same on all processes.
@@ -104,7 +104,7 @@ class RFDETRNonFiniteHook(Hook):
 
     def _handle(self) -> None:
         runner = self._runner
-        model = bare(runner.model)
+        model = unwrap_model(runner.model)
         own = [self._diagnose(model, batch) for batch in self._batches]
         found = [each for rank in all_gather_object(own) for each in rank]
         guilty = [each for each in found if not each.is_finite]

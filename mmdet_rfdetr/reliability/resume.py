@@ -16,9 +16,8 @@ from torch import Tensor
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, show_classes
 from ..data.wrappers import metainfo_of
-from ..errors import CheckpointError, ResumeError
-from ..ops.unwrapped import bare
-from .diagnosis import some
+from ..errors import CheckpointError, ResumeError, list_names
+from ..ops.unwrapped import unwrap_model
 
 TRAINED_WITH = 'trained_with'
 """Where ``meta`` of a checkpoint says what the states in it belong to."""
@@ -47,7 +46,9 @@ def trained_with(runner: Runner) -> dict:
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return {}
-    names = {id(value): name for name, value in bare(runner.model).named_parameters()}
+    names = {
+        id(value): name for name, value in unwrap_model(runner.model).named_parameters()
+    }
     return dict(
         optimizer=type(wrapper.optimizer).__name__,
         param_schedulers=[
@@ -166,13 +167,13 @@ def _other_classes(runner: Runner, meta: Mapping) -> str | None:
 
 def _other_weights(runner: Runner, checkpoint: Mapping) -> str | None:
     """Say which weights the model and the checkpoint do not have in common."""
-    theirs, ours = checkpoint['state_dict'], bare(runner.model).state_dict()
+    theirs, ours = checkpoint['state_dict'], unwrap_model(runner.model).state_dict()
     for names, what in (
         (ours.keys() - theirs.keys(), 'lacks weights of the model'),
         (theirs.keys() - ours.keys(), 'has weights that the model lacks'),
     ):
         if names:
-            return f'The checkpoint {what} ({some(sorted(names))})'
+            return f'The checkpoint {what} ({list_names(sorted(names))})'
     for name, value in ours.items():
         if value.shape != theirs[name].shape:
             return (

@@ -10,7 +10,7 @@ from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, match_classes, show_classes
 from ..data.wrappers import classes_of_loader, metainfo_of
 from ..models import RFDETR
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 
 
 def name_classes(runner: Runner) -> None:
@@ -23,7 +23,7 @@ def name_classes(runner: Runner) -> None:
     if not isinstance(metainfo.get('classes'), list | tuple):
         return
     averages = [vars(hook).get('ema_model') for hook in runner.hooks]
-    for model in (bare(runner.model), *filter(None, averages)):
+    for model in (unwrap_model(runner.model), *filter(None, averages)):
         for module in model.modules():
             if isinstance(module, RFDETR):
                 module.dataset_meta = dict(metainfo)

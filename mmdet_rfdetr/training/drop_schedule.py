@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ..errors import SettingError
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 
 MODES = ('standard', 'early', 'late')
 SHAPES = ('constant', 'linear')
@@ -58,7 +58,7 @@ class RFDETRDropScheduleHook(Hook):
 
     def before_train(self, runner) -> None:
         """Read the highest rates and find out how many steps the phases have."""
-        detectors = detectors_of(bare(runner.model))
+        detectors = detectors_of(unwrap_model(runner.model))
         # The ViT; a backbone of another kind keeps its own rates.
         vits = [getattr(detector.backbone, 'blocks', ()) for detector in detectors]
         self._drop_paths = [

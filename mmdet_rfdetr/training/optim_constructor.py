@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..errors import SettingError
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 from ..precision import resolve_optim_wrapper
 
 BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
@@ -104,7 +104,7 @@ class RFDETROptimWrapperConstructor:
         Raises:
             SettingError: if the parameters are not those of an RFDETR with its ViT.
         """
-        model = bare(model)
+        model = unwrap_model(model)
         cfg = resolve_optim_wrapper(self.optim_wrapper_cfg, model)
         optimizer_cfg = dict(cfg.pop('optimizer'))
         if optimizer_cfg['type'] == 'AdamW' and on_cuda(model):

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 
 from ..data.wrappers import innermost
 from ..errors import SettingError
-from ..ops.unwrapped import bare
+from ..ops.unwrapped import unwrap_model
 
 
 @HOOKS.register_module()
@@ -36,7 +36,7 @@ class RFDETRValLossHook(Hook):
     @torch.no_grad()
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Add the loss terms of a batch."""
-        model = bare(runner.model)
+        model = unwrap_model(runner.model)
         data = model.data_preprocessor(data_batch, False)
         samples = data['data_samples']
         for sample in samples:

@@ -10,18 +10,16 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmdet_rfdetr.errors import BadDataError, ExplainedError
-from mmdet_rfdetr.reliability.health import (
+from mmdet_rfdetr.analysis.health import (
     RFDETRHealthHook,
     check_objects,
     count_objects,
-    fingerprints,
 )
 from tests.test_reliability.project import config
 
 from .. import toy
+from ..test_reliability.test_model_selection import Scripted
 from ..test_training.tiny import write_coco
-from .test_model_selection import Scripted
 
 HEALTH = dict(type='RFDETRHealthHook')
 
@@ -152,72 +150,6 @@ def test_objects_that_the_annotations_lose(tmp_path):
     assert not any('no batch' in line for line in lines)
 
 
-def test_a_class_that_the_annotations_lack(data, tmp_path):
-    cfg = detector(data, tmp_path)
-    cfg.train_dataloader.dataset.type = 'CocoDataset'
-    cfg.train_dataloader.dataset.metainfo = dict(classes=('a', 'zebra', 'c'))
-    runner = Runner.from_cfg(cfg)
-    message = r"lack \('zebra',\). File: \('a', 'b', 'c'\); metainfo.classes: .*zebra"
-    with pytest.raises(BadDataError, match=message):
-        runner.train()
-
-
-@pytest.mark.parametrize('kind', ['CocoDataset', 'RFDETRCocoDataset'])
-def test_classes_in_another_order_than_in_the_file(data, tmp_path, kind):
-    """mmdet's data set numbers them in the order of the file, ours by name."""
-    cfg = detector(data, tmp_path)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.metainfo = dict(classes=('c', 'a', 'b'))
-    cfg.train_dataloader.dataset.type = kind
-    cfg.val_evaluator.type = 'RFDETRCocoMetric'
-    runner = Runner.from_cfg(cfg)
-    if kind == 'RFDETRCocoDataset':
-        assert told(runner) == []
-        return
-    with pytest.raises(BadDataError, match="another order.*type='RFDETRCocoDataset'"):
-        runner.train()
-
-
-def test_a_model_of_too_few_classes(data, tmp_path):
-    cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': 2})
-    with pytest.raises(
-        ExplainedError, match='3 classes, and model.bbox_head.num_classes is 2'
-    ):
-        Runner.from_cfg(cfg).train()
-
-
-def test_a_model_whose_labels_are_category_ids(data, tmp_path):
-    cfg = detector(data, tmp_path, **{'model.bbox_head.num_classes': 91})
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    cfg.default_hooks.checkpoint.save_best = None
-    cfg.custom_hooks = []
-    lines = told(Runner.from_cfg(cfg))
-    assert [line for line in lines if '3 classes' in line] == [
-        'The data has 3 classes, and model.bbox_head.num_classes is 91: make them '
-        'equal, unless labels are meant to be that many; a validation stops at one '
-        'that is no class of its data.'
-    ]
-
-
-def test_parts_of_the_data_with_fewer_classes(data, tmp_path):
-    """As one data set of people beside one of everything."""
-    cfg = detector(data, tmp_path)
-    document = json.loads((data / 'annotations.json').read_text())
-    del document['categories'][2]
-    document['annotations'] = [a for a in document['annotations'] if not a['id'] % 3]
-    for annotation in document['annotations']:
-        annotation['category_id'] = document['categories'][0]['id']
-    (tmp_path / 'part.json').write_text(json.dumps(document))
-    whole = cfg.train_dataloader.dataset
-    part = copy.deepcopy(whole)
-    part.update(ann_file=str(tmp_path / 'part.json'), metainfo=dict(classes=('a', 'b')))
-    cfg.train_dataloader.dataset = dict(
-        type='ConcatDataset', datasets=[whole, part], ignore_keys=['classes']
-    )
-    lines = told(Runner.from_cfg(cfg))
-    assert not [line for line in lines if 'classes' in line]
-
-
 # What does not depend on pictures
 
 
@@ -289,22 +221,6 @@ def test_groups_and_keys_that_match_nothing(tmp_path):
     first, second = told(runner)
     assert "custom_keys has 'backbone', and no parameter" in first
     assert 'Groups [1] of the optimizer have no parameters' in second
-
-
-def test_an_average_that_does_not_move(tmp_path):
-    ema = dict(type='RFDETREMAHook', interval=50)
-    (line,) = told(toy.runner(tmp_path / 'a', [ema, HEALTH]))
-    assert line.startswith('The moving average of the weights did not move')
-    ema.update(interval=5)
-    assert told(toy.runner(tmp_path / 'b', [ema, HEALTH])) == []
-
-
-def test_fingerprints_change_with_the_last_bit():
-    module = nn.Linear(3, 2)
-    before = fingerprints(module)
-    module.bias.data[1] = torch.nextafter(module.bias.data[1], torch.tensor(9.0))
-    weight, bias = fingerprints(module)
-    assert weight == before[0] and bias != before[1]
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,15 @@
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
-from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..faults.bad_data_hook import coco_parts
-from ..faults.class_checks import (
-    check_classes,
-    check_evaluator,
-    check_loaders,
-    loaders_of,
-)
-from ..ops.unwrapped import bare
-from .diagnosis import some
-from .selection import has_value
+from ..data.wrappers import innermost
+from ..errors import list_names
+from ..ops.unwrapped import unwrap_model
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
 _LEAST_STEPS = 10
@@ -40,25 +33,18 @@ class RFDETRHealthHook(Hook):
 
     - a key of ``paramwise_cfg.custom_keys``, or a group of the optimizer, that matched
       no parameter; and of trainable parameters in no group;
-    - more outputs of the model than there are classes;
     - images with more objects than queries, or than detections in a validation;
     - no object left, in the annotations or behind the pipeline;
     - images whose pixels are no levels of 0 to 255 when they reach the model;
     - parameters whose gradient was zero or missing in every step;
-    - a moving average that stayed as it was;
     - an AP of zero, or next to it, while the loss falls;
     - detections that are not finite, for any metric: they turn all of them into NaN.
 
     Each is one sentence with what to do next. The first epoch is longer where it has
     fewer than ten optimizer steps.
-
-    It stops a run before the first step if data loaders have different classes, if the
-    model has too few, or if an evaluator reads the annotations of other images than
-    its data loader.
     """
 
     def __init__(self) -> None:
-        self._is_training = False
         self._told_of_zero = False
         self._images_not_finite = 0
         self._seen: set[str] = set()
@@ -69,20 +55,8 @@ class RFDETRHealthHook(Hook):
         self._without_gradient: dict[str, nn.Parameter] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the data and at the optimizer; prepare to look at the first epoch.
-
-        Raises:
-            BadDataError: an evaluator reads the annotations of other images, or a data
-                set of mmdet gives labels in another order than that of its classes.
-            ExplainedError: the data loaders have different classes, or the model has
-                fewer outputs than there are classes.
-        """
-        self._is_training = True
-        model = bare(runner.model)
-        check_classes(runner, model)
-        check_loaders(loaders_of(runner.cfg, runner))
-        if runner.val_loop is not None:
-            self._check_evaluation(runner.val_loop)
+        """Look at the data and at the optimizer; prepare to look at the first epoch."""
+        model = unwrap_model(runner.model)
         check_objects(runner, model)
         check_groups(runner, model)
         self._without_gradient = {
@@ -93,24 +67,6 @@ class RFDETRHealthHook(Hook):
         self._step_hook = runner.optim_wrapper.optimizer.register_step_pre_hook(
             lambda *_: self._see_gradients()
         )
-        self._before = fingerprints(model), self._average(runner)
-
-    @staticmethod
-    def _check_evaluation(loop: BaseLoop) -> None:
-        check_evaluator(loop.dataloader.dataset, getattr(loop, 'evaluator', None))
-
-    def after_train(self, runner: Runner) -> None:
-        """Take a validation for one of its own again."""
-        self._is_training = False
-
-    def before_val(self, runner: Runner) -> None:
-        """Look at the data of a validation that is not part of a training."""
-        if not self._is_training:
-            self._check_evaluation(runner.val_loop)
-
-    def before_test(self, runner: Runner) -> None:
-        """Look at the data of a test."""
-        self._check_evaluation(runner.test_loop)
 
     def _before_iter(
         self, runner: Runner, batch_idx, data_batch=None, mode='train'
@@ -162,26 +118,10 @@ class RFDETRHealthHook(Hook):
         if self._without_gradient:
             runner.logger.warning(
                 f'These parameters had no gradient in {self._steps} steps: '
-                f'{some(list(self._without_gradient))}. They learn nothing: freeze '
+                f'{list_names([*self._without_gradient])}. They learn nothing: freeze '
                 'them with requires_grad=False, or find out why no loss term depends '
                 'on them.'
             )
-        model, average = self._before
-        has_moved = fingerprints(bare(runner.model)) != model
-        if average is not None and has_moved and self._average(runner) == average:
-            runner.logger.warning(
-                f'The moving average of the weights did not move in {self._steps} '
-                'steps, and it is what is validated: lower the interval or the decay '
-                'of the EMA hook.'
-            )
-
-    @staticmethod
-    def _average(runner: Runner) -> list[int] | None:
-        """Fingerprints of the moving average, None without one."""
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                return fingerprints(hook.ema_model.module)
-        return None
 
     def _after_iter(
         self, runner: Runner, batch_idx, data_batch=None, outputs=None, mode='train'
@@ -212,10 +152,11 @@ class RFDETRHealthHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Look at the detections; compare the AP with the course of the loss."""
         self._tell_of_detections(runner, metrics or {})
+        # -1 and NaN are no scores.
         scores = {
             name: value
             for name, value in (metrics or {}).items()
-            if name.endswith('mAP') and has_value(value)
+            if name.endswith('mAP') and isinstance(value, int | float) and value >= 0
         }
         is_zero = all(score < _NEXT_TO_ZERO for score in scores.values())
         if self._told_of_zero or not scores or not is_zero:
@@ -245,7 +186,7 @@ def check_levels(runner: Runner, batch: object, mode: str) -> None:
         batch: as the data loader gives it.
         mode: whose pipeline it is, ``'train'``, ``'val'`` or ``'test'``.
     """
-    preprocessor = getattr(bare(runner.model), 'data_preprocessor', None)
+    preprocessor = getattr(unwrap_model(runner.model), 'data_preprocessor', None)
     if not getattr(preprocessor, '_enable_normalize', False):
         return
     inputs = batch.get('inputs') if isinstance(batch, dict) else None
@@ -325,19 +266,9 @@ def check_groups(runner: Runner, model: nn.Module) -> None:
     ]
     if forgotten:
         runner.logger.warning(
-            f'The optimizer does not know these parameters: {some(forgotten)}. Freeze '
-            'them with requires_grad=False, or add them to a group.'
+            f'The optimizer does not know these parameters: {list_names(forgotten)}. '
+            'Freeze them with requires_grad=False, or add them to a group.'
         )
-
-
-def fingerprints(module: nn.Module) -> list[int]:
-    """A number for each parameter that changes with any of its bits."""
-    return torch.stack(
-        [
-            parameter.detach().float().contiguous().view(torch.int32).sum()
-            for parameter in module.parameters()
-        ]
-    ).tolist()
 
 
 def count_not_finite(outputs) -> int:
@@ -364,5 +295,9 @@ def count_objects(data_batch) -> int:
 
 
 def _object_counts(dataset) -> list[int]:
-    """Objects of each image of the parts of ours."""
-    return [count for part in coco_parts(dataset) for count in part.object_counts]
+    """Objects of each image of those data sets that count them."""
+    return [
+        count
+        for part in innermost(dataset)
+        for count in getattr(part, 'object_counts', ())
+    ]
