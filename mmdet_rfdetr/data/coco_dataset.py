@@ -11,8 +11,9 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..data.annotations import match_categories, read_annotations
 from ..errors import BadDataError, BadImageError, SettingError
-from ..faults.annotations import clean_annotations, match_categories, read_annotations
+from ..faults.annotations import clean_annotations
 from ..faults.findings import Finding, Findings
 from ..faults.image_files import check_files, is_url, read_names
 from ..ops.masks import mask_problem

@@ -12,8 +12,9 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from ..class_names import join_class_lists, read_class_list
+from ..data.annotations import match_categories, read_annotations
 from ..errors import BadDataError, SettingError
-from ..faults.annotations import clean_annotations, match_categories, read_annotations
+from ..faults.annotations import clean_annotations
 from ..faults.findings import Findings
 from ..faults.same_images import distinct, find_images, number_images
 from ..ops.masks import mask_problem

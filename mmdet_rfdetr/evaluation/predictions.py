@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.annotations import as_id
 from ..errors import ExplainedError
-from ..faults.annotations import as_id
 
 
 def sort_ids(ids: Iterable[Hashable]) -> list[Hashable]:

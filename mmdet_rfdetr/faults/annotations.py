@@ -1,154 +1,14 @@
 """COCO annotation files as they really are, made usable."""
 
-import json
-import logging
 import math
-import re
 import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from mmengine import fileio
-from mmengine.logging import print_log
-from mmengine.utils import is_filepath
-
-from ..class_names import match_classes, read_class_list, show_classes
-from ..errors import BadDataError, SettingError
+from ..data.annotations import as_id, finite_number
+from ..errors import BadDataError
 from ..ops.masks import is_near, is_polygon
 from .findings import Finding, Findings
-
-_WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
-
-
-def read_annotations(
-    path: str, backend_args: dict | None = None, *, needs_objects: bool = True
-) -> dict:
-    """Read a COCO annotation file.
-
-    Args:
-        path: the file.
-        backend_args: where it comes from, see ``mmengine.fileio``.
-        needs_objects: False takes a file without ``annotations``, as COCO's test sets
-            have none.
-
-    Returns:
-        The document, with lists ``images``, ``annotations`` and ``categories``.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        BadDataError: if it is not JSON, cut off, or not in COCO format.
-        SettingError: if it is no path.
-    """
-    if not is_filepath(path):
-        raise SettingError(
-            f'ann_file={reprlib.repr(path)} must be the path of one file. Join several '
-            'data sets with ConcatDataset; their evaluator is MultiDatasetsEvaluator '
-            'with a metric for each, or a metric without ann_file for all.'
-        )
-    try:
-        text = fileio.get(path, backend_args=backend_args)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'Annotation file {path} does not exist: set data_root and ann_file.'
-        ) from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise BadDataError(
-            f'Annotation file {path} cannot be read ({error.strerror}): set data_root '
-            'and ann_file.'
-        ) from error
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(
-            f'{path} is cut off or not JSON ({error}): export or copy it again.'
-        ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits
-        raise BadDataError(
-            f'{path} holds what is in no COCO file ({error}): export it again.'
-        ) from error
-    if not isinstance(document, dict):
-        document = {}
-    if not needs_objects:
-        document.setdefault('annotations', [])
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(document.get(key), list):
-            without = (
-                ', or for a test set without objects set format_only=True in the '
-                'evaluator'
-            )
-            raise BadDataError(
-                f'{path} has no list {key!r}, so it is not in COCO format: convert it'
-                f'{without if key == "annotations" else ""}.'
-            )
-        if text.count(f'"{key}"'.encode()) > 1:
-            _refuse_twice(key, text, path)
-        # What is no JSON object lacks all its keys.
-        entries = document[key]
-        document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
-    return document
-
-
-def _refuse_twice(key: str, text: bytes, path: str) -> None:
-    """Stop if a document has a key twice, of which JSON takes the last."""
-    pairs = json.loads(text, object_pairs_hook=list)
-    if [name for name, _ in pairs].count(key) > 1:
-        raise BadDataError(f'{path} has the list {key!r} twice: join the two.')
-
-
-def match_categories(
-    categories: Sequence[dict],
-    classes: Sequence[str],
-    path: str,
-    *,
-    needs_most: bool = False,
-) -> dict[Hashable, int]:
-    """Find the label of every category id: by name, in the order of ``classes``.
-
-    The order of the categories in a file means nothing. A class that the file lacks is
-    one without objects, and logged.
-
-    Args:
-        categories: ``categories`` of a file, see :func:`clean_annotations`; more than
-            ``classes`` may be there.
-        classes: the class names of the data set's metainfo.
-        path: the file, for messages.
-        needs_most: whether a file that lacks most of the classes is an error.
-
-    Returns:
-        Category id to label, in the order of the labels.
-
-    Raises:
-        SettingError: if ``classes`` is no list of names.
-        BadDataError: if no class is in the file, or one is spelt in another way.
-    """
-    classes = read_class_list(classes)
-    if not classes:
-        raise SettingError('metainfo.classes=() is empty: set it to names of the file.')
-    names = [str(category['name']) for category in categories]
-    match = match_classes(classes, names)
-    labels = {
-        categories[position]['id']: label
-        for label, position in enumerate(match.positions)
-        if position is not None
-    }
-    if not match.missing and labels:
-        return labels
-    lack = f'The categories of {path} lack {show_classes(match.missing)}'
-    hint = match.suggestion()
-    too_few = not labels or (needs_most and len(match.missing) > len(labels))
-    if match.misspelt or too_few:
-        raise BadDataError(
-            f'{lack}. {hint}{" " * bool(hint)}File: {show_classes(names)}; '
-            f'metainfo.classes: {show_classes(classes)}. Set metainfo=dict(classes='
-            '...) to names of the file, the same in all data loaders, and '
-            'model.bbox_head.num_classes to their number.'
-        )
-    print_log(
-        f'{lack}, which count as classes without objects. {hint}'.rstrip(),
-        logger='current',
-        level=logging.WARNING,
-    )
-    return labels
 
 
 def clean_annotations(document: dict, findings: Findings) -> dict:
@@ -159,7 +19,8 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     files too; objects may write the same number in another way.
 
     Args:
-        document: what :func:`read_annotations` returned; stays as it is.
+        document: what :func:`~mmdet_rfdetr.data.annotations.read_annotations`
+            returned; stays as it is.
         findings: what is found is added here.
 
     Returns:
@@ -198,7 +59,7 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         elif own_id is not None:
             used.add(own_id)
         box = list(map(float, box))  # a whole number can be of any size
-        area = _number(raw.get('area'))
+        area = finite_number(raw.get('area'))
         mask = _clean_mask(raw, image, findings)
         polygons = mask if isinstance(mask, list) else ()
         shapes = [box] * (min(box[2:]) > 0) + [*polygons]
@@ -231,7 +92,8 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
     of its classes.
 
     Args:
-        document: what :func:`read_annotations` returned.
+        document: what :func:`~mmdet_rfdetr.data.annotations.read_annotations`
+            returned.
         findings: what is found is added here.
 
     Returns:
@@ -292,21 +154,6 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def as_id(value: Any) -> Hashable:
-    """An id as it compares: a whole number is the same number if written as text.
-
-    ``"1"`` is 1, and ``"01"`` is another id, which stays a text.
-    """
-    if type(value) is int:  # the common case first
-        return value
-    if isinstance(value, str):
-        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
-    number = _number(value)
-    if number is None:
-        return None
-    return int(number) if number == int(number) else number
-
-
 def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
     """Images with an id, a file name, and a size or None."""
     images: dict[Hashable, dict] = {}
@@ -316,7 +163,7 @@ def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
         if key is None or not isinstance(name, str):
             findings.add(Finding.IMAGE_BROKEN, f'entry {position}')
             continue
-        size = [_number(raw.get(side)) for side in ('height', 'width')]
+        size = [finite_number(raw.get(side)) for side in ('height', 'width')]
         valid = all(side is not None and side >= 1 for side in size)
         height, width = map(int, size) if valid else (None, None)
         image = dict(raw, height=height, width=width)
@@ -339,7 +186,8 @@ def _clean_mask(raw: dict, image: dict, findings: Findings) -> list | dict:
     mask = raw.get('segmentation')
     if isinstance(mask, dict):  # looked at where the real size of the image is known
         size = mask.get('size')
-        if isinstance(size, list) and None not in (sides := [*map(_number, size)]):
+        sides = [*map(finite_number, size)] if isinstance(size, list) else [None]
+        if None not in sides:
             size = [int(side) for side in sides]
         counts = mask.get('counts')
         if isinstance(counts, list) and any(type(run) is not int for run in counts):
@@ -364,18 +212,7 @@ def _clean_mask(raw: dict, image: dict, findings: Findings) -> list | dict:
 
 def _mark(value: Any) -> int:
     """1 for a number other than 0, also as text, and for true."""
-    return int(bool(_number(value)) or value in ('true', 'True'))
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also if written as text; None if it is none."""
-    if isinstance(value, float):  # the common case first
-        return value if math.isfinite(value) else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+    return int(bool(finite_number(value)) or value in ('true', 'True'))
 
 
 def _numbers(values: Any, raw: dict, findings: Findings) -> list[float] | None:
@@ -387,7 +224,7 @@ def _numbers(values: Any, raw: dict, findings: Findings) -> list[float] | None:
             return values
     except (TypeError, ValueError, OverflowError):
         pass
-    numbers = [_number(value) for value in values]
+    numbers = [finite_number(value) for value in values]
     if None in numbers:
         return None
     if any(isinstance(value, str) for value in values):

@@ -14,11 +14,10 @@ from mmdet.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRCocoDataset
+from mmdet_rfdetr.data import RFDETRCocoDataset, annotations
 from mmdet_rfdetr.data import coco_dataset as coco
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
-from mmdet_rfdetr.faults import annotations
 from mmdet_rfdetr.faults.findings import Finding
 from tests.fixtures import DATA, needs_data
 
