@@ -16,7 +16,6 @@ import torch
 
 from tests import parity
 from tests.interpreter import run
-from tests.processors import unknown_processor
 
 PYTHON = os.environ.get('RFDETR_OFFICIAL_PYTHON') or (
     sys.executable if importlib.util.find_spec('rfdetr') else None
@@ -99,16 +98,10 @@ def assert_masks_agree(name, ours, expected):
 
 
 def compare_train(case, config, expected):
-    """Compare all stages of a training step; our stages.
-
-    The step is computed by PyTorch's operators, as the official one beside it: where
-    another operator rounds differently, a ReLU may switch and move a gradient.
-    """
+    """Compare all stages of a training step; our stages."""
     model = parity.rule_model(config, case['seed'])
     images, samples = parity.case_batch(case, config)
-    with pytest.MonkeyPatch.context() as patch:
-        unknown_processor(patch)
-        stages = parity.train_stages(model, images, samples)
+    stages = parity.train_stages(model, images, samples)
     expected = {
         name: value
         for name, value in parity.without_unused_blocks(expected, model).items()

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.compat import operators, packages, running, warned
 from mmdet_rfdetr.errors import UntrustedCheckpointError
-from mmdet_rfdetr.precision.products import Linear
+from mmdet_rfdetr.models.query_selection import GroupLinear
 from tests.interpreter import fork_together, hide, loopback, run_code
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
@@ -433,11 +433,11 @@ def average():
     init_dist('pytorch', backend='nccl')
     rank = torch.distributed.get_rank()
     compat.apply_to_model()
-    model = Linear(1, 1, bias=False)
+    model = GroupLinear(1, 1, 1)
     parallel = MMDistributedDataParallel(
         module=model, device_ids=[rank], broadcast_buffers=False
     )
-    parallel(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+    parallel(torch.tensor([[[1.0 + 2 * rank]]])).sum().backward()
     assert model.weight.grad.item() == 2.0, model.weight.grad
 
 
@@ -466,7 +466,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 mmdet_rfdetr.compat.apply_to_model()
 torch.distributed.init_process_group('gloo')
-wrapped = MMDistributedDataParallel(module={model}(1, 1), broadcast_buffers=False)
+wrapped = MMDistributedDataParallel(module={model}, broadcast_buffers=False)
 torch.distributed.destroy_process_group()
 """
 
@@ -477,10 +477,10 @@ torch.distributed.destroy_process_group()
 )
 @pytest.mark.long
 def test_data_parallel_training_of_rfdetr_alone_does_not_warn():
-    other = run_code(WRAP.format(model='torch.nn.Linear'), **ONE_RANK)
+    other = run_code(WRAP.format(model='torch.nn.Linear(1, 1)'), **ONE_RANK)
     assert '`broadcast_buffers` is deprecated' in other.stderr
 
-    ours = 'mmdet_rfdetr.precision.products.Linear'
+    ours = 'mmdet_rfdetr.models.query_selection.GroupLinear(1, 1, 1)'
     fixed = run_code(WRAP.format(model=ours), **ONE_RANK)
     assert fixed.returncode == 0, fixed.stderr
     assert 'Warning' not in fixed.stderr
@@ -521,17 +521,17 @@ from mmengine.infer import BaseInferencer
 mmdet_rfdetr.compat.apply_to_model()
 cfg = Config(dict(visualizer=dict(
     type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])))
-BaseInferencer._init_visualizer(SimpleNamespace(model={model}(1, 1)), cfg)
+BaseInferencer._init_visualizer(SimpleNamespace(model={model}), cfg)
 print(cfg.visualizer.vis_backends)
 """
 
 
 @pytest.mark.long
 def test_inferencer_of_rfdetr_alone_does_not_warn_of_log_backends():
-    other = run_code(VISUALIZER.format(model='torch.nn.Linear'))
+    other = run_code(VISUALIZER.format(model='torch.nn.Linear(1, 1)'))
     assert 'Failed to add' in other.stderr
 
-    ours = 'mmdet_rfdetr.precision.products.Linear'
+    ours = 'mmdet_rfdetr.models.query_selection.GroupLinear(1, 1, 1)'
     fixed = run_code(VISUALIZER.format(model=ours))
     assert fixed.returncode == 0, fixed.stderr
     assert 'Warning' not in fixed.stderr

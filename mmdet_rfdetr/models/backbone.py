@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints import register_backbone_adapter
 from ..errors import SettingError, check_counts
 from ..ops.resampling import resize_position_table
-from ..precision import products
 from .lora import add_adapters
 
 LAYER_NORM_EPS = 1e-6
@@ -49,8 +48,8 @@ class Attention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = products.Linear(embed_dims, 3 * embed_dims)
-        self.proj = products.Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each row of ``x`` (M, tokens, C)."""
@@ -60,7 +59,7 @@ class Attention(nn.Module):
             .view(rows, tokens, 3, self.num_heads, width // self.num_heads)
             .permute(2, 0, 3, 1, 4)
         )
-        x = products.scaled_dot_product_attention(query, key, value)
+        x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(rows, tokens, width))
 
 
@@ -69,8 +68,8 @@ class MLP(nn.Module):
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__()
-        self.fc1 = products.Linear(embed_dims, 4 * embed_dims)
-        self.fc2 = products.Linear(4 * embed_dims, embed_dims)
+        self.fc1 = nn.Linear(embed_dims, 4 * embed_dims)
+        self.fc2 = nn.Linear(4 * embed_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
@@ -196,9 +195,7 @@ class RFDETRBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
-        self.patch_embed = products.Conv2d(
-            in_channels, embed_dims, patch_size, patch_size
-        )
+        self.patch_embed = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pos_embed_size**2, embed_dims))
         if num_registers:

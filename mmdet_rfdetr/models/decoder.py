@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import SettingError, check_counts
-from ..precision import float32_island, products
+from ..precision import float32_island
 from .deformable_attention import MultiScaleDeformableAttention
 from .relu_mlp import ReLUMLP
 
@@ -58,7 +59,7 @@ class GroupSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
-        self.out_proj = products.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -75,12 +76,12 @@ class GroupSelfAttention(nn.Module):
         """
         batch, count, width = query.shape
         rows = batch * num_groups
-        positioned = products.linear(
+        positioned = F.linear(
             query + query_pos,
             self.in_proj_weight[: 2 * width],
             self.in_proj_bias[: 2 * width],
         )
-        value = products.linear(
+        value = F.linear(
             query, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]
         )
 
@@ -90,7 +91,7 @@ class GroupSelfAttention(nn.Module):
             )
 
         q, k = positioned.chunk(2, dim=-1)
-        x = products.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
+        x = F.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -137,8 +138,8 @@ class DecoderLayer(nn.Module):
             num_levels=num_levels,
             num_points=num_points,
         )
-        self.linear1 = products.Linear(embed_dims, feedforward_channels)
-        self.linear2 = products.Linear(feedforward_channels, embed_dims)
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.norm3 = nn.LayerNorm(embed_dims)
@@ -210,7 +211,7 @@ class RFDETRDecoder(BaseModule):
         self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
         self.ref_point_head = ReLUMLP(
-            products.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
+            nn.Linear(width, embed_dims) for width in (2 * embed_dims, embed_dims)
         )
         self._reset_parameters()
 

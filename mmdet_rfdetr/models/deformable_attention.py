@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..precision import float32_island, products
+from ..precision import float32_island
 
 
 @float32_island()
@@ -64,10 +64,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.num_levels = num_levels
         self.num_points = num_points
         samples = num_heads * num_levels * num_points
-        self.sampling_offsets = products.Linear(embed_dims, 2 * samples)
-        self.attention_weights = products.Linear(embed_dims, samples)
-        self.value_proj = products.Linear(embed_dims, embed_dims)
-        self.output_proj = products.Linear(embed_dims, embed_dims)
+        self.sampling_offsets = nn.Linear(embed_dims, 2 * samples)
+        self.attention_weights = nn.Linear(embed_dims, samples)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.reset_parameters()
 
     @torch.no_grad()

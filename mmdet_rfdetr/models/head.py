@@ -14,7 +14,7 @@ from ..errors import SettingError, check_counts
 from ..matching.assigner import Targets
 from ..ops.boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..ops.transfer import upload
-from ..precision import float32_island, products
+from ..precision import float32_island
 from ..segmentation.mask_results import full_size_masks
 from ..segmentation.point_sampling import MaskFeatures, TargetMasks
 from .detections import Detections, best_detections, box_scales
@@ -90,9 +90,9 @@ class RFDETRHead(BaseModule):
         self.loss_mask = None if loss_mask is None else MODELS.build(loss_mask)
         self.errors: dict[str, Tensor] = {}
 
-        self.fc_cls = products.Linear(embed_dims, num_classes)
+        self.fc_cls = nn.Linear(embed_dims, num_classes)
         self.fc_reg = ReLUMLP(
-            products.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
+            nn.Linear(embed_dims, out) for out in (embed_dims, embed_dims, 4)
         )
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(CLASS_PRIOR))
         nn.init.zeros_(self.fc_reg[-1].weight)

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from ..checkpoints.lora_entries import PARTS, SCALE
 from ..errors import MissingPackageError, SettingError
-from ..precision import products
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
 """Those of the official package: DoRA of rank 16, scaled by alpha / r = 1."""
@@ -22,7 +21,7 @@ class SplitQKV(nn.Module):
         super().__init__()
         rows = packed.weight.detach().chunk(3), packed.bias.detach().chunk(3)
         for part, weight, bias in zip(PARTS, *rows, strict=True):
-            layer = products.Linear(packed.in_features, packed.in_features)
+            layer = nn.Linear(packed.in_features, packed.in_features)
             layer.weight = nn.Parameter(weight.clone())
             layer.bias = nn.Parameter(bias.clone())
             setattr(self, part, layer)

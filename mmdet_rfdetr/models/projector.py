@@ -9,7 +9,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import SettingError, check_counts
-from ..precision import products
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -23,7 +22,7 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class PointwiseConv(products.Conv2d):
+class PointwiseConv(nn.Conv2d):
     """Convolution of single positions, without bias, as a matrix product.
 
     With the channels last, as the norm behind it needs them anyway, that is faster
@@ -32,7 +31,7 @@ class PointwiseConv(products.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h, w), channels last in memory."""
-        x = products.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1))
+        x = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1))
         return x.permute(0, 3, 1, 2)
 
 
@@ -48,7 +47,7 @@ class ConvNormAct(nn.Module):
         activation=F.silu,
     ) -> None:
         super().__init__()
-        convolution = PointwiseConv if kernel_size == stride == 1 else products.Conv2d
+        convolution = PointwiseConv if kernel_size == stride == 1 else nn.Conv2d
         self.conv = convolution(
             in_channels,
             out_channels,
@@ -97,7 +96,7 @@ class C2f(nn.Module):
 
 
 def _upsample(channels: int) -> nn.Module:
-    return products.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2)
+    return nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2)
 
 
 def _downsample(channels: int) -> nn.Module:

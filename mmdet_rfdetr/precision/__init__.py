@@ -2,12 +2,10 @@
 
 ``policy`` states it and enters it in the detector's forward, ``islands`` keeps
 what needs float32 in float32, ``optim_wrapper`` scales the loss where float16
-needs it, ``agreement`` stops a run whose settings contradict each other,
-``products`` multiplies by what does it fastest on a CPU; ``processor`` knows what.
+needs it, ``agreement`` stops a run whose settings contradict each other.
 """
 
 from ..errors import PrecisionError
-from . import products
 from .agreement import RFDETRPrecisionHook, check_agreement
 from .islands import float32_island
 from .optim_wrapper import (
@@ -30,6 +28,5 @@ __all__ = [
     'find_policies',
     'find_policy',
     'float32_island',
-    'products',
     'resolve_optim_wrapper',
 ]

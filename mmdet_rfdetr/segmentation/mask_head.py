@@ -8,7 +8,6 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..precision import products
 from .point_sampling import MaskFeatures
 
 
@@ -23,16 +22,14 @@ class SpatialBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.pwconv1 = products.Linear(embed_dims, embed_dims)
+        self.pwconv1 = nn.Linear(embed_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, h, w) to the same shape."""
         # Through a view of the weight its gradient gets the weight's strides;
         # otherwise data-parallel training warns and copies.
         weight = self.dwconv.weight.squeeze(1).unsqueeze(1)
-        change = products.conv2d(
-            x, weight, self.dwconv.bias, padding=1, groups=len(weight)
-        )
+        change = F.conv2d(x, weight, self.dwconv.bias, padding=1, groups=len(weight))
         change = self.norm(change.permute(0, 2, 3, 1))
         # The activation stands after the linear layer, and no second one follows.
         change = F.gelu(self.pwconv1(change))
@@ -50,9 +47,9 @@ class QueryBlock(nn.Module):
         super().__init__()
         self.norm_in = nn.LayerNorm(embed_dims)
         self.layers = nn.Sequential(
-            products.Linear(embed_dims, 4 * embed_dims),
+            nn.Linear(embed_dims, 4 * embed_dims),
             nn.GELU(),
-            products.Linear(4 * embed_dims, embed_dims),
+            nn.Linear(4 * embed_dims, embed_dims),
         )
 
     def forward(self, query: Tensor) -> Tensor:
@@ -86,9 +83,9 @@ class RFDETRMaskHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.downsample_ratio = downsample_ratio
         self.blocks = nn.ModuleList(SpatialBlock(embed_dims) for _ in range(num_blocks))
-        self.spatial_features_proj = products.Conv2d(embed_dims, embed_dims, 1)
+        self.spatial_features_proj = nn.Conv2d(embed_dims, embed_dims, 1)
         self.query_features_block = QueryBlock(embed_dims)
-        self.query_features_proj = products.Linear(embed_dims, embed_dims)
+        self.query_features_proj = nn.Linear(embed_dims, embed_dims)
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..ops.transfer import upload
-from ..precision import products
 
 PointSource = Callable[[str, tuple[int, ...], torch.device], Tensor]
 """``source(name, shape, device)`` gives uniform numbers in [0, 1) of that shape."""
@@ -86,7 +85,7 @@ class MaskFeatures:
     def of_all(self) -> Tensor:
         """Mask logits (B, N, h, w) of all queries, float32."""
         bias = self.bias.to(self.query_features.dtype)
-        logits = products.baddbmm(
+        logits = torch.baddbmm(
             bias, self.query_features, self.spatial_features.flatten(2)
         )
         return logits.unflatten(2, self.spatial_features.shape[2:]).float()
@@ -96,7 +95,7 @@ class MaskFeatures:
         spatial = self.spatial_features[image]
         queries = self.query_features[image, queries]
         bias = self.bias.to(queries.dtype)
-        logits = products.addmm(bias, queries, spatial.flatten(1))
+        logits = torch.addmm(bias, queries, spatial.flatten(1))
         return logits.unflatten(1, spatial.shape[1:]).float()
 
     def of_pairs(self, queries: Tensor, counts: Sequence[int]) -> Tensor:

@@ -9,17 +9,14 @@ none of it fits a checkpoint.
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.lora_entries import PARTS
 from ..models.backbone import Attention, Block, RFDETRBackbone
 from ..models.decoder import GroupSelfAttention
-from ..models.deployed_backbone import DeployedBackbone, DeployedProjector
-from ..models.deployed_decoder import DeployedDecoder
 from ..models.lora import SplitQKV
-from ..models.projector import RFDETRProjector
 from ..models.query_selection import GroupLinear
-from ..precision import products
 from .packed_linear import PackedLinear, PackedMLP
 
 CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
@@ -42,7 +39,7 @@ class DeployedAttention(nn.Module):
             .view(rows, len(x) // rows, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        attended = products.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value)
         return self.proj(attended.transpose(1, 2).reshape(x.shape), residual)
 
 
@@ -94,11 +91,8 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
     """
     backbone = model.backbone
     # What a project puts in their place, or derives from them, has numbers of its own.
-    if type(backbone) is RFDETRBackbone and type(model.neck) is RFDETRProjector:
+    if type(backbone) is RFDETRBackbone:
         backbone.blocks = nn.ModuleList(map(DeployedBlock, backbone.blocks))
-        DeployedBackbone.take_over(backbone)
-        model.neck = DeployedProjector(model.neck)
-    model.decoder = DeployedDecoder(model.decoder)
     first_group = [(x.weight[0], x.bias[0]) for x in model.query_selection.fc_reg]
     model.query_selection.fc_reg = PackedMLP(first_group)
     model.bbox_head.fc_reg = PackedMLP(

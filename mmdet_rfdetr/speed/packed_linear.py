@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..precision import products
-
 ACTIVATIONS = {'none': lambda x: x, 'relu': torch.relu_, 'gelu': F.gelu}
 """What a packed layer can do with its product, by the names of oneDNN."""
 
@@ -19,8 +17,7 @@ class PackedLinear(nn.Module):
     On a CPU the layer with either of them is one operator of oneDNN, one of those that
     ``torch.compile`` uses for constant weights. It reads the weights in an order of its
     own, in which they are kept for one number of rows and packed anew when that
-    changes. Elsewhere, and for gradients, plain operators do the same. Where the
-    processor has no units for bfloat16, weights of that dtype are packed in float32.
+    changes. Elsewhere, and for gradients, plain operators do the same.
 
     Args:
         weight: (out, in).
@@ -39,18 +36,18 @@ class PackedLinear(nn.Module):
         """(..., in) to (..., out), activated and added to a residual."""
         if not self._can_pack(x):
             activate = ACTIVATIONS[self.activation]
-            y = activate(products.linear(x, self.weight, self.bias))
+            y = activate(F.linear(x, self.weight, self.bias))
             return y if residual is None else residual + y
-        x = x.to(self.weight.dtype).to(self._computing_dtype)
+        x = x.to(self.weight.dtype)
         weight, bias = self._packed_for(x.numel() // x.shape[-1])
         fused = residual is not None and residual.dtype == self.weight.dtype
         if fused and self.activation == 'none':
             return torch.ops.mkldnn._linear_pointwise.binary(
-                x, residual.to(x.dtype), weight, bias, 'add'
-            ).to(residual.dtype)
+                x, residual, weight, bias, 'add'
+            )
         y = torch.ops.mkldnn._linear_pointwise(
             x, weight, bias, self.activation, [], 'none'
-        ).to(self.weight.dtype)
+        )
         return y if residual is None else residual + y
 
     def _can_pack(self, x: Tensor) -> bool:
@@ -58,23 +55,14 @@ class PackedLinear(nn.Module):
             x.is_cpu
             and not x.requires_grad
             and not torch.compiler.is_compiling()
-            and packable(self._computing_dtype)
+            and packable(self.weight.dtype)
         )
 
-    @property
-    def _computing_dtype(self) -> torch.dtype:
-        low = self.weight.dtype
-        imitated = low == torch.bfloat16 and products.imitates_bfloat16()
-        return torch.float32 if imitated else low
-
     def _packed_for(self, rows: int) -> tuple[Tensor, Tensor]:
-        dtype = self._computing_dtype
-        key = rows, self.weight.dtype, dtype
+        key = rows, self.weight.dtype
         if self._packed is None or self._packed[0] != key:
-            weight = torch.ops.mkldnn._reorder_linear_weight(
-                self.weight.to(dtype), rows
-            )
-            self._packed = key, (weight, self.bias.to(dtype))
+            weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            self._packed = key, (weight, self.bias)
         return self._packed[1]
 
     def __getstate__(self) -> dict:

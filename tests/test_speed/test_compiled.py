@@ -18,7 +18,6 @@ from mmdet_rfdetr.errors import CompileError
 from mmdet_rfdetr.speed import packed_linear
 from mmdet_rfdetr.speed.compiled import PARTS
 from tests import parity
-from tests.processors import unknown_processor
 from tests.test_precision.batches import golden_batch
 from tests.test_training import tiny
 
@@ -29,12 +28,6 @@ pytestmark = [
 ]
 BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 compile_module = nn.Module.compile
-
-
-@pytest.fixture(autouse=True)
-def products_as_compiled(monkeypatch):
-    """The plain side multiplies by PyTorch's operators as well."""
-    unknown_processor(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
-
-from ..processors import unknown_processor
-from .project import project_config, run
-from .recorder import expected, recorded
+from tests.test_precision.project import project_config, run
+from tests.test_precision.recorder import expected, recorded
 
 PARTS = ['backbone', 'neck', 'query_selection', 'decoder', 'bbox_head']
 
@@ -17,7 +15,6 @@ PARTS = ['backbone', 'neck', 'query_selection', 'decoder', 'bbox_head']
 @pytest.fixture(autouse=True)
 def traced(monkeypatch):
     """Trace the parts and call their operators as they are, as in the plain run."""
-    unknown_processor(monkeypatch)
     compile_module = nn.Module.compile
     monkeypatch.setattr(
         nn.Module,

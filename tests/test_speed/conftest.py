@@ -1,0 +1,1 @@
+from tests.test_precision.conftest import pictures  # noqa: F401
