@@ -14,10 +14,9 @@ from mmdet_rfdetr.checkpoints import lora_entries as lora_files
 from mmdet_rfdetr.deploy import convert_checkpoint
 from mmdet_rfdetr.errors import CheckpointError
 
-from . import golden, parity
+from . import factory, golden, parity
 from .interpreter import run
 from .live import PYTHON, ask
-from .test_training import tiny
 from .test_training.conftest import mmdet_scope  # noqa: F401
 from .test_training.test_optim_constructor import optim_cfg, settings
 from .test_training.test_recipe import cfg
@@ -30,11 +29,11 @@ needs_peft = pytest.mark.skipif(
 
 def adapted_model(**lora):
     """A small model whose adapters do something."""
-    return tiny.model(lora=lora)
+    return factory.build_model(**{'backbone.lora': lora})
 
 
 def logits(model):
-    data = model.data_preprocessor(tiny.batch((2, 1)), False)
+    data = model.data_preprocessor(factory.batch((2, 1)), False)
     with torch.no_grad():
         return model.eval()(data['inputs'])['pred_logits']
 
@@ -63,8 +62,8 @@ def test_only_adapters_of_the_encoder_are_trained(lora):
 def test_a_fresh_adapter_changes_nothing():
     """Also after weights were loaded: DoRA's lengths are then those of the new ones."""
     torch.manual_seed(0)
-    model = MODELS.build(tiny.model_cfg(lora={}))
-    plain = tiny.model()
+    model = MODELS.build(factory.model_config(**{'backbone.lora': {}}))
+    plain = factory.build_model()
     model.load_state_dict(plain.state_dict())
     torch.testing.assert_close(logits(model), logits(plain), rtol=1e-5, atol=1e-5)
 
@@ -73,7 +72,7 @@ def test_a_fresh_adapter_changes_nothing():
 @pytest.mark.parametrize('lora', [{}, dict(r=4, alpha=8, use_dora=False)])
 def test_a_plain_model_merges_the_adapters_of_a_file(lora):
     model = adapted_model(**lora)
-    plain = tiny.model()
+    plain = factory.build_model()
     assert not torch.allclose(logits(model), logits(plain), atol=1e-2)
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(logits(model), logits(plain), rtol=1e-5, atol=1e-5)
@@ -97,7 +96,7 @@ def test_adapters_of_half_precision_are_merged_in_float32():
 @needs_peft
 def test_a_file_of_the_encoder_alone():
     model = adapted_model()
-    for other in (tiny.model(), tiny.model(lora={})):
+    for other in (factory.build_model(), factory.build_model(**{'backbone.lora': {}})):
         other.backbone.load_state_dict(model.state_dict(), strict=True)
         image = torch.rand(1, 3, 32, 32)
         with torch.no_grad():
@@ -137,13 +136,13 @@ def test_unknown_keys():
 def test_without_peft_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)  # as if it were not there
     with pytest.raises(ImportError, match=r"pip install 'mmdet_rfdetr\[lora\]'"):
-        tiny.model(lora={})
+        factory.build_model(**{'backbone.lora': {}})
 
 
 @needs_peft
 def test_a_run_its_checkpoint_and_a_converted_file(tmp_path):
     """Train, go on in a new run, and deploy without adapters."""
-    tiny.write_coco(tmp_path / 'data')
+    factory.write_coco(tmp_path / 'data')
     settings = cfg(tmp_path / 'data', tmp_path / 'work')
     settings.model.backbone.pop('frozen_stages')
     settings.model.backbone.lora = {}

@@ -18,8 +18,8 @@ from mmdet_rfdetr.analysis.health import (
 from tests.test_reliability.project import config
 
 from .. import toy
+from ..factory import write_coco
 from ..test_reliability.test_model_selection import Scripted
-from ..test_training.tiny import write_coco
 
 HEALTH = dict(type='RFDETRHealthHook')
 
@@ -27,7 +27,7 @@ HEALTH = dict(type='RFDETRHealthHook')
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=5)  # image n has n objects
+    write_coco(folder, range(5))  # image n has n objects
     return folder
 
 
@@ -138,7 +138,7 @@ def test_objects_of_several_branches_are_counted():
 
 
 def test_objects_that_the_annotations_lose(tmp_path):
-    write_coco(tmp_path / 'data', count=3)
+    write_coco(tmp_path / 'data', range(3))
     path = tmp_path / 'data' / 'annotations.json'
     document = json.loads(path.read_text())
     for annotation in document['annotations']:

@@ -6,8 +6,7 @@ from mmdet.registry import DATASETS
 
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
-
-from .coco_files import build, document, write
+from tests.factory import build, document, write
 
 SCALE = (48, 48)
 SINGLE = [

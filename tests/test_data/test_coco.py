@@ -19,9 +19,8 @@ from mmdet_rfdetr.data import coco_dataset as coco
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from mmdet_rfdetr.faults.findings import Finding
+from tests.factory import ANIMALS, DOCUMENT, PIPELINE, build, document, picture, write
 from tests.fixtures import DATA, needs_data
-
-from .coco_files import CLASSES, DOCUMENT, PIPELINE, build, document, picture, write
 
 
 @pytest.fixture
@@ -652,7 +651,7 @@ def test_a_file_cut_off_is_black_in_evaluation(tmp_path):
     dataset = build(write(tmp_path), test_mode=True)
     cut(tmp_path / 'b.jpg')
     item = dataset[1]
-    assert item['inputs'].shape == (3, 64, 64)
+    assert item['inputs'].shape == (3, 32, 32)
     assert item['inputs'].max() == 0
     assert item['data_samples'].ori_shape == (60, 40)
     assert dataset.unreadable.tolist() == [False, True, False]
@@ -912,7 +911,7 @@ def test_a_loader_of_mmengine_delivers_all_images(tmp_path):
                 data_root=str(write(tmp_path)),
                 ann_file='annotations.json',
                 data_prefix=dict(img=''),
-                metainfo=dict(classes=CLASSES),
+                metainfo=dict(classes=ANIMALS),
                 pipeline=PIPELINE,
             ),
         )

@@ -12,8 +12,7 @@ from mmdet_rfdetr.data.images import Reading, decode_image
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.faults.findings import Finding
 from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
-
-from .coco_files import build, write
+from tests.factory import build, write
 
 RAMP = np.linspace(0, 1, 40 * 60).reshape(40, 60)
 LEVELS = np.round(RAMP * 255).astype(int)

@@ -14,8 +14,8 @@ from torch import distributed
 from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.evaluation import ground_truth
 from mmdet_rfdetr.evaluation.averages import class_precisions
+from tests.factory import ANIMALS, build, document, write
 from tests.fixtures import DATA, needs_data
-from tests.test_data.coco_files import CLASSES, build, document, write
 from tests.test_evaluation import random_sets
 
 
@@ -31,7 +31,7 @@ def evaluate(folder, predictions, **changes):
             **changes,
         )
     )
-    metric.dataset_meta = dict(classes=CLASSES)
+    metric.dataset_meta = dict(classes=ANIMALS)
     samples = [
         dict(
             img_id=image_id,
@@ -412,7 +412,7 @@ def remarks(monkeypatch, *calls):
     return said
 
 
-def make_metric(path, classes=CLASSES, **settings):
+def make_metric(path, classes=ANIMALS, **settings):
     metric = METRICS.build(
         dict(type='RFDETRCocoMetric', ann_file=str(path), **settings)
     )

@@ -9,9 +9,8 @@ from mmengine.config import Config
 from mmdet_rfdetr.errors import BadDataError
 from mmdet_rfdetr.faults.check import check_config, decode_all
 from mmdet_rfdetr.faults.findings import Finding
+from tests.factory import ANIMALS, PIPELINE, build, document, write
 from tests.fixtures import REPOSITORY
-
-from ..test_data.coco_files import CLASSES, PIPELINE, build, document, write
 
 TOOL = REPOSITORY / 'tools' / 'check_dataset.py'
 
@@ -22,7 +21,7 @@ def config(folder, **changes):
         data_root=str(folder),
         ann_file='annotations.json',
         data_prefix=dict(img=''),
-        metainfo=dict(classes=CLASSES),
+        metainfo=dict(classes=ANIMALS),
         pipeline=PIPELINE,
         bad_data='error',
     )

@@ -16,7 +16,7 @@ from mmdet_rfdetr.faults import class_checks
 from mmdet_rfdetr.faults.class_checks import check_evaluator, check_loaders, loaders_of
 from tests.test_reliability.project import config
 
-from ..test_training.tiny import write_coco
+from ..factory import write_coco
 
 CLASSES = ('a', 'b', 'c')
 DIFFERENT = [
@@ -29,7 +29,7 @@ DIFFERENT = [
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=4)
+    write_coco(folder, range(4))
     return folder
 
 
@@ -118,7 +118,7 @@ def test_a_run_ends_before_the_first_step(cfg, split, data, tmp_path):
 
 def another_set(cfg, folder, **change):
     """Give the validation images of its own, of the same ids."""
-    write_coco(folder, count=4, **change)
+    write_coco(folder, range(4), **change)
     dataset = cfg.val_dataloader.dataset
     dataset.data_root = str(folder)
     return folder
@@ -132,7 +132,7 @@ def test_an_evaluator_of_another_file_is_found_before_the_first_step(
     for image in document['images']:
         name = image['file_name']
         image['file_name'] = f'other_{name}'
-        (folder / 'images' / name).rename(folder / 'images' / f'other_{name}')
+        (folder / name).rename(folder / f'other_{name}')
     (folder / 'annotations.json').write_text(json.dumps(document))
     runner = Runner.from_cfg(cfg)
     with pytest.raises(BadDataError, match='ann_file') as error:

@@ -7,14 +7,14 @@ import pytest
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.errors import BadDataError, ExplainedError
+from tests.factory import write_coco
 from tests.test_reliability.project import config
-from tests.test_training.tiny import write_coco
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=5)  # image n has n objects
+    write_coco(folder, range(5))  # image n has n objects
     return folder
 
 

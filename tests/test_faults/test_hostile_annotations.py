@@ -14,8 +14,7 @@ from mmdet.registry import METRICS
 from mmdet_rfdetr.errors import BadDataError, ExplainedError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from mmdet_rfdetr.faults.findings import Finding
-
-from ..test_data.coco_files import CLASSES, build, document, write
+from tests.factory import ANIMALS, build, document, write
 
 SQUARE = [[5, 6, 25, 6, 25, 16, 5, 16]]
 CODE = rle.encode(np.eye(40, 60, dtype=np.uint8, order='F'))['counts'].decode()
@@ -127,7 +126,7 @@ def detections(dataset):
 
 def evaluate(path, dataset, **changes):
     metric = METRICS.build(dict(METRIC, ann_file=str(path), **changes))
-    metric.dataset_meta = dict(classes=CLASSES)
+    metric.dataset_meta = dict(classes=ANIMALS)
     found = list(detections(dataset))
     metric.process({}, found)
     return metric.evaluate(len(found))

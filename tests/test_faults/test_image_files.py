@@ -23,8 +23,7 @@ from mmdet_rfdetr.data.loading import GuardedLoader
 from mmdet_rfdetr.errors import BadDataError, BadImageError, SettingError
 from mmdet_rfdetr.faults.findings import Finding
 from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
-
-from ..test_data.coco_files import build, document, picture, write
+from tests.factory import build, document, picture, write
 
 LOADERS = (
     RFDETRLoadImage,

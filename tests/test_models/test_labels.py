@@ -8,13 +8,13 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmdet_rfdetr.errors import SettingError
-from tests.test_training.tiny import CLASSES, batch, model
+from tests.factory import CLASSES, batch, build_model
 
 
 @pytest.fixture(scope='module')
 def detector():
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return model()
+        return build_model()
 
 
 def bad_batch(label):

@@ -17,7 +17,7 @@ from mmdet_rfdetr.precision import (
     WeightDtypes,
 )
 from mmdet_rfdetr.training import RFDETROptimWrapperConstructor
-from tests.test_training import tiny
+from tests import factory
 
 from .project import project_config
 from .recorder import expected, recorded
@@ -31,13 +31,13 @@ POLICIES = (
 
 
 def model(policy=POLICIES[0]):
-    built = tiny.model()
+    built = factory.build_model()
     built.precision = policy
     return built
 
 
 def images():
-    return torch.rand(1, 3, tiny.SIZE, tiny.SIZE)
+    return torch.rand(1, 3, factory.SIDE, factory.SIDE)
 
 
 def parts_of(built):
@@ -150,7 +150,7 @@ WAYS = {
 
 
 def data_of(built):
-    data = built.data_preprocessor(tiny.batch((1, 2)), False)
+    data = built.data_preprocessor(factory.batch((1, 2)), False)
     return dict(batch_inputs=data['inputs'], batch_data_samples=data['data_samples'])
 
 

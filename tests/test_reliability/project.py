@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.test_training.tiny import CLASSES, SIZE, model_cfg
+from tests.factory import CLASSES, SIDE, model_config
 
 EPOCHS = 3
 # What a clock or the machine says; everything else has to be the same.
@@ -21,12 +21,12 @@ MEASURED = ('time', 'data_time', 'memory')
 
 def config(data, work_dir, **changes):
     """Two workers, augmentation, multi-scale, dropout, accumulation, EMA."""
-    model = model_cfg(drop_path_rate=0.2)
+    model = model_config(**{'backbone.drop_path_rate': 0.2})
     model['decoder']['dropout'] = 0.1
     model['data_preprocessor']['batch_augments'] = [
         dict(
             type='RFDETRBatchMultiScale',
-            image_size=SIZE,
+            image_size=SIDE,
             size_divisor=8,
             offsets=(-1, 0, 1),
         )
@@ -37,13 +37,13 @@ def config(data, work_dir, **changes):
         dict(type='RandomFlip', prob=0.5),
         dict(type='RFDETRResize', sizes=(40, 48, 64), keep_ratio=True),
         dict(type='RFDETRRandomSquareCrop', min_side=24, max_side=40),
-        dict(type='RFDETRResize', image_size=SIZE),
+        dict(type='RFDETRResize', image_size=SIDE),
         dict(type='PhotoMetricDistortion'),
         dict(type='PackDetInputs'),
     ]
     test_pipeline = [
         dict(type='LoadImageFromFile'),
-        dict(type='RFDETRResize', image_size=SIZE),
+        dict(type='RFDETRResize', image_size=SIDE),
         dict(type='LoadAnnotations', with_bbox=True),
         dict(
             type='PackDetInputs',
@@ -54,7 +54,7 @@ def config(data, work_dir, **changes):
         type='RFDETRCocoDataset',
         data_root=str(data),
         ann_file='annotations.json',
-        data_prefix=dict(img='images/'),
+        data_prefix=dict(img=''),
         metainfo=dict(classes=CLASSES),
     )
     loader = dict(batch_size=2, num_workers=2, persistent_workers=True)

@@ -18,8 +18,8 @@ from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, NonFiniteError
 from mmdet_rfdetr.matching import assigner as matching
 from mmdet_rfdetr.reliability.dump import replay, sample_from_plain, sample_to_plain
+from tests.factory import write_coco
 from tests.fixtures import REPOSITORY
-from tests.test_training.tiny import write_coco
 
 from .project import config
 
@@ -29,7 +29,7 @@ CONV = 'neck.stages.0.c2f.cv1.conv'
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=9)
+    write_coco(folder, range(9))
     return folder
 
 

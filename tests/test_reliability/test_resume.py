@@ -14,7 +14,7 @@ from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import ResumeError
 from mmdet_rfdetr.reliability.interruption import EXIT_INTERRUPTED
 from mmdet_rfdetr.reliability.resumable_batches import ResumableBatches
-from tests.test_training.tiny import write_coco
+from tests.factory import write_coco
 
 from .project import config, differences, result, train_in_child
 
@@ -33,7 +33,7 @@ def long(*values):
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=9)  # five batches: optimizer steps cross epochs
+    write_coco(folder, range(9))  # five batches: optimizer steps cross epochs
     return folder
 
 

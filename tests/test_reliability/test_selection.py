@@ -13,7 +13,7 @@ from mmdet_rfdetr.reliability.selection import check_metric_names
 from tests.test_reliability.project import config
 
 from .. import toy
-from ..test_training.tiny import CLASSES, write_coco
+from ..factory import CLASSES, write_coco
 from .test_model_selection import Scripted
 
 STOPPING = dict(type='EarlyStoppingHook', rule='greater', patience=2, min_delta=0.001)
@@ -23,7 +23,7 @@ NAN = float('nan')
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=3)
+    write_coco(folder, range(3))
     return folder
 
 

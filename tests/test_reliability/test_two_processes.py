@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.command_line import running as cli
+from tests.factory import build_model, write_coco
 from tests.interpreter import fork_together
-from tests.test_training.tiny import model, write_coco
 
 from .test_non_finite import Poison, short_config, steps
 from .two_processes import CASES, TASKS, build, gradients, joined, write_gradients
@@ -58,7 +58,7 @@ TIMEOUT = 20
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    write_coco(folder, count=9)
+    write_coco(folder, range(9))
     return folder
 
 
@@ -202,7 +202,8 @@ class OtherFolder(Hook):
 def test_processes_that_find_different_files_do_not_begin(data, tmp_path):
     cfg = short_config(data, tmp_path)
     cfg.load_from = f'{tmp_path}/weights.pth'
-    torch.save(model(drop_path_rate=0.2).state_dict(), cfg.load_from)
+    changed = build_model(**{'backbone.drop_path_rate': 0.2})
+    torch.save(changed.state_dict(), cfg.load_from)
     codes, said, _ = train(cfg, OtherFolder())
     assert codes == [1, 1], said
     begins = r'epoch 0, iteration 0, 9 images, weights with the checksum (\w{8})'
@@ -240,7 +241,7 @@ def seen_images(folder):
 
 @pytest.mark.long
 def test_two_processes_continue_what_one_began(tmp_path):
-    write_coco(tmp_path / 'data', count=8)
+    write_coco(tmp_path / 'data', range(8))
     folder = tmp_path / 'work'
     folder.mkdir()
 

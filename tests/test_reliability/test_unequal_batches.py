@@ -7,7 +7,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.test_training.tiny import write_coco
+from tests.factory import write_coco
 
 from .test_non_finite import short_config
 from .test_two_processes import train
@@ -33,7 +33,7 @@ class Told(Hook):
 def validate(folder, images, processes, hook, **changes):
     """Train with a rate of 0, and validate image by image, everything that can be."""
     if not (folder / 'data').exists():
-        write_coco(folder / 'data', count=images)
+        write_coco(folder / 'data', range(images))
     work_dir = folder / f'{processes}'
     work_dir.mkdir()
     cfg = short_config(folder / 'data', work_dir)

@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 
 import mmdet_rfdetr  # noqa: F401  (before anything that needs its parts)
 from mmdet_rfdetr.command_line.running import leave_process_group
-from tests.test_training.tiny import SIZE, batch, model_cfg
+from tests.factory import SIDE, batch, model_config
 
 # Objects in each image of each process.
 CASES = {
@@ -28,7 +28,7 @@ def fixed_points(name, shape, device):
 
 def build(task):
     """A tiny model; the same in each process, and nothing in it starts at zero."""
-    cfg = model_cfg()
+    cfg = model_config()
     if task == 'segmentation':
         cfg['mask_head'] = dict(type='RFDETRMaskHead')
         cfg['bbox_head']['loss_mask'] = dict(type='RFDETRPointMaskLoss')
@@ -51,7 +51,7 @@ def part_of(case, rank):
     for sample in data['data_samples']:
         count = len(sample.gt_instances)
         generator = torch.Generator().manual_seed(10 * rank + count)
-        masks = torch.rand(count, SIZE, SIZE, generator=generator) > 0.5
+        masks = torch.rand(count, SIDE, SIDE, generator=generator) > 0.5
         sample.gt_instances.masks = masks
     return data
 

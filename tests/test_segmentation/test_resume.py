@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from tests.factory import write_coco
 from tests.test_reliability.project import config, differences, result, train_in_child
-from tests.test_training.tiny import write_coco
 
 MASKS = {
     'model.mask_head': dict(type='RFDETRMaskHead'),
@@ -26,7 +26,7 @@ MASKS = {
 @pytest.mark.long
 def test_random_points_go_on_where_they_were(tmp_path):
     data, whole, killed = (tmp_path / name for name in ('data', 'whole', 'killed'))
-    write_coco(data, count=5)
+    write_coco(data, range(5))
     assert train_in_child(config(data, whole, **MASKS)) == 0
     # In the second epoch, after the first checkpoint.
     event = json.loads((whole / 'events.json').read_text())['count'] * 3 // 4

@@ -8,7 +8,6 @@ import copy
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from torch import nn
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
@@ -17,9 +16,8 @@ from mmdet_rfdetr.data.sizes import multi_scale_sizes
 from mmdet_rfdetr.errors import CompileError
 from mmdet_rfdetr.speed import packed_linear
 from mmdet_rfdetr.speed.compiled import PARTS
-from tests import parity
+from tests import factory, parity
 from tests.test_precision.batches import golden_batch
-from tests.test_training import tiny
 
 pytestmark = [
     # PyTorch looks at ``.grad`` of what is not a leaf, and hides the warning.
@@ -52,19 +50,14 @@ def use_backend(monkeypatch, backend):
 
 
 def model(precision=None, *, compile=None, **backbone):
-    config = tiny.model_cfg(**backbone)
-    torch.manual_seed(0)
-    built = MODELS.build(dict(config, precision=precision, compile=compile))
-    with torch.no_grad():
-        for parameter in built.parameters():  # Nothing may start at zero.
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return built
+    changes = {f'backbone.{name}': value for name, value in backbone.items()}
+    return factory.build_model(precision=precision, compile=compile, **changes)
 
 
-def batch(size=tiny.SIZE, count=2, padded=False):
+def batch(size=factory.SIDE, count=2, padded=False):
     sizes = [(size, size)] * (count - padded) + [(size // 2, size)] * padded
     return parity.rule_batch(
-        sizes, (size, size), [2] * count, num_classes=len(tiny.CLASSES)
+        sizes, (size, size), [2] * count, num_classes=len(factory.CLASSES)
     )
 
 
@@ -91,7 +84,7 @@ def detect(model, images, samples):
     for image, sample in enumerate(model(images, samples, mode='predict')):
         detected = sample.pred_instances
         numbers[f'scores/{image}'] = detected.scores
-        numbers[f'bboxes/{image}'] = detected.bboxes / tiny.SIZE
+        numbers[f'bboxes/{image}'] = detected.bboxes / factory.SIDE
     return numbers
 
 
@@ -235,7 +228,7 @@ def test_eleven_sizes_are_soon_compiled(unchanged):
     sizes = multi_scale_sizes(56, 8, range(-5, 6))
     assert len(sizes) == 11
     # The first size, then all sizes, then that of the position table.
-    for size in (16, 24, tiny.SIZE, 40):
+    for size in (16, 24, factory.SIDE, 40):
         step(compiled, *batch(size))
     detect(compiled, *batch())
     seen = compiled_graphs()

@@ -4,12 +4,12 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from . import tiny
+from tests import factory
 
 
 def gradients(batches, accumulation):
     """Gradients of the optimizer step that ends the batches, and their losses."""
-    model = tiny.model().train()
+    model = factory.build_model().train()
     wrapper = build_optim_wrapper(
         model,
         dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulation),
@@ -35,7 +35,7 @@ def assert_close(some, others):
 
 
 def test_micro_batches_with_as_many_objects_each_equal_one_batch():
-    micro = [tiny.batch((3, 1), seed=1), tiny.batch((0, 4), seed=2)]
+    micro = [factory.batch((3, 1), seed=1), factory.batch((0, 4), seed=2)]
     accumulated, losses = gradients(micro, 2)
     at_once, (loss,) = gradients([join(micro)], 1)
     assert sum(losses) / 2 == pytest.approx(loss, rel=1e-5)
@@ -44,7 +44,7 @@ def test_micro_batches_with_as_many_objects_each_equal_one_batch():
 
 def test_each_micro_batch_has_its_own_denominator():
     """The official rule: the mean of the micro-batches' losses per object."""
-    micro = [tiny.batch((3, 2), seed=1), tiny.batch((0, 1), seed=2)]
+    micro = [factory.batch((3, 2), seed=1), factory.batch((0, 1), seed=2)]
     accumulated, _ = gradients(micro, 2)
     first, second = (gradients([batch], 1)[0] for batch in micro)
     assert_close(
@@ -58,8 +58,8 @@ def test_each_micro_batch_has_its_own_denominator():
 
 def test_the_last_window_may_be_short():
     """Three batches accumulated by two: the last one steps alone, undivided."""
-    micro = [tiny.batch((2, 1), seed=seed) for seed in range(3)]
-    model = tiny.model().train()
+    micro = [factory.batch((2, 1), seed=seed) for seed in range(3)]
+    model = factory.build_model().train()
     wrapper = build_optim_wrapper(
         model, dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=2)
     )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from tests.factory import CLASSES, write_coco
 from tests.test_reliability.project import config
-from tests.test_training.tiny import CLASSES, write_coco
 
 REVERSED = CLASSES[::-1]
 FEWER = (*CLASSES[2:], 'new')
@@ -17,7 +17,7 @@ FEWER = (*CLASSES[2:], 'new')
 def folder(tmp_path_factory):
     """A checkpoint of (a, b, c), and data that has a class more."""
     folder = tmp_path_factory.mktemp('classes')
-    write_coco(folder / 'data', count=2)
+    write_coco(folder / 'data', range(2))
     path = folder / 'data' / 'annotations.json'
     document = json.loads(path.read_text())
     document['categories'].append(dict(id=99, name='new'))

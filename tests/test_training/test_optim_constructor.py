@@ -15,8 +15,8 @@ from mmdet_rfdetr.training.optim_constructor import (
     is_undecayed,
 )
 
+from .. import factory
 from ..fixtures import load_json, needs_fixtures
-from . import tiny
 
 
 def official_settings(case, key):
@@ -241,7 +241,7 @@ def test_layer_scale_is_decayed_and_other_families_decay_norms():
 
 @pytest.mark.parametrize(('stages', 'frozen'), [(-1, 0), (0, 4), (1, 18), (2, 34)])
 def test_frozen_stages_of_the_backbone_are_not_optimised(stages, frozen):
-    model = tiny.model(frozen_stages=stages)
+    model = factory.build_model(**{'backbone.frozen_stages': stages})
     ours = settings(model, build_optim_wrapper(model, optim_cfg()))
     assert len(ours) == len(list(model.parameters())) - frozen
     assert set(ours) == {n for n, p in model.named_parameters() if p.requires_grad}

@@ -15,11 +15,11 @@ from PIL import Image
 from mmdet_rfdetr.command_line import running as cli
 from mmdet_rfdetr.data import RFDETRDataPreprocessor
 from mmdet_rfdetr.errors import ExplainedError
+from tests import factory
 from tests.fixtures import REPOSITORY
 from tests.project import CLASSES, write_pictures
 from tests.test_precision.recorder import expected, recorded
 
-from . import tiny
 from .test_recipe import cfg
 
 META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
@@ -27,7 +27,7 @@ META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 @pytest.fixture
 def data(tmp_path):
-    tiny.write_coco(tmp_path / 'data', count=6, size=(40, 64))
+    factory.write_coco(tmp_path / 'data', range(6), size=(40, 64))
     return tmp_path / 'data'
 
 
@@ -76,7 +76,7 @@ def test_class_balanced_sampling(settings):
 
 def test_images_of_four_channels(settings, data):
     """Red, green, blue and one more, from the file to the saved weights."""
-    for path in (data / 'images').iterdir():
+    for path in data.glob('*.png'):
         colour = np.asarray(Image.open(path))
         more = np.full((*colour.shape[:2], 1), 50 + int(path.stem), np.uint8)
         Image.fromarray(np.concatenate((colour, more), axis=2)).save(path)
@@ -89,7 +89,7 @@ def test_images_of_four_channels(settings, data):
         loader.dataset.pipeline[0].update(color_type='unchanged')
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
-                step.update(type='RFDETRResize', image_size=tiny.SIZE)
+                step.update(type='RFDETRResize', image_size=factory.SIDE)
                 del step['scale'], step['keep_ratio']
     runner, before = train(settings)
     name = 'backbone.patch_embed.weight'
@@ -101,8 +101,8 @@ def test_images_of_four_channels(settings, data):
 
 
 def test_a_file_for_colour_images_starts_a_model_of_four_channels():
-    plain = tiny.model()
-    model = tiny.model(in_channels=4)
+    plain = factory.build_model()
+    model = factory.build_model(**{'backbone.in_channels': 4})
     model.load_state_dict(plain.state_dict())
     kernel = plain.backbone.patch_embed.weight
     wanted = 3 / 4 * torch.cat((kernel, kernel[:, :1]), dim=1)
@@ -123,7 +123,7 @@ def test_three_channels_are_as_in_mmdet():
     shared = dict(values, bgr_to_rgb=True, pad_size_divisor=8)
     ours = MODELS.build(dict(type='RFDETRDataPreprocessor', channels=3, **shared))
     stock = MODELS.build(dict(type='DetDataPreprocessor', **shared))
-    batch = tiny.batch((2, 1))
+    batch = factory.batch((2, 1))
     results = [p(copy.deepcopy(batch), True) for p in (ours, stock)]
     assert torch.equal(results[0]['inputs'], results[1]['inputs'])
     shapes = [r['data_samples'][0].batch_input_shape for r in results]
@@ -161,7 +161,10 @@ def test_another_number_of_channels_is_an_error():
 def test_a_frozen_encoder_and_images_that_are_not_square(settings):
     """The short side is resized, batches are padded, the encoder keeps every bit."""
     resize = dict(
-        type='RFDETRResize', image_size=tiny.SIZE, keep_ratio=True, max_long_side=1333
+        type='RFDETRResize',
+        image_size=factory.SIDE,
+        keep_ratio=True,
+        max_long_side=1333,
     )
     load, annotations = settings.train_dataloader.dataset.pipeline[:2]
     pack = dict(type='PackDetInputs', meta_keys=META)

@@ -7,13 +7,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from . import tiny
+from tests import factory
+
 from .test_val_loss import MMDETS_ORDER, loader
 
 TRAIN = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(tiny.SIZE, tiny.SIZE), keep_ratio=False),
+    dict(type='Resize', scale=(factory.SIDE, factory.SIDE), keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
@@ -25,7 +26,9 @@ def cfg(folder, work_dir, **changes):
     train['sampler'].update(shuffle=True)
     base = dict(
         default_scope='mmdet',
-        model=tiny.model_cfg(frozen_stages=1, drop_path_rate=0.1),
+        model=factory.model_config(
+            **{'backbone.frozen_stages': 1, 'backbone.drop_path_rate': 0.1}
+        ),
         work_dir=str(work_dir),
         train_dataloader=train,
         val_dataloader=loader(folder, MMDETS_ORDER),
@@ -68,7 +71,7 @@ ERRORS = (
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('recipe')
-    tiny.write_coco(folder / 'data', count=9)
+    factory.write_coco(folder / 'data', range(9))
     runner = Runner.from_cfg(cfg(folder / 'data', folder / 'work'))
     rates = []
     stock = runner.call_hook
@@ -159,8 +162,8 @@ def test_auto_scale_lr_scales_every_group(trained, tmp_path):
 
 
 def test_errors_are_logged_and_are_no_part_of_the_loss():
-    model = tiny.model().train()
-    data = model.data_preprocessor(tiny.batch((2, 1)), True)
+    model = factory.build_model().train()
+    data = model.data_preprocessor(factory.batch((2, 1)), True)
     losses = model(**data, mode='loss')
     loss, log_vars = model.parse_losses(losses)
     assert loss.item() == pytest.approx(sum(v.item() for v in losses.values()))

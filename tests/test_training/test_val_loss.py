@@ -6,11 +6,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.training import val_loss
-
-from . import tiny
+from tests import factory
 
 LOAD = dict(type='LoadImageFromFile')
-RESIZE = dict(type='Resize', scale=(tiny.SIZE, tiny.SIZE), keep_ratio=False)
+RESIZE = dict(type='Resize', scale=(factory.SIDE, factory.SIDE), keep_ratio=False)
 ANNOTATIONS = dict(type='LoadAnnotations', with_bbox=True)
 PACK = dict(
     type='PackDetInputs',
@@ -29,8 +28,8 @@ def loader(folder, pipeline, batch_size=2):
             type='CocoDataset',
             data_root=str(folder),
             ann_file='annotations.json',
-            data_prefix=dict(img='images/'),
-            metainfo=dict(classes=tiny.CLASSES),
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=factory.CLASSES),
             test_mode=True,
             pipeline=pipeline,
         ),
@@ -39,9 +38,9 @@ def loader(folder, pipeline, batch_size=2):
 
 def validate(folder, pipeline=MMDETS_ORDER):
     if not folder.exists():
-        tiny.write_coco(folder)
+        factory.write_coco(folder)
     runner = Runner(
-        tiny.model(),
+        factory.build_model(),
         str(folder / 'work'),
         val_dataloader=loader(folder, pipeline),
         val_cfg={},
@@ -58,7 +57,7 @@ def validate(folder, pipeline=MMDETS_ORDER):
 def test_terms_are_those_of_the_model_averaged_over_images(tmp_path):
     metrics, runner = validate(tmp_path / 'data')
 
-    model = tiny.model().eval()
+    model = factory.build_model().eval()
     dataset = DATASETS.build(loader(tmp_path / 'data', OTHER_ORDER)['dataset'])
     terms = []
     for indices in ((0, 1), (2, 3), (4,)):
@@ -85,7 +84,7 @@ def test_order_of_the_pipeline_does_not_matter(tmp_path):
 
 def test_predictions_are_the_same_as_without_the_hook(tmp_path):
     """The loss must not disturb the validation it runs beside."""
-    tiny.write_coco(tmp_path / 'data')
+    factory.write_coco(tmp_path / 'data')
     metrics, runner = validate(tmp_path / 'data')
     runner._hooks = [
         h for h in runner._hooks if type(h).__name__ != 'RFDETRValLossHook'
@@ -101,7 +100,7 @@ def test_a_pipeline_without_annotations(tmp_path):
 
 
 def test_wrapped_datasets_are_unwrapped(tmp_path):
-    tiny.write_coco(tmp_path / 'data')
+    factory.write_coco(tmp_path / 'data')
     for order, resized in ((MMDETS_ORDER, False), (OTHER_ORDER, True)):
         dataset = loader(tmp_path / 'data', order)['dataset']
         wrapped = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=dataset))
