@@ -38,8 +38,6 @@ PENDING = {
     ('models', 'segmentation'),
     ('evaluation', 'faults'),
     ('data', 'faults'),
-    ('benchmark', 'speed'),
-    ('benchmark', 'demo'),
     ('command_line', 'reliability'),
 }
 

@@ -1,12 +1,10 @@
 """Pictures and annotations that a benchmark draws for itself."""
 
-from collections.abc import Iterator
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-from ..demo.dataset import Picture, write_coco
 
 SIZE = (900, 1200)
 """Height and width: about one megapixel, every third picture on end."""
@@ -28,13 +26,8 @@ def draw_data_set(folder: Path, count: int, boxes: int, classes: list[str]) -> P
         Path of the annotation file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / 'annotations.json'
-    write_coco(path, _draw(folder, count, boxes, len(classes)), classes)
-    return path
-
-
-def _draw(folder: Path, count: int, boxes: int, classes: int) -> Iterator[Picture]:
     rng = np.random.default_rng(0)
+    images, annotations = [], []
     for number in range(count):
         height, width = SIZE if number % 3 else SIZE[::-1]
         coarse = rng.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
@@ -48,5 +41,25 @@ def _draw(folder: Path, count: int, boxes: int, classes: int) -> Iterator[Pictur
         )
         sides = rng.random((boxes, 2)) * (0.4 * width, 0.4 * height) + 8
         corners = rng.random((boxes, 2)) * ((width, height) - sides)
-        labels = rng.integers(classes, size=boxes)
-        yield name, (height, width), np.hstack([corners, sides]), labels
+        labels = rng.integers(len(classes), size=boxes)
+        images.append(dict(id=number, file_name=name, height=height, width=width))
+        annotations += [
+            dict(
+                id=len(annotations) + index,
+                image_id=number,
+                category_id=label + 1,
+                bbox=box,
+                area=box[2] * box[3],
+                iscrowd=0,
+            )
+            for index, (box, label) in enumerate(
+                zip(np.hstack([corners, sides]).tolist(), labels.tolist(), strict=True),
+                start=1,
+            )
+        ]
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
+    path = folder / 'annotations.json'
+    path.write_text(
+        json.dumps(dict(images=images, annotations=annotations, categories=categories))
+    )
+    return path

@@ -8,16 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from torch import nn
 
-from ..speed.allocator import keep_freed_memory
+from ..errors import SettingError
 from .clock import Clock
 from .flops import count_flops
 
@@ -38,8 +39,10 @@ def build(args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
     cfg = Config.fromfile(args.target)
     cfg.merge_from_dict(args.cfg_options)
     init_default_scope('mmdet')
-    if cfg.get('default_hooks', {}).get('allocator'):
-        keep_freed_memory()  # as the hook does in a run of this config
+    if allocator := cfg.get('default_hooks', {}).get('allocator'):
+        # It changes the process, for a run of this config and so for this.
+        logger = MMLogger.get_current_instance()
+        HOOKS.build(allocator).before_run(SimpleNamespace(logger=logger))
     return TASKS[args.task](cfg, args, clock)
 
 
@@ -71,6 +74,10 @@ def latency(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dic
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
     if args.deploy:
+        if not hasattr(model, 'switch_to_deploy'):
+            raise SettingError(
+                f'--deploy: a {type(model).__name__} has no switch_to_deploy()'
+            )
         model.switch_to_deploy(cuda_graphs=args.cuda_graphs)
     clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
 

@@ -40,8 +40,6 @@ from .running import (
     launch_on_cpu,
     load_without_workers,
     rename_broadcast_buffers,
-    silence_streams_of_graphs,
-    solve_assignments_on_gpu,
     wrap_on_cpu,
 )
 from .warned import (
@@ -65,8 +63,6 @@ __all__ = [
     'load_from_http',
     'load_from_local',
     'require_compiled_ops',
-    'silence_streams_of_graphs',
-    'solve_assignments_on_gpu',
     'stand_in_for_compiled_ops',
     'version_of',
     'without_file_client_warnings',

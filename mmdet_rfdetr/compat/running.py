@@ -1,4 +1,4 @@
-"""Data loaders, several processes, CUDA graphs, and the matching on a GPU."""
+"""Data loaders and several processes."""
 
 import copy
 import functools
@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable
 
 from torch import nn
-
-from ..errors import MissingPackageError
 
 
 def launch_on_cpu() -> str | None:
@@ -202,45 +200,3 @@ def rename_broadcast_buffers() -> str | None:
 
     _change_data_parallel(rename)
     return "torch deprecates an argument that mmengine's data-parallel training passes."
-
-
-def solve_assignments_on_gpu(costs):
-    """Solve assignment problems by torch-linear-assignment, without waiting for it.
-
-    Its public function reads on the host whether all costs are finite and a solution
-    exists, which cannot be recorded in a CUDA graph. Both are certain here, so this
-    calls what it calls, without these checks.
-
-    Args:
-        costs: (problems, rows, columns) float64 on a GPU, finite, no more rows than
-            columns.
-
-    Returns:
-        (problems, rows) int64, the column of each row, as SciPy finds it.
-
-    Raises:
-        ImportError: it is not installed, or has no solver for this GPU.
-    """
-    try:
-        from torch_linear_assignment import _triton
-    except ImportError as error:
-        raise MissingPackageError(
-            "matching with solver='device' needs torch-linear-assignment and Triton on "
-            'a GPU: run pip install "torch-linear-assignment>=0.1.0,<0.2", or match on '
-            'the host with --cfg-options model.train_cfg.assigner.solver=scipy'
-        ) from error
-    return _triton.batch_linear_assignment(costs, validation='off')
-
-
-def silence_streams_of_graphs() -> None:
-    """Keep torch from warning of the streams of CUDA graphs that it recorded itself.
-
-    ``torch.cuda.make_graphed_callables`` records on a stream of its own, so the nodes
-    that hand gradients to parameters belong to that one. Since 2.10 torch warns of it
-    in every run that replays such graphs; the extra wait it warns of is one event.
-    """
-    import torch
-
-    switch = 'set_warn_on_accumulate_grad_stream_mismatch'
-    if hasattr(torch.autograd.graph, switch):
-        getattr(torch.autograd.graph, switch)(False)

@@ -12,7 +12,6 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..compat import silence_streams_of_graphs
 from ..errors import ExplainedError, RecordingError, SettingError
 from ..matching.assigner import Targets
 
@@ -235,3 +234,15 @@ def own_gradients(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad = parameter.grad.clone()
+
+
+def silence_streams_of_graphs() -> None:
+    """Keep torch from warning of the streams of CUDA graphs that it recorded itself.
+
+    ``torch.cuda.make_graphed_callables`` records on a stream of its own, so the nodes
+    that hand gradients to parameters belong to that one. Since 2.10 torch warns of it
+    in every run that replays such graphs; the extra wait it warns of is one event.
+    """
+    switch = 'set_warn_on_accumulate_grad_stream_mismatch'
+    if hasattr(torch.autograd.graph, switch):
+        getattr(torch.autograd.graph, switch)(False)

@@ -7,8 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..compat import solve_assignments_on_gpu
-from ..errors import SettingError
+from ..errors import MissingPackageError, SettingError
 from ..matching.costs import replace_non_finite
 
 SMALLEST_CAPACITY = 32
@@ -67,6 +66,34 @@ def match_stages(costs: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def _solve(problems: Tensor) -> Tensor:
     """Query of each object, (problems, n), of finite costs (problems, n, Q)."""
     if problems.is_cuda:
-        return solve_assignments_on_gpu(problems)
+        return solve_on_gpu(problems)
     found = [linear_sum_assignment(problem)[1] for problem in problems.numpy()]
     return torch.from_numpy(np.stack(found))
+
+
+def solve_on_gpu(costs: Tensor) -> Tensor:
+    """Solve assignment problems by torch-linear-assignment, without waiting for it.
+
+    Its public function reads on the host whether all costs are finite and a solution
+    exists, which cannot be recorded in a CUDA graph. Both are certain here, so this
+    calls what it calls, without these checks.
+
+    Args:
+        costs: (problems, rows, columns) float64 on a GPU, finite, no more rows than
+            columns.
+
+    Returns:
+        (problems, rows) int64, the column of each row, as SciPy finds it.
+
+    Raises:
+        MissingPackageError: it is not installed, or has no solver for this GPU.
+    """
+    try:
+        from torch_linear_assignment import _triton
+    except ImportError as error:
+        raise MissingPackageError(
+            "matching with solver='device' needs torch-linear-assignment and Triton on "
+            'a GPU: run pip install "torch-linear-assignment>=0.1.0,<0.2", or match on '
+            'the host with --cfg-options model.train_cfg.assigner.solver=scipy'
+        ) from error
+    return _triton.batch_linear_assignment(costs, validation='off')

@@ -271,7 +271,7 @@ def test_drawn_pictures_are_a_coco_set(tmp_path):
     assert len(document['images']) == 4
     assert len(document['annotations']) == 20
     for annotation in document['annotations']:
-        image = document['images'][annotation['image_id'] - 1]
+        image = document['images'][annotation['image_id']]
         x, y, width, height = annotation['bbox']
         assert 0 <= x < x + width <= image['width']
         assert 0 <= y < y + height <= image['height']

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmdet_rfdetr.errors import CompileError, RecordingError
 from mmdet_rfdetr.speed.compiled import Compilation
-from mmdet_rfdetr.speed.cuda_graphs import _recording, _Step
+from mmdet_rfdetr.speed.cuda_graphs import _recording, _Step, silence_streams_of_graphs
 from tests import parity
 
 from ..test_models.small import small_config
@@ -282,3 +282,14 @@ def test_graphs_within_graphs_are_refused():
     assert not built.deployed
     with pytest.raises(ValueError, match='model.compile.mode=None'):
         recording_model().compile(mode='reduce-overhead')
+
+
+def test_streams_of_graphs_are_silenced_where_torch_warns(monkeypatch):
+    name = 'set_warn_on_accumulate_grad_stream_mismatch'
+    calls = []
+    monkeypatch.setattr(torch.autograd.graph, name, calls.append, raising=False)
+    silence_streams_of_graphs()
+    assert calls == [False]
+    monkeypatch.delattr(torch.autograd.graph, name)
+    silence_streams_of_graphs()
+    assert calls == [False]

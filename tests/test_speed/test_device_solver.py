@@ -1,11 +1,14 @@
 """Matching of padded objects: the pairs and losses of SciPy on the objects alone."""
 
+import sys
+import types
+
 import pytest
 import torch
 
 from mmdet_rfdetr.matching.assigner import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.speed.cuda_graphs import _Step
-from mmdet_rfdetr.speed.device_solver import capacity
+from mmdet_rfdetr.speed.device_solver import capacity, solve_on_gpu
 from tests import parity
 from tests.test_matching.test_assigner import make_outputs, make_targets
 from tests.test_models.small import small_config
@@ -213,3 +216,26 @@ def test_switches_that_exclude_each_other(changes, words):
 def test_graphs_need_matching_on_the_device():
     with pytest.raises(ValueError, match='train_cfg.assigner.solver=device'):
         model('scipy', LOSSES[0], cuda_graphs=True)
+
+
+def test_without_its_solver_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch_linear_assignment', None)
+    with pytest.raises(ImportError, match='pip install "torch-linear-assignment') as e:
+        solve_on_gpu(torch.zeros(1, 2, 3))
+    assert 'solver=scipy' in str(e.value)
+
+
+def test_the_solver_is_called_without_its_checks(monkeypatch):
+    """Its checks are reads by the host."""
+    calls = []
+
+    def solve(costs, *, validation):
+        calls.append(validation)
+        return costs.argmin(-1)
+
+    package = types.ModuleType('torch_linear_assignment')
+    package._triton = types.SimpleNamespace(batch_linear_assignment=solve)
+    monkeypatch.setitem(sys.modules, 'torch_linear_assignment', package)
+    costs = torch.tensor([[[2.0, 1.0], [0.0, 3.0]]])
+    assert solve_on_gpu(costs).tolist() == [[1, 0]]
+    assert calls == ['off']
