@@ -87,6 +87,9 @@ HOW_TO_TRUST = (
 )
 """The last sentence of an error about code in a file."""
 
+EXIT_INTERRUPTED = 75
+"""Exit code of a run that can go on (sysexits.h: another attempt may succeed)."""
+
 
 def check_counts(**counts: int) -> None:
     """Refuse numbers of things of which there has to be one at least.

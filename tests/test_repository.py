@@ -38,7 +38,6 @@ PENDING = {
     ('models', 'segmentation'),
     ('evaluation', 'faults'),
     ('data', 'faults'),
-    ('command_line', 'reliability'),
 }
 
 

@@ -1,4 +1,7 @@
-# A curve of the training and drawn detections, when a run ends.
+# Whether a run can learn; a curve and drawn detections when it ends.
 _base_ = ['./faults.py']
 
-default_hooks = dict(summary=dict(type='RFDETRSummaryHook'))
+default_hooks = dict(
+    health=dict(type='RFDETRHealthHook'),
+    summary=dict(type='RFDETRSummaryHook'),
+)

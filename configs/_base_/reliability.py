@@ -5,5 +5,4 @@ train_cfg = dict(type='RFDETRTrainLoop')
 default_hooks = dict(
     checkpoint=dict(type='RFDETRCheckpointHook'),
     non_finite=dict(type='RFDETRNonFiniteHook', skip=0),
-    health=dict(type='RFDETRHealthHook'),
 )

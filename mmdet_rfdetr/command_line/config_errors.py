@@ -5,23 +5,20 @@ import difflib
 import importlib.util
 import inspect
 import os
-import pkgutil
 import re
-import sys
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 
-from mmdet.registry import RUNNERS
+import mmdet.registry
+from mmdet.registry import OPTIMIZERS, RUNNERS
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE, ConfigParsingError
-from mmengine.registry import OPTIMIZERS, Registry
+from mmengine.config.utils import ConfigParsingError
+from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-from mmdet_rfdetr.compat import EXTENSION, FULL_MMCV
-from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.shipped import config
+from ..compat import EXTENSION, FULL_MMCV
+from ..errors import ExplainedError
+from ..shipped import config
 
 OTHER_SETTINGS = (
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval'),
@@ -31,102 +28,45 @@ OTHER_SETTINGS = (
 )
 """Top settings of a config that are read beside the arguments of a runner."""
 
-KNOWN_PACKAGES = {
-    **MODULE2PACKAGE,
-    **{'PIL': 'pillow', 'cv2': 'opencv-python', 'skimage': 'scikit-image'},
-    **{'sklearn': 'scikit-learn', 'yaml': 'pyyaml'},
-    'lvis': 'git+https://github.com/lvis-dataset/lvis-api.git',
-    'panopticapi': 'git+https://github.com/cocodataset/panopticapi.git',
-    **{
-        name: name
-        for name in (
-            *('albumentations', 'bitsandbytes', 'cityscapesscripts', 'clearml'),
-            *('dadaptation', 'deepspeed', 'dvclive', 'fairscale', 'future'),
-            *('imagecorruptions', 'instaboostfast', 'jsonlines', 'lap', 'lmdb'),
-            *('matplotlib', 'memory_profiler', 'mlflow', 'mmpretrain', 'motmetrics'),
-            *('neptune', 'nltk', 'numpy', 'onnx', 'onnxruntime', 'openmim', 'pandas'),
-            *('peft', 'prettytable', 'psutil', 'pycocoevalcap', 'pycocotools'),
-            *('requests', 'safetensors', 'sahi', 'scipy', 'seaborn', 'shapely'),
-            *('tensorboard', 'tensorboardX', 'terminaltables', 'tifffile', 'timm'),
-            *('torchvision', 'tqdm', 'transformers', 'ultrafast-pycocotools', 'wandb'),
-        )
-    },
-}
-"""Modules that this package, MMDetection, mmengine or their users' code import, and
-the package that has each. A module that is not here may be one of the user's own, and
-a package that happens to have its name a stranger's: no message advises installing it.
-"""
-
-INHERITED = (
-    'a config that changes the type of what it inherits writes _delete_=True beside '
-    'the new type, to leave out the keys of the other one'
-)
-READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
-"""Functions of mmengine that read the config file ``filename``."""
-
 
 def read_config(path: str) -> Config:
     """Read a config file and what it inherits from.
+
+    What goes wrong while a config computes keeps Python's traceback, which names the
+    file and the line.
 
     Args:
         path: of the file.
 
     Raises:
-        ExplainedError: naming the file at fault, which may be one that the config
-            inherits from, and the line.
+        ExplainedError: a file is missing or cannot be parsed, or a module of
+            ``custom_imports`` cannot be imported.
     """
+    files = f'{path}, or a config that it inherits from'
     try:
         return Config.fromfile(path)
-    except ExplainedError:
-        raise
-    except Exception as error:  # a config is code, which may raise anything
-        message = _import_mistake(error, path) or _file_mistake(error)
-        if message is None:
+    except SyntaxError as error:
+        line = f'{error.msg} in line {error.lineno}, {(error.text or "").strip()!r}'
+        raise ExplainedError(f'{files}: {line}: correct the file.') from error
+    except ConfigParsingError as error:  # the shipped configs are not lazy ones
+        raise ExplainedError(
+            f'{files}: {error}: inherit by _base_, and leave out read_base().'
+        ) from error
+    except FileNotFoundError as error:
+        if error.filename is None:  # one of ours, which says what there is
             raise
-        raise ExplainedError(message) from error
-
-
-def _import_mistake(error: Exception, path: str) -> str | None:
-    """Say which module of ``custom_imports`` cannot be imported, if that is it."""
-    if not isinstance(error, ImportError) or 'custom modules' not in str(error):
-        return None
-    cause = error.__cause__.__context__ or error.__cause__
-    return f'custom_imports of {path}: {missing_package(cause) or cause}'
-
-
-def _file_mistake(error: Exception) -> str | None:
-    """Say where in which config file the mistake is, if it is in one."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    files = [
-        os.path.abspath(frame.f_locals['filename'])
-        for frame, _ in frames
-        if frame.f_code.co_name in READERS
-    ]
-    if not files:
-        return None
-    file, heirs = files[-1], [name for name in files if name != files[-1]]
-    places = [(os.path.abspath(frame.f_code.co_filename), n) for frame, n in frames]
-    lines = [number for name, number in places if name == file]
-    message = f'{type(error).__name__}: {_text(error)}'
-    if not lines and isinstance(error, OSError) and error.errno is not None:
-        base = f'the _base_ of {heirs[-1]}, ' if heirs else ''
-        todo = 'correct the path'
-        if shipped_config(file):
-            name = Path(file).name
+        name, todo = Path(error.filename).name, 'correct the path'
+        if shipped_config(name):
             todo = f"write _base_ = __import__('mmdet_rfdetr').config({name!r})"
-        return f'{base}{file}, cannot be read ({error.strerror}): {todo}.'
-    if not lines and isinstance(error, SyntaxError):
-        lines, message = [error.lineno], error.msg
-    at = f'{file}, line {lines[-1]}' if lines else file
-    todo = 'correct the file'
-    if isinstance(error, ConfigParsingError):  # the shipped configs are not lazy ones
-        todo = f'inherit by _base_ in {files[0]}, and leave out read_base()'
-    return f'{at}: {message}: {todo}.'
-
-
-def _text(error: Exception) -> str:
-    """The message, without the quotes that a KeyError adds."""
-    return str(error.args[0] if len(error.args) == 1 else error)
+        raise ExplainedError(
+            f'{files}: there is no {error.filename}: {todo}.'
+        ) from error
+    except ImportError as error:
+        cause = error.__cause__ and (error.__cause__.__context__ or error.__cause__)
+        if 'custom modules' not in str(error) or cause is None:
+            raise
+        reason = missing_package(cause) or cause
+        raise ExplainedError(f'custom_imports of {path}: {reason}') from error
 
 
 def shipped_config(path: str) -> str | None:
@@ -154,7 +94,7 @@ def merge_options(options: dict, cfg: Config) -> None:
         cfg.merge_from_dict(options)
     except (AssertionError, KeyError, TypeError) as error:
         raise ExplainedError(
-            f'--cfg-options do not fit the config: {_text(error)}: correct them.'
+            f'--cfg-options do not fit the config: {error.args[0]}: correct them.'
         ) from error
 
 
@@ -196,72 +136,78 @@ def _used_names(cfg: Config) -> set[str]:
     return names
 
 
-def building_mistake(error: Exception) -> str | None:
-    """Say what in a config is wrong that could not be built.
+def check_optimizer(cfg: Config) -> None:
+    """Refuse an optimizer that is not registered, for which mmengine has no sentence.
+
+    Raises:
+        ExplainedError: naming one that is like it.
+    """
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    name = optimizer.get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        registries = [OPTIMIZERS, OPTIMIZERS.parent]
+        raise ExplainedError(_unknown_type(name, 'optimizer', registries))
+
+
+def unknown_key(error: TypeError, cfg: Config) -> str | None:
+    """Say which key of a config is none of the part that it was given to.
+
+    Args:
+        error: what building raised.
+        cfg: what was built.
+
+    Returns:
+        A sentence, or None for an error about something that the config has not set.
+    """
+    found = re.search("unexpected keyword argument ('.+?')", str(error))
+    if found is None or f'{found[1]}:' not in repr(cfg._cfg_dict):
+        return None
+    return (
+        f'{error}: correct this key in the config, or in --cfg-options; a config that '
+        'changes the type of what it inherits writes _delete_=True beside the new type.'
+    )
+
+
+def unknown_type(error: KeyError) -> str | None:
+    """Say which type of a config is in no registry, or which setting has none.
 
     Args:
         error: what building raised.
 
     Returns:
-        A sentence, or None for an error that is not about the config.
+        A sentence, or None for an error that is not about a type.
     """
-    if str(error) == 'None is not a callable object':
-        found = _optimizer(error)
-        return found and _unknown_type(found, OPTIMIZERS)
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    builders = [
-        frame
-        for frame in frames
-        if Path(frame.f_code.co_filename).name == 'build_functions.py'
-    ]
-    loaders = [f for f in frames if f.f_code.co_name == 'build_dataloader']
-    if not builders and not loaders:
-        return None
-    frame = (builders or loaders)[-1]
-    settings = [
-        str(f.f_locals[name])
-        for f, name in ((frame, 'cfg'), *((each, 'dataloader') for each in loaders))
-        if name in f.f_locals
-    ]
-    # A part hands some of its keys on: the decoder of a model has no type.
-    unknown = re.search("unexpected keyword argument ('.+')", str(error))
-    if unknown and f'{unknown[1]}:' in ' '.join(settings):
+    if 'must contain the key "type"' in str(error):
+        setting = str(error.args[0]).rpartition('but got ')[2].splitlines()[0]
         return (
-            f'{error}: correct this key in the config, or in --cfg-options; '
-            f'{INHERITED}.'
+            f'nothing can be built from {setting}, which has no "type": correct the '
+            'name of this setting in the config or in --cfg-options, or give it a type.'
         )
-    missing = re.search('missing [0-9]+ required .*arguments?:', str(error))
-    if missing and _is_called_by(frame, frames):
-        todo = 'set this key in the config, or in --cfg-options'
-        return f'{error}: {todo}; {INHERITED}.'
-    if frame is not frames[-1]:
+    found = re.search(r'(\S+) is not in the \S+::(.+?) registry', str(error))
+    if found is None:
         return None
-    if isinstance(error, KeyError) and 'obj_type' in frame.f_locals:
-        return _unknown_type(frame.f_locals['obj_type'], frame.f_locals['registry'])
-    if isinstance(error, KeyError):
-        return (
-            f'nothing can be built from {dict(frame.f_locals["cfg"])}, which has no '
-            '"type": correct the name of this setting in the config or in '
-            '--cfg-options, or give it a type.'
-        )
-    return None
+    name, kind = found.groups()
+    # MMDetection's module has its own registries and, by other names, their parents.
+    registries = [
+        registry
+        for registry in vars(mmdet.registry).values()
+        if isinstance(registry, Registry) and registry.name == kind
+    ]
+    return _unknown_type(name.strip('"\''), kind, registries)
 
 
-def _is_called_by(builder: FrameType, frames: list[FrameType]) -> bool:
-    """Whether an error comes from a call that a builder made, not from further down.
-
-    A constructor may hand its arguments on to that of the class it inherits from.
-    """
-    kind = builder.f_locals.get('obj_cls')
-    return all(
-        frame.f_code.co_name.startswith('build_')
-        or (frame.f_code.co_name == '__init__' and type(frame.f_locals['self']) is kind)
-        for frame in frames[frames.index(builder) + 1 :]
+def _unknown_type(name: str, kind: str, registries: list[Registry]) -> str:
+    known = {each for registry in registries for each in registry.module_dict}
+    return (
+        f'there is no {kind} of type {name!r}: {nearest(name, known) or "correct it"} '
+        '(a module that registers more has to be in custom_imports of the config).'
     )
 
 
 def missing_package(error: ImportError) -> str | None:
-    """Say what to do about a module that cannot be imported.
+    """Say what to do about a module that is not there.
+
+    No package is advised: one that has the module's name may be a stranger's.
 
     Args:
         error: what importing raised.
@@ -272,45 +218,11 @@ def missing_package(error: ImportError) -> str | None:
     if error.name == EXTENSION:
         return f'this needs the compiled operators of full mmcv: {FULL_MMCV}'
     module = (error.name or '').partition('.')[0]
-    if module in KNOWN_PACKAGES and not importlib.util.find_spec(module):
-        return f'this needs the package {module}: pip install {KNOWN_PACKAGES[module]}'
-    if module and not importlib.util.find_spec(module):
-        modules = (found.name for found in pkgutil.iter_modules(sys.path))
-        hint = nearest(module, modules)
-        return (
-            f'No module named {module!r}: correct the name'
-            f'{f" ({hint})" if hint else ""}, or start in the folder that it lies in '
-            f'(this is {Path.cwd()}).'
-        )
-    advised = re.search(r'pip install (?:-\S+ )*["\']?([\w.+:/-]+)', str(error))
-    if advised is None:
+    if not module or importlib.util.find_spec(module):
         return None
-    package = advised[1].rstrip('.')
-    # Beside those: the extras of this package, and mmcv.
-    if package in (*KNOWN_PACKAGES.values(), 'mmdet_rfdetr', 'mmcv', 'mmcv-lite'):
-        return str(error)
     return (
-        f'{error} (mmdet_rfdetr does not know {package}: look at what it is before you '
-        'install it)'
-    )
-
-
-def _optimizer(error: Exception) -> str | None:
-    """The type of the optimizer that mmengine's constructor looked up in vain."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if Path(frame.f_code.co_filename).name == 'default_constructor.py':
-            return frame.f_locals['self'].optimizer_cfg['type']
-    return None
-
-
-def _unknown_type(name: str, registry: Registry) -> str:
-    known, kind = set(), registry.name
-    while registry is not None:
-        known |= registry.module_dict.keys()
-        registry = registry.parent
-    return (
-        f'there is no {kind} of type {name!r}: {nearest(name, known) or "correct it"} '
-        '(a module that registers more has to be in custom_imports of the config).'
+        f'No module named {module!r}: install the package that it belongs to, correct '
+        f'the name, or start in the folder that it lies in (this is {Path.cwd()}).'
     )
 
 

@@ -13,19 +13,20 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import distributed
 
-from mmdet_rfdetr.checkpoints import loading
-from mmdet_rfdetr.command_line.config_errors import (
-    building_mistake,
+from ..checkpoints import loading
+from ..errors import EXIT_INTERRUPTED, ExplainedError
+from ..image_size import image_sizes, set_image_size
+from ..shipped import shipped_path
+from .config_errors import (
+    check_optimizer,
     merge_options,
     missing_package,
     read_config,
     shipped_config,
+    unknown_key,
+    unknown_type,
 )
-from mmdet_rfdetr.command_line.guard import no_code_in_files
-from mmdet_rfdetr.errors import ExplainedError
-from mmdet_rfdetr.image_size import image_sizes, set_image_size
-from mmdet_rfdetr.reliability.interruption import EXIT_INTERRUPTED
-from mmdet_rfdetr.shipped import shipped_path
+from .guard import no_code_in_files
 
 
 class KeyValues(DictAction):
@@ -224,8 +225,8 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, FileNotFoundError | FileExistsError):
         # One of the system says nothing of what to do.
         return str(error) if error.errno is None else None
-    if isinstance(error, KeyError | TypeError):
-        return building_mistake(error)
+    if isinstance(error, KeyError):
+        return unknown_type(error)
     if isinstance(error, ImportError):
         return missing_package(error)
     # gloo has no class for processes that cannot be reached, and not every build of
@@ -260,7 +261,13 @@ def run(
         with explained_errors(), trust():
             if cfg.get('work_dir'):
                 make_folder(cfg.work_dir)
-            action(build(cfg))
+            check_optimizer(cfg)
+            try:
+                action(build(cfg))
+            except TypeError as error:
+                if message := unknown_key(error, cfg):
+                    raise ExplainedError(message) from error
+                raise
     except SystemExit as stop:
         # Its traceback would keep the runner, and with it the process group.
         status = stop.code

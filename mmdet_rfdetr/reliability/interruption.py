@@ -14,8 +14,6 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-# sysexits.h: a failure that another attempt may not have.
-EXIT_INTERRUPTED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # All threads of a worker leave the signals to one that can tell who sent them. macOS
 # cannot; there a signal to all processes ends the run in the middle of a step.

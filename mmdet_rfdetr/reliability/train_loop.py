@@ -13,10 +13,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from ..errors import ExplainedError, ResumeError
+from ..errors import EXIT_INTERRUPTED, ExplainedError, ResumeError
 from .checkpoint_hook import RFDETRCheckpointHook
 from .interruption import (
-    EXIT_INTERRUPTED,
     InterruptedRunError,
     Interruption,
     tie_workers,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import mmdet_rfdetr
-from mmdet_rfdetr.__main__ import PACKAGES, environment, find_tool, main
+from mmdet_rfdetr.command_line import main as commands
+from mmdet_rfdetr.command_line.main import PACKAGES, environment, find_tool, main
 from mmdet_rfdetr.compat.operators import has_compiled_ops
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
@@ -90,7 +91,7 @@ def test_env_describes_a_gpu(monkeypatch, native, said):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Some GPU')
-    monkeypatch.setattr('mmdet_rfdetr.__main__.has_native_bfloat16', lambda _: native)
+    monkeypatch.setattr(commands, 'has_native_bfloat16', lambda _: native)
     assert f'device: Some GPU: {said}' in environment()
 
 
@@ -125,30 +126,12 @@ def test_unknown_tool_is_named(command, capsys, name, hint):
     assert f'there is no tool {name!r} {hint}' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ('line', 'said'),
-    [
-        (
-            'import lvis.part',
-            'needs the package lvis: pip install git.*lvis-api.git$',
-        ),
-        ('raise ImportError("run pip install scipy.")', 'run pip install scipy.$'),
-        ('raise ImportError("pip install x")', 'not know x: look at what it is'),
-        (
-            'import mmdte.part',
-            r'No module named .mmdte.: correct the name \(did you mean mmdet\?\)',
-        ),
-        ('import my_own_xyz', "'my_own_xyz': correct the name, or start in the folder"),
-    ],
-)
-def test_a_module_that_a_tool_lacks_is_named(
-    command, tmp_path, line, said, monkeypatch
-):
-    """Only a known package is advised: another's name may be a stranger's."""
-    monkeypatch.setitem(sys.modules, 'lvis', None)  # as if it were not there
-    (tmp_path / 'tool.py').write_text(line)
-    with pytest.raises(SystemExit, match=said):
+def test_a_module_that_a_tool_lacks_is_named_and_no_package_advised(command, tmp_path):
+    """A package that has the module's name may be a stranger's."""
+    (tmp_path / 'tool.py').write_text('import my_own_xyz.part')
+    with pytest.raises(SystemExit, match="'my_own_xyz'.*start in the folder") as stop:
         command(str(tmp_path / 'tool.py'))
+    assert 'pip install' not in str(stop.value)
 
 
 def test_tools_import_one_another_from_the_folder_above(command, capsys):

@@ -1,13 +1,13 @@
 """Train in one of several processes and write down what the model ran in."""
 
+import gc
 import json
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
-
-from mmdet_rfdetr.command_line.running import leave_process_group
+from torch import distributed
 
 from .recorder import recorded
 
@@ -18,4 +18,5 @@ def train_and_record(folder):
         Runner.from_cfg(Config.fromfile(folder / 'config.py')).train()
     states = [str(state) for state, _ in seen]
     (folder / f'rank{get_rank()}.json').write_text(json.dumps(states))
-    leave_process_group()
+    gc.collect()  # the wrapper lies in a cycle, and holds the group
+    distributed.destroy_process_group()

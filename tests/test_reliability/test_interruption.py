@@ -10,9 +10,9 @@ import pytest
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from mmdet_rfdetr.errors import EXIT_INTERRUPTED
 from mmdet_rfdetr.reliability import interruption
 from mmdet_rfdetr.reliability.interruption import (
-    EXIT_INTERRUPTED,
     SIGNALS,
     Interruption,
     tie_workers,

@@ -11,8 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from mmdet_rfdetr.errors import ResumeError
-from mmdet_rfdetr.reliability.interruption import EXIT_INTERRUPTED
+from mmdet_rfdetr.errors import EXIT_INTERRUPTED, ResumeError
 from mmdet_rfdetr.reliability.resumable_batches import ResumableBatches
 from tests.factory import write_coco
 
