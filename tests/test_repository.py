@@ -36,7 +36,6 @@ PENDING = {
     ('matching', 'segmentation'),
     ('models', 'speed'),
     ('models', 'segmentation'),
-    ('evaluation', 'faults'),
     ('data', 'faults'),
 }
 

@@ -38,19 +38,26 @@ def summarize(evaluator: COCOeval, limit: int) -> dict[str, float]:
         Unrounded averages by the names of ``PRECISIONS`` and :func:`recall_names`; -1
         where there is no object.
     """
-    numbers = evaluator.params.maxDets
-    found = {}
+    params, found = evaluator.params, {}
+    numbers, thresholds = params.maxDets, params.iouThrs
     for name in (*PRECISIONS, *recall_names(numbers)):
         what, _, number = name.partition('@')
         kind, _, part = what.partition('_')
-        threshold = int(part) / 100 if part.isdecimal() else None
         area = _AREAS.get(part, 'all')
         count = int(number or (limit if name == 'mAP' else numbers[-1]))
-        table = evaluator.eval['precision' if kind == 'mAP' else 'recall']
-        values = _of_threshold(table, threshold, evaluator.params.iouThrs)
-        areas = evaluator.params.areaRngLbl
-        found[name] = _mean(values[..., areas.index(area), numbers.index(count)], -1.0)
-        _print(kind, threshold, area, count, found[name], evaluator.params.iouThrs)
+        title, values = 'Average Recall     (AR)', evaluator.eval['recall']
+        if kind == 'mAP':
+            title, values = 'Average Precision  (AP)', evaluator.eval['precision']
+        overlap = f'{thresholds[0]:0.2f}:{thresholds[-1]:0.2f}'
+        if part.isdecimal():
+            overlap = f'{int(part) / 100:0.2f}'
+            values = values[thresholds == int(part) / 100]
+        chosen = values[..., params.areaRngLbl.index(area), numbers.index(count)]
+        found[name] = _mean(chosen, -1.0)
+        print(
+            f' {title} @[ IoU={overlap:<9} | area={area:>6s} | maxDets={count:>3d} ] '
+            f'= {found[name]:0.3f}'
+        )
     return found
 
 
@@ -67,7 +74,7 @@ def class_precisions(precision: np.ndarray, thresholds: np.ndarray) -> np.ndarra
         objects; NaN where there is no object.
     """
     every, *by_area = np.moveaxis(precision[..., -1], 3, 0)
-    at = [_of_threshold(every, threshold, thresholds) for threshold in (0.5, 0.75)]
+    at = [every[thresholds == threshold] for threshold in (0.5, 0.75)]
     return np.array(
         [
             [_mean(part[:, :, k], np.nan) for part in (every, *at, *by_area)]
@@ -85,35 +92,6 @@ def class_table(names: Sequence[str], precisions: np.ndarray) -> str:
     return AsciiTable([['category', *PRECISIONS], *rows]).table
 
 
-def _of_threshold(
-    table: np.ndarray, threshold: float | None, thresholds: np.ndarray
-) -> np.ndarray:
-    """The part of a table (thresholds, ...) at one threshold; None: all of it."""
-    return table if threshold is None else table[threshold == thresholds]
-
-
 def _mean(values: np.ndarray, otherwise: float) -> float:
     values = values[values > -1]
     return float(np.mean(values)) if values.size else otherwise
-
-
-def _print(
-    kind: str,
-    threshold: float | None,
-    area: str,
-    count: int,
-    value: float,
-    thresholds: np.ndarray,
-) -> None:
-    title, short = dict(
-        mAP=('Average Precision', '(AP)'), AR=('Average Recall', '(AR)')
-    )[kind]
-    overlap = (
-        f'{thresholds[0]:0.2f}:{thresholds[-1]:0.2f}'
-        if threshold is None
-        else f'{threshold:0.2f}'
-    )
-    print(
-        f' {title:<18} {short} @[ IoU={overlap:<9} | area={area:>6s} | '
-        f'maxDets={count:>3d} ] = {value:0.3f}'
-    )

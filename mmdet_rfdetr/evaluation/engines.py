@@ -2,25 +2,30 @@
 
 An engine is a callable ``(ground_truth, detections, iou_type)`` that returns an
 evaluator with the interface of pycocotools' ``COCOeval``: ``params``, ``evaluate()``,
-``accumulate()``, ``summarize()``, ``eval`` and ``stats``.
+``accumulate()`` and ``eval``. Detections are what pycocotools' ``loadRes`` takes: see
+:mod:`~mmdet_rfdetr.evaluation.predictions`.
 """
 
+import contextlib
 import functools
+import io
 from collections.abc import Callable
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.logging import print_log
 
 from ..errors import MissingPackageError, SettingError
-from .predictions import Detections
 
 
 def pycocotools_engine(
-    ground_truth: COCO, detections: Detections, iou_type: str
+    ground_truth: COCO, detections: np.ndarray | list[dict], iou_type: str
 ) -> COCOeval:
     """The reference."""
-    results = ground_truth.loadRes(detections.as_dicts(iou_type))
-    return COCOeval(ground_truth, results, iou_type)
+    if iou_type == 'bbox':
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the shape
+            detections = ground_truth.loadNumpyAnnotations(detections)
+    return COCOeval(ground_truth, ground_truth.loadRes(detections), iou_type)
 
 
 ENGINES: dict[str, Callable[[], Callable]] = {'pycocotools': lambda: pycocotools_engine}

@@ -4,11 +4,11 @@ import contextlib
 import io
 import time
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 
 from ..errors import MissingPackageError
 from ..evaluation.engines import ENGINES
-from ..evaluation.predictions import Detections
 
 
 class UltrafastEval(COCOeval):
@@ -21,7 +21,7 @@ class UltrafastEval(COCOeval):
     """
 
     def __init__(
-        self, ground_truth: COCO, detections: Detections, iou_type: str
+        self, ground_truth: COCO, detections: np.ndarray | list[dict], iou_type: str
     ) -> None:
         import ultrafast_pycocotools as package
 
@@ -31,10 +31,7 @@ class UltrafastEval(COCOeval):
         # It reports what it does to standard output, differently.
         with contextlib.redirect_stdout(io.StringIO()):
             targets = package.COCO(ground_truth.dataset, verbose=False)
-            is_array = iou_type == 'bbox'
-            results = targets.loadRes(
-                detections.as_array() if is_array else detections.as_dicts(iou_type)
-            )
+            results = targets.loadRes(detections)
         _print_done(start)
         self._fast = package.COCOeval(
             targets, results, iou_type, print_function=lambda _: None

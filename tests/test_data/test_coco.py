@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, METRICS
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -558,7 +558,8 @@ def test_ambiguous_categories_are_an_error(tmp_path, odd, reader):
         if reader == 'dataset':
             build(tmp_path)
         else:
-            RFDETRCocoMetric(ann_file=str(tmp_path / 'annotations.json'))
+            path = str(tmp_path / 'annotations.json')
+            METRICS.build(dict(type='RFDETRCocoMetric', ann_file=path))
     assert odd == 'bird' or repr(odd) in str(error.value)
 
 

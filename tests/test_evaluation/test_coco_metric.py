@@ -1,4 +1,4 @@
-"""The metric on annotation files as they really are."""
+"""The metric: values, names and output of MMDetection's."""
 
 import json
 import multiprocessing
@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import distributed
 
-from mmdet_rfdetr.errors import BadDataError, SettingError
-from mmdet_rfdetr.evaluation import ground_truth
+from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
+from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from mmdet_rfdetr.evaluation.averages import class_precisions
 from tests.factory import ANIMALS, build, document, write
 from tests.fixtures import DATA, needs_data
@@ -69,29 +69,6 @@ def test_sound_files_give_what_mmdet_gives(tmp_path):
     assert 0.5 < ours['coco/bbox_mAP'] < 1
 
 
-def test_faults_do_not_change_the_result(tmp_path):
-    data = document()
-    expected = evaluate(write(tmp_path / 'sound'), perfect(data))
-    sound = dict(data['annotations'][1])
-    for annotation in data['annotations']:
-        del annotation['iscrowd']
-        annotation['bbox'] = [str(value) for value in annotation['bbox']]
-        annotation['id'] = 0
-    # mmdet has a use for the area; completed, it is that of the box.
-    for annotation in data['annotations'][::2]:
-        del annotation['area']
-    data['annotations'] += [
-        dict(sound, image_id=4711),
-        dict(sound, category_id=4711),
-        dict(sound, bbox=[1, 2, float('nan'), 3]),
-        dict(sound, bbox=None),
-    ]
-    predictions = perfect(document())
-    found = evaluate(write(tmp_path / 'faulty', data), predictions)
-    for name in ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75'):
-        assert found[name] == pytest.approx(expected[name]), name
-
-
 def test_images_that_were_left_out_are_no_misses(tmp_path):
     data = document()
     data['images'].append(dict(id=99, file_name='no.jpg', height=9, width=9))
@@ -121,12 +98,11 @@ def test_crowds_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize('engine', ['pycocotools', 'auto'])
-@pytest.mark.parametrize('mark', [1, '1'])
-def test_objects_to_ignore_are_neither_missed_nor_false(tmp_path, engine, mark):
+def test_objects_to_ignore_are_neither_missed_nor_false(tmp_path, engine):
     """As in training, which leaves them out."""
     data = document()
     ignored = data['annotations'][-1]
-    ignored['ignore'] = mark
+    ignored['ignore'] = 1
     write(tmp_path, data)
     sound = perfect(data)
     sound[70][0][1] = [0, 0, 60, 40]
@@ -134,7 +110,7 @@ def test_objects_to_ignore_are_neither_missed_nor_false(tmp_path, engine, mark):
     for predictions in (sound, without):
         found = evaluate(tmp_path, predictions, engine=engine)
         assert found['coco/bbox_mAP'] == 1
-    ignored['ignore'] = '0'
+    ignored['ignore'] = 0
     write(tmp_path, data)
     assert evaluate(tmp_path, without, engine=engine)['coco/bbox_mAP'] < 1
 
@@ -293,9 +269,33 @@ def test_ground_truth_of_the_samples(tmp_path, monkeypatch):
     assert results[1]['coco/bbox_mAP'] > 0
 
 
-def test_images_of_another_file_are_named(tmp_path):
-    with pytest.raises(BadDataError, match='1 images .* for example 99.* ann_file'):
-        evaluate(write(tmp_path), {99: ([[1, 2, 3, 4]], [0], [0.5])})
+@pytest.mark.parametrize(
+    ('ids', 'message'),
+    [([70, 99], '1 images .* 99.*annotations.json'), ([70, 70], 'the same id')],
+)
+def test_images_that_are_not_those_of_the_file_give_no_number(tmp_path, ids, message):
+    metric = RFDETRCocoMetric(str(write(tmp_path) / 'annotations.json'))
+    metric.dataset_meta = dict(classes=ANIMALS)
+    found = dict(bboxes=torch.zeros(1, 4), labels=torch.zeros(1), scores=torch.ones(1))
+    for key in ids:
+        metric.process({}, [dict(img_id=key, ori_shape=(9, 9), pred_instances=found)])
+    with pytest.raises(BadDataError, match=message):
+        metric.evaluate(2)
+
+
+def test_labels_beyond_the_classes_of_the_data_are_explained(tmp_path):
+    with pytest.raises(ExplainedError, match='class 65, and the data has only 2'):
+        evaluate(write(tmp_path), {70: ([[1, 2, 3, 4]], [65], [0.5])})
+
+
+def test_objects_without_an_area_have_that_of_their_box(tmp_path):
+    data = document()
+    for annotation in data['annotations']:
+        annotation['area'] = annotation['bbox'][2] * annotation['bbox'][3]
+    expected = evaluate(write(tmp_path / 'whole', data), perfect(data))
+    for annotation in data['annotations']:
+        del annotation['area'], annotation['iscrowd']
+    assert evaluate(write(tmp_path, data), perfect(data)) == expected
 
 
 def test_masks_that_are_not_there(tmp_path, monkeypatch):
@@ -404,72 +404,6 @@ def test_metrics_keep_what_three_digits_lose(tmp_path, monkeypatch):
         assert result[name] != pytest.approx(round(result[name], 3), abs=1e-6)
 
 
-def remarks(monkeypatch, *calls):
-    said = []
-    monkeypatch.setattr(ground_truth, 'print_log', lambda text, **_: said.append(text))
-    for call in calls:
-        call()
-    return said
-
-
-def make_metric(path, classes=ANIMALS, **settings):
-    metric = METRICS.build(
-        dict(type='RFDETRCocoMetric', ann_file=str(path), **settings)
-    )
-    metric.dataset_meta = dict(classes=classes)
-    return metric
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda data: data['annotations'].clear(),
-        lambda data: [a.update(iscrowd=1) for a in data['annotations']],
-        lambda data: [a.update(ignore='1') for a in data['annotations']],
-        lambda data: [a.update(bbox=[1, 1, 0, 5]) for a in data['annotations']],
-        lambda data: [a.update(category_id=4711) for a in data['annotations']],
-    ],
-    ids=('none', 'crowds', 'ignored', 'no area', 'other categories'),
-)
-def test_a_set_without_objects_is_said_before_anything_is_evaluated(
-    tmp_path, monkeypatch, change
-):
-    data = document()
-    write(tmp_path / 'sound', data)
-    change(data)
-    write(tmp_path, data)
-    (line,) = remarks(
-        monkeypatch,
-        lambda: make_metric(tmp_path / 'sound' / 'annotations.json'),
-        lambda: make_metric(tmp_path / 'annotations.json'),
-    )
-    assert 'has no object of the classes' in line
-    assert 'no checkpoint will be the best' in line
-
-
-def test_more_objects_than_count_are_said_with_the_setting(tmp_path, monkeypatch):
-    data = document()
-    one = data['annotations'][0]
-    data['annotations'] = [
-        dict(one, id=n, bbox=[n % 12 * 5, n // 12 * 4, 4, 3]) for n in range(130)
-    ]
-    path = write(tmp_path, data) / 'annotations.json'
-    (line,) = remarks(monkeypatch, lambda: make_metric(path))
-    assert 'up to 130 objects of a class in an image, and mAP counts 100' in line
-    assert 'proposal_nums=(1, 10, 130)' in line
-    advised = dict(proposal_nums=(1, 10, 130))
-    assert remarks(monkeypatch, lambda: make_metric(path, **advised)) == []
-    found = {image['id']: ([], [], []) for image in data['images']}
-    boxes, labels, scores = found[one['image_id']]
-    for annotation in data['annotations']:
-        x, y, width, height = annotation['bbox']
-        boxes.append([x, y, x + width, y + height])
-        labels.append(0)
-        scores.append(0.5)
-    assert evaluate(tmp_path, found)['coco/bbox_mAP'] < 0.8
-    assert evaluate(tmp_path, found, **advised)['coco/bbox_mAP'] == 1
-
-
 @pytest.mark.parametrize('what', ['scores', 'boxes'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_detections_that_are_not_finite_give_no_number(
@@ -509,7 +443,10 @@ def test_the_names_of_metrics_are_known_before_their_values(
     result, _ = random_sets.evaluate(
         monkeypatch, found, type='RFDETRCocoMetric', ann_file=str(path), **settings
     )
-    metric = make_metric(path, random_sets.CLASSES, **settings)
+    metric = METRICS.build(
+        dict(type='RFDETRCocoMetric', ann_file=str(path), **settings)
+    )
+    metric.dataset_meta = dict(classes=random_sets.CLASSES)
     assert metric.metric_names() == list(result)
     # save_best='auto' takes the first.
     assert not any(name.endswith('_precision') for name in list(result)[:2])

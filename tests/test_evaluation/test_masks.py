@@ -7,8 +7,6 @@ import pytest
 import torch
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.errors import ExplainedError
-
 SHAPE = (60, 80)
 POLYGON = [[10, 10, 30, 10, 30, 40, 10, 40]]
 
@@ -69,25 +67,3 @@ def test_run_lengths_of_an_image_without_stated_size(tmp_path, engine):
     counts[-1] = 60 * 80 - sum(counts[:-1])
     runs = dict(size=[60, 80], counts=counts)
     assert evaluate(tmp_path, engine, {}, runs) == (1, 1)
-
-
-def test_run_lengths_of_another_size_than_the_image_are_refused(tmp_path):
-    runs = dict(size=[40, 60], counts=[1000, 100, 1300])
-    size = dict(height=40, width=60)
-    with pytest.raises(
-        ExplainedError, match=r'image 1, which .* \[40, 60\] in .*\[60, 80\]'
-    ):
-        evaluate(tmp_path, 'auto', size, runs)
-
-
-def test_labels_beyond_the_classes_of_the_data_are_explained():
-    from mmdet_rfdetr.evaluation.predictions import Detections
-
-    found = dict(
-        img_id=1,
-        bboxes=np.zeros((1, 4)),
-        labels=np.array([65]),
-        scores=np.array([0.5]),
-    )
-    with pytest.raises(ExplainedError, match='class 65, and the data has only 3'):
-        Detections.from_results([found], {1: 0}, np.arange(3))

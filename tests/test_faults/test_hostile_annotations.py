@@ -12,7 +12,7 @@ import torch
 from mmdet.registry import METRICS
 
 from mmdet_rfdetr.errors import BadDataError, ExplainedError
-from mmdet_rfdetr.evaluation import RFDETRCocoMetric
+from mmdet_rfdetr.faults.coco_metric import CheckedCocoMetric
 from mmdet_rfdetr.faults.findings import Finding
 from tests.factory import ANIMALS, build, document, write
 
@@ -163,7 +163,7 @@ def test_masks_of_any_content_are_an_error_before_the_first_step_or_evaluated(tm
         data = dict(document(), annotations=[dict(sound, segmentation=mask)])
         path.write_text(json.dumps(data))
         try:
-            RFDETRCocoMetric(ann_file=str(path), metric='segm')
+            CheckedCocoMetric(ann_file=str(path), metric='segm')
             usable.append(dict(sound, segmentation=mask))
         except BadDataError as error:
             assert "metric 'segm' needs a mask" in str(error)
@@ -210,7 +210,7 @@ def test_documents_of_any_content_work_or_are_one_sentence(tmp_path):
         path.write_text(json.dumps(data))
         for use in (
             lambda: build(tmp_path, serialize_data=False, pipeline=[]),
-            lambda: RFDETRCocoMetric(ann_file=str(path)),
+            lambda: CheckedCocoMetric(ann_file=str(path)),
         ):
             try:
                 use()

@@ -1,0 +1,167 @@
+"""The metric on annotations and images as they really are."""
+
+import logging
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import METRICS
+from mmengine.logging import print_log
+
+from ..class_names import show_classes
+from ..errors import BadDataError, SettingError
+from ..evaluation.coco_metric import RFDETRCocoMetric
+from ..ops.masks import mask_problem
+from .annotations import clean_annotations
+from .findings import Findings
+from .same_images import distinct, find_images, number_images
+
+
+@METRICS.register_module(name='RFDETRCocoMetric', force=True)
+class CheckedCocoMetric(RFDETRCocoMetric):
+    """Evaluate on annotations as they really are, and on the images that they describe.
+
+    What ``RFDETRCocoDataset`` cannot use is left out here as well: entries that are
+    broken or point nowhere, and images that were not evaluated because their file is
+    no image. Missing keys are completed. Boxes without area stay, as in the official
+    evaluation: nobody can find them. Parts of a mask that are no polygons are left
+    out; masks are looked at before the first step, as pycocotools would find out after
+    the first epoch. Before the first step it also warns of classes without any object,
+    and of images with more objects than count.
+
+    Images have to be those that the file describes, see
+    :func:`~mmdet_rfdetr.faults.same_images.find_images`. One that was evaluated several
+    times counts once; without a file, images of several data sets may have the same id.
+
+    Raises:
+        BadDataError: if masks are to be evaluated and an object has none that can be
+            drawn.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self._coco_api is not None and 'segm' in self.metrics:
+            require_masks(self._coco_api, {})
+
+    def _read_annotations(self) -> dict:
+        return clean_annotations(super()._read_annotations(), Findings(self._ann_file))
+
+    @RFDETRCocoMetric.dataset_meta.setter
+    def dataset_meta(self, meta: dict | Sequence[dict]) -> None:
+        """Take the classes, and look at their objects before anything is evaluated."""
+        RFDETRCocoMetric.dataset_meta.fset(self, meta)
+        is_own = self._coco_api is not None and isinstance(meta, Mapping)
+        if is_own and not self.format_only:
+            remark_on_objects(
+                self._coco_api, self._classes(), self._limit, self._ann_file
+            )
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Collect the predictions of a batch, and which images these are of.
+
+        Raises:
+            SettingError: without a file, the samples need their ground truth.
+        """
+        if self._coco_api is None and not all('instances' in s for s in data_samples):
+            raise SettingError(
+                'RFDETRCocoMetric without ann_file takes the ground truth of the '
+                "samples: add 'instances' to meta_keys of PackDetInputs in the "
+                'pipeline, or set ann_file.'
+            )
+        first = len(self.results)
+        super().process(data_batch, data_samples)
+        for (target, _), sample in zip(self.results[first:], data_samples, strict=True):
+            target['img_path'] = sample.get('img_path')
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluate each image once."""
+        return super().compute_metrics(distinct(results))
+
+    def _find_images(self, targets: Sequence[dict]) -> list[Hashable]:
+        if self._coco_api is not None:
+            index = self._coco_api
+            return find_images(targets, index.imgs, index.imgToAnns, self._ann_file)
+        ids = number_images(targets)
+        if self.outfile_prefix and ids != [target['img_id'] for target in targets]:
+            raise SettingError(
+                'Images of several data sets have the same ids, which result files '
+                'cannot tell apart: evaluate each with a metric of its own '
+                '(MultiDatasetsEvaluator), or leave out outfile_prefix.'
+            )
+        return ids
+
+    def _select(self, index: COCO, sizes: dict[Hashable, tuple[int, int]]) -> COCO:
+        if 'segm' in self.metrics:
+            require_masks(index, sizes)
+        return super()._select(index, sizes)
+
+
+def require_masks(index: COCO, sizes: Mapping[Hashable, tuple[int, int]]) -> None:
+    """Stop if an object has no mask that can be drawn.
+
+    pycocotools reads beyond the end of run lengths that do not fit their image.
+
+    Args:
+        index: the ground truth.
+        sizes: (height, width) of images by id, where they are known better than by
+            what the annotations state.
+
+    Raises:
+        BadDataError: names the first of these objects.
+    """
+    found = []
+    for annotation in index.anns.values():
+        image = index.imgs[annotation['image_id']]
+        stated = image.get('height'), image.get('width')
+        size = sizes.get(image['id'], stated)
+        problem = mask_problem(annotation.get('segmentation'), *size)
+        if problem is not None:
+            found.append((annotation, problem))
+    if found:
+        annotation, problem = found[0]
+        raise BadDataError(
+            f"metric 'segm' needs a mask for every object, and {len(found)} have "
+            f'none that can be drawn; the first is annotation {annotation["id"]} '
+            f'of image {annotation["image_id"]}, which has {problem}: remove these '
+            "objects, or evaluate with metric='bbox' alone"
+        )
+
+
+def remark_on_objects(
+    coco: COCO, classes: Sequence[str], limit: int, source: str
+) -> None:
+    """Warn of objects that make a metric say less than it seems to.
+
+    Args:
+        coco: the index of a whole file.
+        classes: names of the categories that are evaluated.
+        limit: detections of a class in an image that count.
+        source: the file.
+    """
+    objects = Counter(
+        (annotation['image_id'], annotation['category_id'])
+        for annotation in coco.anns.values()
+        if not annotation['iscrowd'] and min(annotation['bbox'][2:]) > 0
+    )
+    counts = [
+        count
+        for (_, category), count in objects.items()
+        if str(coco.cats[category]['name']) in classes
+    ]
+    crowded = [count for count in counts if count > limit]
+    if not counts:
+        message = (
+            f'{source} has no object of the classes {show_classes(classes)} to be '
+            'found: no metric can be more than 0, and no checkpoint will be the best '
+            'one. Set ann_file and metainfo.classes of the evaluation.'
+        )
+    elif crowded:
+        message = (
+            f'{source} has up to {max(crowded)} objects of a class in an image, and '
+            f'mAP counts {limit} detections of them, so that it cannot reach 1: set '
+            f'proposal_nums=(1, 10, {max(crowded)}) in val_evaluator and '
+            'test_evaluator to count them all.'
+        )
+    else:
+        return
+    print_log(message, logger='current', level=logging.WARNING)
