@@ -5,21 +5,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
 from types import FrameType
-from typing import ClassVar
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.logging import print_log
-from torch.utils.data import DataLoader
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# All threads of a worker leave the signals to one that can tell who sent them. macOS
-# cannot; there a signal to all processes ends the run in the middle of a step.
-_TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
-# torchrun hands on what it gets. Where a cluster signals all processes of a job, those
-# that it started get everything twice; for so many seconds the second one is the first.
+# Where a cluster signals all processes of a job, and torchrun hands on what it gets,
+# everything comes twice; for so many seconds the second one is the first.
 _SAME_SIGNAL = 5.0
 
 
@@ -30,9 +24,8 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Remembers SIGTERM and SIGINT instead of ending the process at once.
 
-    A second signal ends it as usual; under torchrun, one that comes later. Processes
-    that are forked meanwhile, by the pool of a metric for example, handle both signals
-    as they would without it.
+    One that comes later than five seconds after the first ends it as usual. Processes
+    that are forked meanwhile, by the pool of a metric for example, are ended by both.
     """
 
     def __init__(self) -> None:
@@ -47,34 +40,28 @@ class Interruption:
             self._before = {
                 number: signal.signal(number, self._remember) for number in SIGNALS
             }
-            _handlers.update(self._before)
+            _running.add(self)
         return self
 
     def __exit__(self, *exc_info) -> None:
         """Give the signals back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
+        _running.discard(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-            _handlers.pop(number, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        is_first = self.signal is None
         now = time.monotonic()
-        if 'TORCHELASTIC_RUN_ID' not in os.environ:
-            self._give_back()
-        elif not is_first and now - self._time > _SAME_SIGNAL:
-            self._give_back()
+        if self.signal is None:
+            self.signal, self._time = number, now
+            print_log(
+                f'{signal.Signals(number).name}: the run ends after this step and '
+                f'writes a checkpoint. Once more, {_SAME_SIGNAL:g} s from now or '
+                'later, ends it at once.',
+                logger='current',
+            )
+        elif now - self._time > _SAME_SIGNAL:
+            self.__exit__()
             signal.raise_signal(number)
-        if not is_first:
-            return
-        self.signal, self._time = number, now
-        print_log(
-            f'{signal.Signals(number).name}: the run ends after this step and '
-            'writes a checkpoint. Once more ends it at once.',
-            logger='current',
-        )
 
     def is_asked_for(self) -> bool:
         """Whether any process was asked to end; all have to call it together."""
@@ -85,104 +72,38 @@ class Interruption:
         return bool(flag)
 
 
-# What the signals did before a run took them over; empty outside of one.
-_handlers: dict = {}
-
-
-class _Fork(threading.local):
-    """What a fork of the present thread began with."""
-
-    handlers: ClassVar[dict] = {}
-    mask: Collection[int] = ()
-
-
-_fork = _Fork()
+_running: set[Interruption] = set()
+# What a thread that forks had blocked before it.
+_before_fork = threading.local()
 
 
 @functools.cache
 def _protect_forks() -> None:
-    """From now on, let children that are forked during a run begin without its handler.
+    """From now on, let processes that are forked during a run end by both signals.
 
-    Python forgets what a child receives before its first line: the handler has noted
-    it, and the note is wiped. Blocked, a signal waits until the child is set up.
+    Python forgets what a process receives before its first line: the handler of its
+    parent has noted it, and the note is wiped. mmdet's metrics wait for the processes
+    of a pool that they have told to end, for good if one of them does not hear it.
+    Blocked, a signal waits until the process is set up.
     """
+
+    def before() -> None:
+        _before_fork.mask = None
+        if _running:
+            _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def after() -> None:
+        if _before_fork.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.mask)
+
+    def after_in_child() -> None:
+        if _running:
+            _running.clear()
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+        after()
+
     if hasattr(os, 'register_at_fork'):
         os.register_at_fork(
-            before=_before_fork,
-            after_in_parent=_after_fork_in_parent,
-            after_in_child=_after_fork_in_child,
+            before=before, after_in_parent=after, after_in_child=after_in_child
         )
-
-
-def _before_fork() -> None:
-    _fork.handlers = dict(_handlers)
-    if _fork.handlers:
-        _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-def _after_fork_in_parent() -> None:
-    if _fork.handlers:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
-
-
-def _after_fork_in_child() -> None:
-    _handlers.clear()
-    if not _fork.handlers:
-        return
-    # Python ignores what is raised here, such as KeyboardInterrupt: a signal that has
-    # come already meets the system's own handling.
-    for number, handler in _fork.handlers.items():
-        signal.signal(number, signal.SIG_DFL if callable(handler) else handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
-    for number, handler in _fork.handlers.items():
-        signal.signal(number, handler)
-
-
-def tie_workers(loader: DataLoader) -> None:
-    """Let the workers of a loader end with the training process, and only with it.
-
-    A terminal sends Ctrl-C to all processes of a run, and clusters do so with SIGTERM:
-    the step that is to be finished first needs its workers. If the training process is
-    killed, torch's workers end as well, unless they wait for somebody to take what they
-    made; then they would stay, with all their memory, for good.
-
-    Args:
-        loader: a loader whose workers have not been started.
-    """
-    loader.worker_init_fn = functools.partial(
-        _tie_to, os.getpid(), loader.worker_init_fn
-    )
-    # What a data loader calls to start its workers.
-    loader._get_iterator = functools.partial(_with_blocked, loader._get_iterator)
-
-
-def _with_blocked(start: Callable[[], object]) -> object:
-    """Start workers that have the signals blocked from the first moment on."""
-    if not _TELLS_SENDERS:
-        return start()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        return start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _tie_to(parent: int, then: Callable[[int], None] | None, worker_id: int) -> None:
-    if _TELLS_SENDERS:
-        # Not every way to start a process hands the blocked signals on.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if then is not None:
-        then(worker_id)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent says so, or is gone."""
-    while os.getppid() == parent:
-        received = signal.sigtimedwait(SIGNALS, 2)
-        if received and (received.si_signo, received.si_pid) == (
-            signal.SIGTERM,
-            parent,
-        ):
-            break
-    os._exit(0)  # anything else is an error to torch

@@ -2,33 +2,50 @@
 
 Augmentation draws from generators in the worker processes of a data loader. Where they
 stand depends on all that a worker did before, which no checkpoint can hold. Here they
-are seeded for each batch instead, from the run's seed and the batch's place.
+are seeded for each batch instead, from the run's seed and the batch's number.
 """
 
+import copy
 from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 
-import torch
+from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_rank
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, Sampler
 
 from .random_state import seeded
 
 
-class SeededBatch(list):
-    """The indices of a batch, and the numbers that its randomness follows from."""
+@dataclass(frozen=True)
+class SeededIndices:
+    """The indices of a batch, and the numbers that its randomness follows from.
 
+    Whoever goes through the indices to load their images draws meanwhile from
+    generators of their own, which is all that a data set does with a batch.
+    """
+
+    indices: list[int]
     entropy: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return len(self.indices)
 
-class ResumableBatches:
+    def __iter__(self) -> Iterator[int]:
+        with seeded(self.entropy):
+            yield from self.indices
+
+
+@DATA_SAMPLERS.register_module()
+class RFDETRResumableBatchSampler:
     """A batch sampler that can begin anywhere in an epoch.
 
     Args:
-        batches: the batch sampler to take the batches from.
+        sampler: of single images; mmengine tells it the epoch.
+        batch_size: images in a batch.
         seed: the run's seed.
+        drop_last: whether to leave out a last, smaller batch.
+        batch_sampler: config of another batch sampler to take the batches from.
 
     Attributes:
         epoch: the epoch that the next iteration is of.
@@ -36,59 +53,49 @@ class ResumableBatches:
             loaded.
     """
 
-    def __init__(self, batches: BatchSampler, seed: int) -> None:
-        self.batches = batches
-        self.sampler = batches.sampler  # which mmengine tells the epoch
-        self.batch_size = batches.batch_size
+    def __init__(
+        self,
+        sampler: Sampler,
+        batch_size: int,
+        seed: int,
+        drop_last: bool = False,
+        batch_sampler: dict | None = None,
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.start = 0
+        if batch_sampler is None:
+            self.batches = BatchSampler(sampler, batch_size, drop_last)
+        else:
+            self.batches = DATA_SAMPLERS.build(
+                batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size)
+            )
 
     def __len__(self) -> int:
         """Batches in a whole epoch, wherever the next iteration begins."""
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[SeededBatch]:
+    def __iter__(self) -> Iterator[SeededIndices]:
         """Yield the batches from ``start`` on."""
         place = self.seed, self.epoch, get_rank()
         for number, indices in islice(enumerate(self.batches), self.start, None):
-            batch = SeededBatch(indices)
-            batch.entropy = (*place, number)
-            yield batch
+            yield SeededIndices(list(indices), (*place, number))
 
 
-def fetch(dataset: Dataset, indices: list[int]) -> list:
-    """Get the images of a batch, with randomness that follows from its place."""
-    is_seeded = isinstance(indices, SeededBatch)
-    with seeded(indices.entropy) if is_seeded else nullcontext():
-        return [dataset[index] for index in indices]
-
-
-def make_resumable(loader: DataLoader, seed: int) -> ResumableBatches:
-    """Let a data loader begin anywhere, and give every batch its own randomness.
+def with_resumable_batches(loader: dict, seed: int) -> dict:
+    """The config of a data loader, with a batch sampler that can begin anywhere.
 
     Args:
-        loader: a loader that has not been iterated over.
+        loader: config of a data loader; its batch sampler, if any, makes the batches.
         seed: the run's seed.
-
-    Returns:
-        Its batch sampler, to set the place with.
     """
-    batches = ResumableBatches(loader.batch_sampler, seed)
-    # The loader guards these against changes that would come too late; no worker has
-    # been started yet.
-    vars(loader)['batch_sampler'] = batches
-    # What a data loader calls for the images of a batch.
-    loader.dataset.__getitems__ = partial(fetch, loader.dataset)
-    keep_random_state(loader)
-    return batches
-
-
-def keep_random_state(loader: DataLoader) -> None:
-    """Keep a loader from drawing a seed for its workers from torch's own generator.
-
-    It does so once in a run or once in an epoch, depending on
-    ``persistent_workers``, which a resumed run could not follow.
-    """
-    if loader.generator is None:
-        loader.generator = torch.Generator()
+    loader = copy.copy(loader)
+    settings = dict(type='RFDETRResumableBatchSampler', seed=seed)
+    if loader.get('batch_sampler'):
+        settings['batch_sampler'] = loader['batch_sampler']
+    else:
+        settings['drop_last'] = loader.pop('drop_last', False)
+    loader['batch_sampler'] = settings
+    return loader

@@ -1,8 +1,10 @@
 """A training loop that can be left at any step and entered again there."""
 
 import bisect
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 from mmdet.datasets.samplers import MultiSourceSampler
 from mmdet.registry import LOOPS
@@ -11,18 +13,15 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from ..errors import EXIT_INTERRUPTED, ExplainedError, ResumeError
 from .checkpoint_hook import RFDETRCheckpointHook
-from .interruption import (
-    InterruptedRunError,
-    Interruption,
-    tie_workers,
-)
+from .interruption import InterruptedRunError, Interruption
 from .processes import require_same_start
-from .random_state import capture_random_state, restore_random_state
-from .resumable_batches import keep_random_state, make_resumable
+from .random_state import capture_random_state, kept_random_state, restore_random_state
+from .resumable_batches import RFDETRResumableBatchSampler, with_resumable_batches
+from .workers import blocked_signals, with_tied_workers
 
 
 @dataclass
@@ -55,7 +54,9 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
 
     Args:
         runner: the runner.
-        dataloader: the training data loader, or its config.
+        dataloader: config of the training data loader. A loader that is built already
+            is used as it is: resumed inside an epoch it loads what is done once more,
+            and augments what follows otherwise.
         max_epochs: see mmengine, as for the others.
         val_begin: the first epoch that is validated.
         val_interval: epochs from one validation to the next.
@@ -71,9 +72,31 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
+        if isinstance(dataloader, dict):
+            dataloader = with_resumable_batches(dataloader, runner.seed)
+            dataloader = with_tied_workers(dataloader, runner.seed)
+        if isinstance(runner._val_dataloader, dict):  # which is built after this loop
+            validation = with_tied_workers(runner._val_dataloader, runner.seed)
+            runner._val_dataloader = validation
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
+        self._batches = self.dataloader.batch_sampler
+        self._check_epochs()
+        self.position = Position()
+        self._interruption = Interruption()
+        self._common_val_batches = 0
+        # With which training goes on, where that is not the present one.
+        self._random_state: dict | None = None
+
+    def _check_epochs(self) -> None:
+        """Refuse data that make no epochs, or other ones in each process."""
+        if isinstance(self._sampler, InfiniteSampler | MultiSourceSampler):
+            raise ExplainedError(
+                f'An epoch of {type(self._sampler).__name__} never ends: set '
+                'train_dataloader.sampler.type=DefaultSampler, or '
+                'train_cfg.type=IterBasedTrainLoop with max_iters.'
+            )
         batches = all_gather_object(len(self.dataloader))
         if not all(batches):
             raise ExplainedError(
@@ -87,20 +110,15 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 'run, which compute every step together: set train_dataloader.sampler.'
                 'round_up=True, or take a sampler that gives all of them equally many.'
             )
-        sampler = self.dataloader.sampler
-        if isinstance(sampler, InfiniteSampler | MultiSourceSampler):
-            raise ExplainedError(
-                f'An epoch of {type(sampler).__name__} never ends: set '
-                'train_dataloader.sampler.type=DefaultSampler, or '
-                'train_cfg.type=IterBasedTrainLoop with max_iters.'
-            )
-        self._batches = make_resumable(self.dataloader, runner.seed)
-        tie_workers(self.dataloader)
-        self.position = Position()
-        self._interruption = Interruption()
-        self._common_val_batches = 0
-        # What the process drew before it came here is not part of the run.
-        self._random_state: dict | None = None
+
+    @property
+    def _sampler(self) -> Sampler | None:
+        return getattr(self._batches, 'sampler', None)
+
+    @property
+    def _is_resumable(self) -> bool:
+        """Whether the loader can begin inside an epoch, with the same augmentation."""
+        return isinstance(self._batches, RFDETRResumableBatchSampler)
 
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
@@ -110,8 +128,6 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         can_save = self._hooks(RFDETRCheckpointHook)
         with self._interruption if can_save else nullcontext():
             self.runner.call_hook('before_train')
-            if self.runner.val_loop is not None:
-                tie_workers(self.runner.val_loop.dataloader)
             if self.position.validation_due:
                 self._validate()
             while self._epoch < self._max_epochs and not self.stop_training:
@@ -134,16 +150,23 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         """Train the rest of the epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        start = self.position.batches
-        self._batches.epoch, self._batches.start = self._epoch, start
-        batches = iter(self.dataloader)
         self._restore_random_state()
-        for idx, data_batch in enumerate(batches, start):
+        for idx, data_batch in self._remaining_batches():
             self.run_iter(idx, data_batch)
         epoch = self._epoch + 1
         self.position = Position(epoch, validation_due=self._is_validated(epoch))
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+    def _remaining_batches(self) -> Iterator[tuple[int, dict]]:
+        """The batches of the epoch that are not done, with their numbers."""
+        start = self.position.batches
+        if not self._is_resumable:
+            return islice(enumerate(self.dataloader), start, None)
+        self._batches.epoch, self._batches.start = self._epoch, start
+        # A loader draws a seed for its workers, once in a run or once in an epoch.
+        with kept_random_state(), blocked_signals():
+            return enumerate(self.dataloader, start)
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Train with one batch, and end the run if that is asked for."""
@@ -165,19 +188,17 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         )
 
     def _validate(self) -> None:
-        keep_random_state(self.runner.val_loop.dataloader)
-        self._restore_random_state()
-        before = capture_random_state()
         batches = all_gather_object(len(self.runner.val_loop.dataloader))
         self._common_val_batches = min(batches)
+        # Training goes on with the random numbers from before the validation.
+        self._random_state = self._random_state or capture_random_state()
         try:
             self.runner.val_loop.run()
-            self.position.validation_due = False
         except InterruptedRunError:
             for hook in self._hooks(EMAHook):
                 hook._swap_ema_parameters()
-            restore_random_state(before)
             self._end()
+        self.position.validation_due = False
 
     def leave_validation_if_asked(self, batch: int) -> None:
         """Give up the present validation if the run is to end.
@@ -212,16 +233,15 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
 
     def state_dict(self) -> dict:
         """What a checkpoint needs to go on from here; all processes take part."""
-        sampler = self._batches.sampler
         rank = dict(
-            random=capture_random_state(),
-            seed=self._batches.seed,
-            sampler_seed=getattr(sampler, 'seed', None),
+            random=self._random_state or capture_random_state(),
+            seed=getattr(self._batches, 'seed', None),
+            sampler_seed=getattr(self._sampler, 'seed', None),
         )
         return dict(
             position=asdict(self.position),
             ranks=all_gather_object(rank),
-            batch_size=self._batches.batch_size,
+            batch_size=getattr(self._batches, 'batch_size', 1),
             epoch_length=len(self.dataloader),
             images=len(self.dataloader.dataset),
             stop_training=self.stop_training,
@@ -250,9 +270,12 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         ranks = state['ranks']
         same_ranks = len(ranks) == get_world_size()
         own = ranks[get_rank() if same_ranks else 0]
-        self._batches.seed = own['seed']
-        if own['sampler_seed'] is not None:
-            self._batches.sampler.seed = own['sampler_seed']
+        for part, seed in (
+            (self._batches, own['seed']),
+            (self._sampler, own['sampler_seed']),
+        ):
+            if seed is not None and hasattr(part, 'seed'):
+                part.seed = seed
         if same_ranks:
             self._random_state = own['random']
         else:
@@ -261,6 +284,11 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 f'process{"es" * (len(ranks) > 1)}, and this run has '
                 f'{get_world_size()}: it goes on with the right images in every '
                 'batch, and with other random numbers.'
+            )
+        if self.position.batches and not self._is_resumable:
+            self.runner.logger.warning(
+                f'train_dataloader is no config: {self.position.batches} batches are '
+                'loaded and passed over, and those after them are augmented otherwise.'
             )
 
     def check(self, state: dict) -> None:
@@ -272,28 +300,27 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         Raises:
             ResumeError: see :meth:`load_state_dict`.
         """
-        ranks, batch_size = len(state['ranks']), state['batch_size']
-        now_ranks, now_size = get_world_size(), self._batches.batch_size
-        if ranks * batch_size != now_ranks * now_size:
+        before = len(state['ranks']), state['batch_size']
+        now = get_world_size(), getattr(self._batches, 'batch_size', 1)
+        if before[0] * before[1] != now[0] * now[1]:
             raise ResumeError(
-                f'The checkpoint was written by {ranks} x {batch_size} images in an '
-                f'iteration (processes x train_dataloader.batch_size), and this run '
-                f'has {now_ranks} x {now_size}: it would repeat or skip images. Make '
-                'the products equal, or start a new run from the weights with '
-                'load_from.'
+                f'The checkpoint was written by {before[0]} x {before[1]} images in an '
+                'iteration (processes x train_dataloader.batch_size), and this run has '
+                f'{now[0]} x {now[1]}: it would repeat or skip images. Make the '
+                'products equal, or start a new run from the weights with load_from.'
             )
-        before = state['images'], state['epoch_length']
-        now = len(self.dataloader.dataset), len(self.dataloader)
         # Of others than these it is not known which images a process gets.
-        is_regular = type(self._batches.sampler) is DefaultSampler and isinstance(
-            self._batches.batches, BatchSampler
+        is_regular = type(self._sampler) is DefaultSampler and isinstance(
+            getattr(self._batches, 'batches', self._batches), BatchSampler
         )
-        same_epoch = before == now and (ranks == now_ranks or is_regular)
-        if state['position']['batches'] and not same_epoch:
+        same_images = before[0] == now[0] or is_regular
+        before = state['images'], state['epoch_length'], before[0]
+        now = len(self.dataloader.dataset), len(self.dataloader), now[0]
+        if state['position']['batches'] and not (same_images and before[:2] == now[:2]):
             raise ResumeError(
-                f'The checkpoint stands inside an epoch of {before[0]} images in '
-                f'{before[1]} batches of {ranks} processes, and an epoch of this run '
-                f'has {now[0]} in {now[1]} of {now_ranks}: resume with the same data '
-                'and as many processes (or with DefaultSampler and no batch_sampler), '
-                'or from a checkpoint at the end of an epoch.'
+                'The checkpoint stands inside an epoch of {} images in {} batches of '
+                '{} processes, and an epoch of this run has {} in {} of {}: resume '
+                'with the same data and as many processes (or with DefaultSampler and '
+                'no batch_sampler), or from a checkpoint at the end of an '
+                'epoch.'.format(*before, *now)
             )

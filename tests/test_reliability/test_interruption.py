@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mmengine.hooks import Hook
-from torch.utils.data import DataLoader
+from mmengine.runner import Runner
 
 from mmdet_rfdetr.errors import EXIT_INTERRUPTED
 from mmdet_rfdetr.reliability import interruption
 from mmdet_rfdetr.reliability.interruption import (
     SIGNALS,
     Interruption,
-    tie_workers,
 )
-from tests.toy import runner
+from mmdet_rfdetr.reliability.workers import blocked_signals, with_tied_workers
+from tests.toy import Numbers, runner
 
 
 def end_at_once():
@@ -36,7 +36,6 @@ def end_at_once():
 
 
 def tell_and_sleep(pipe):
-    pipe.send([signal.getsignal(number) for number in SIGNALS])
     pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     time.sleep(600)
 
@@ -53,22 +52,17 @@ def test_a_process_made_during_a_run_ends_when_told():
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-def test_a_process_made_during_a_run_handles_signals_as_without_it(number):
-    # Python itself may lose the KeyboardInterrupt of a process that has just begun, so
-    # this one says when it is ready.
-    before = [signal.getsignal(each) for each in SIGNALS]
+def test_a_process_made_during_a_run_is_ended_by_both_signals(number):
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     context = multiprocessing.get_context('fork')
     pipe, end = context.Pipe()
     with Interruption():
         child = context.Process(target=tell_and_sleep, args=(end,))
         child.start()
-        assert pipe.recv() == before
         assert pipe.recv() == mask
         os.kill(child.pid, number)
         child.join()
-    # SIGINT raises KeyboardInterrupt, which ends the child with a traceback.
-    assert child.exitcode == (1 if number == signal.SIGINT else -number)
+    assert child.exitcode == -number
 
 
 def get_twice(number):
@@ -79,23 +73,16 @@ def get_twice(number):
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-@pytest.mark.parametrize(
-    'launched, seconds, code', [(True, 1e9, {3}), (True, -1, None), (False, 1e9, None)]
-)
-def test_a_signal_that_torchrun_hands_on_counts_once(
-    number, launched, seconds, code, monkeypatch
-):
-    """A cluster sends it to all processes, and so to the same ones again."""
+@pytest.mark.parametrize('seconds, ends', [(1e9, False), (-1, True)])
+def test_a_signal_that_comes_twice_counts_once(number, seconds, ends, monkeypatch):
+    """A cluster sends it to all processes, and torchrun to the same ones again."""
     monkeypatch.setattr(interruption, '_SAME_SIGNAL', seconds)
-    monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
-    if launched:
-        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
     context = multiprocessing.get_context('fork')
     child = context.Process(target=get_twice, args=(number,))
     child.start()
     child.join()
     # SIGINT raises KeyboardInterrupt, which ends the child with a traceback.
-    assert child.exitcode in (code or {-signal.SIGTERM, 1})
+    assert child.exitcode in ({-signal.SIGTERM, 1} if ends else {3})
 
 
 def test_a_process_made_after_a_run_inherits_nothing_of_it():
@@ -144,16 +131,36 @@ class SignalledContext(type(multiprocessing.get_context('fork'))):
             super().run()
 
 
+def build(dataset, **settings):
+    settings = dict(dict(sampler=dict(type='DefaultSampler')), **settings)
+    settings['dataset'] = dataset
+    return Runner.build_dataloader(with_tied_workers(settings, seed=0), seed=0)
+
+
 def test_a_worker_outlives_a_signal_while_it_starts():
-    loader = DataLoader(
-        range(3), num_workers=1, multiprocessing_context=SignalledContext()
+    loader = build(
+        Numbers(),
+        batch_size=1,
+        num_workers=1,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        multiprocessing_context=SignalledContext(),
     )
-    tie_workers(loader)
-    with Interruption():
-        batches = list(loader)
-    assert [batch.item() for batch in batches] == [0, 1, 2]
+    with Interruption(), blocked_signals():
+        batches = iter(loader)
+    assert [int(batch[0]) for batch in batches] == list(range(10))
     # The process that trains gets its signals again.
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
+
+
+def leave_a_mark(worker_id, path):
+    path.touch()
+
+
+def test_what_a_config_has_its_workers_do_is_done_as_well(tmp_path):
+    start = dict(type=leave_a_mark, path=tmp_path / 'started')
+    loader = build(Numbers(), batch_size=5, num_workers=1, worker_init_fn=start)
+    assert len(list(loader)) == 2
+    assert (tmp_path / 'started').exists()
 
 
 class Large:
@@ -168,8 +175,7 @@ class Large:
 
 def load_for_ever(started):
     os.setpgid(0, 0)
-    loader = DataLoader(Large(), num_workers=2, collate_fn=list)
-    tie_workers(loader)
+    loader = build(Large(), batch_size=1, num_workers=2)
     batches = iter(loader)
     next(batches)
     started.set()

@@ -3,16 +3,19 @@
 import json
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 
 import pytest
 from mmengine.dataset import DefaultSampler
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import EXIT_INTERRUPTED, ResumeError
-from mmdet_rfdetr.reliability.resumable_batches import ResumableBatches
+from mmdet_rfdetr.reliability.resumable_batches import RFDETRResumableBatchSampler
+from tests import toy
 from tests.factory import write_coco
 
 from .project import config, differences, result, train_in_child
@@ -191,9 +194,9 @@ def global_batches(world_size, batch_size, monkeypatch):
             lambda rank=rank: (rank, world_size),
         )
         sampler = DefaultSampler(range(24), seed=3)
-        batches = ResumableBatches(BatchSampler(sampler, batch_size, False), seed=3)
+        batches = RFDETRResumableBatchSampler(sampler, batch_size, seed=3)
         batches.start = 2
-        iterations.append(list(batches))
+        iterations.append([list(batch) for batch in batches])
     return [sorted(sum(parts, [])) for parts in zip(*iterations, strict=True)]
 
 
@@ -201,3 +204,49 @@ def test_the_images_of_an_iteration_do_not_depend_on_the_processes(monkeypatch):
     get = partial(global_batches, monkeypatch=monkeypatch)
     assert get(1, 4) == get(2, 2) == get(4, 1)
     assert len(get(1, 4)) == 24 // 4 - 2
+
+
+def test_the_batches_are_those_of_the_batch_sampler_that_a_config_has():
+    sampler = DefaultSampler(range(5), shuffle=False)
+    settings = dict(type=BatchSampler, drop_last=True)
+    batches = RFDETRResumableBatchSampler(sampler, 2, seed=3, batch_sampler=settings)
+    batches.start = 1
+    assert len(batches) == 2
+    assert [list(batch) for batch in batches] == [[2, 3]]
+
+
+class SeenNumbers(Hook):
+    """Write down the batches, and send a signal after one of them."""
+
+    priority = 'LOW'
+
+    def __init__(self, last=None):
+        self.last, self.numbers = last, []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.numbers += data_batch.flatten().tolist()
+        if runner.iter == self.last:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize('is_built', [False, True])
+def test_a_loader_that_a_project_builds_is_used_as_it_is(is_built, tmp_path):
+    seen = []
+    for last in (3, None):
+        run = toy.runner(
+            tmp_path,
+            loop='RFDETRTrainLoop',
+            default_hooks=dict(checkpoint=dict(type='RFDETRCheckpointHook')),
+        )
+        if is_built:
+            run._train_dataloader = Runner.build_dataloader(toy.loader())
+        run._resume = last is None
+        lines = []
+        run.logger.warning = lines.append
+        hook = SeenNumbers(last)
+        run.register_hook(hook)
+        with suppress(SystemExit):
+            run.train()
+        seen.append(hook.numbers)
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9, *range(10)]]
+    assert ['passed over' in line for line in lines] == [True] * is_built

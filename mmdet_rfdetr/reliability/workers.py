@@ -1,0 +1,89 @@
+"""Loader workers that end with the training process, and only with it."""
+
+import copy
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mmengine.dataset import worker_init_fn
+from mmengine.dist import get_rank
+from mmengine.registry import FUNCTIONS
+
+from .interruption import SIGNALS
+
+# All threads of a worker leave the signals to one that can tell who sent them. macOS
+# cannot; there a signal to all processes ends the run in the middle of a step.
+_TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
+
+
+def with_tied_workers(loader: dict, seed: int) -> dict:
+    """The config of a data loader, with workers that are tied to this process.
+
+    A terminal sends Ctrl-C to all processes of a run, and clusters do so with SIGTERM:
+    the step that is to be finished first needs its workers. If the training process is
+    killed, torch's workers end as well, unless they wait for somebody to take what they
+    made; then they would stay, with all their memory, for good.
+
+    Args:
+        loader: config of a data loader; its ``worker_init_fn`` is called as well.
+        seed: the run's seed.
+    """
+    loader = copy.copy(loader)
+    settings = dict(
+        loader.get('worker_init_fn')
+        or dict(  # mmengine's own
+            type=worker_init_fn,
+            num_workers=loader.get('num_workers'),
+            rank=get_rank(),
+            seed=seed,
+            disable_subprocess_warning=loader.pop('disable_subprocess_warning', False),
+        )
+    )
+    function = settings.pop('type')
+    function = FUNCTIONS.get(function) if isinstance(function, str) else function
+    then = functools.partial(function, **settings)
+    loader['worker_init_fn'] = dict(type=tie_to, parent=os.getpid(), then=then)
+    return loader
+
+
+def tie_to(worker_id: int, parent: int, then: Callable[[int], None]) -> None:
+    """Tie this worker to the process that trains.
+
+    Args:
+        worker_id: its number.
+        parent: the process.
+        then: what else a worker begins with.
+    """
+    if _TELLS_SENDERS:
+        # Not every way to start a process hands the blocked signals on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    then(worker_id)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent says so, or is gone."""
+    while os.getppid() == parent:
+        received = signal.sigtimedwait(SIGNALS, 2)
+        if received and (received.si_signo, received.si_pid) == (
+            signal.SIGTERM,
+            parent,
+        ):
+            break
+    os._exit(0)  # anything else is an error to torch
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Start workers that have the signals blocked from the first moment on."""
+    if not _TELLS_SENDERS:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
