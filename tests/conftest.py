@@ -1,5 +1,6 @@
 """The plugin comes first, as in every program: MMDetection needs it with mmcv-lite."""
 
+import gc
 import os
 
 # Two processes on one machine warn unless this is said, and warnings are errors here.
@@ -9,6 +10,7 @@ os.environ.setdefault('MKL_NUM_THREADS', '1')
 import mmdet_rfdetr  # noqa: F401, I001
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,58 @@ from tests.runs import forget_runs
 # As the fixtures were made: another number of threads sums in another order, which
 # moves single ReLUs and with them gradients.
 torch.set_num_threads(1)
+
+# Modules whose tests start interpreters, train whole runs or build large models. What
+# they promise in full, quicker modules promise in part; these are not marked "quick".
+HEAVY = {
+    'test_compat',
+    'test_golden_training',
+    'test_guest',
+    'test_inference_api',
+    'test_inference_images',
+    'test_live_official',
+    'test_packaging',
+    'test_command_line/test_main',
+    'test_command_line/test_tools',
+    'test_checkpoints/test_fuzz',
+    'test_checkpoints/test_official_loader',
+    'test_models/test_fixture_parity',
+    'test_reliability/test_resume',
+    'test_reliability/test_two_processes',
+    'test_speed/test_allocator',
+    'test_speed/test_compiled',
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as quick what has no other mark and does not lie in a heavy module."""
+    folder = Path(__file__).parent
+    for item in items:
+        module = item.path.relative_to(folder).with_suffix('').as_posix()
+        marks = {mark.name for mark in item.iter_markers()}
+        if module not in HEAVY and not marks & {'long', 'slow'}:
+            item.add_marker('quick')
+
+
+def pytest_collection_finish():
+    """Keep what the imports made out of the search for garbage.
+
+    mmengine searches whenever a data set is built: a third of a second for all the
+    modules, and nothing for what a test has made.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def configs_as_they_are():
+    """mmengine writes the config of a run four times, and lays it out each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'mmengine.config.config.FormatCode', lambda code, **kwargs: (code, False)
+        )
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ..test_precision.conftest import log, pictures, quick  # noqa: F401
+from ..test_precision.conftest import log, pictures  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):

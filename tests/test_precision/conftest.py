@@ -1,5 +1,4 @@
 import pytest
-import torch
 from mmengine.logging import MMLogger
 
 from .project import write_images
@@ -25,16 +24,3 @@ def log(monkeypatch):
 
     monkeypatch.setattr(MMLogger, 'callHandlers', record)
     return lines
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Leave out what costs most in a run of two steps."""
-    # mmengine writes the config four times a run, each time prettily.
-    monkeypatch.setattr(
-        'mmengine.config.config.FormatCode', lambda code, **kwargs: (code, False)
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
