@@ -65,17 +65,11 @@ def read_class_list(classes: Any, name: str = 'metainfo.classes') -> tuple[str, 
             f'{name}={classes!r} is a text and no file of names: write a tuple or '
             f'list, classes={names}.'
         )
-    if not isinstance(classes, tuple | list):
+    is_list = isinstance(classes, tuple | list)
+    if not is_list or not all(isinstance(entry, str | int) for entry in classes):
         raise SettingError(
-            f'{name} must be a tuple or list of names, not '
-            f'{reprlib.repr(classes)} ({type(classes).__name__}).'
+            f'{name}={reprlib.repr(classes)} must be a tuple or list of names.'
         )
-    for entry in classes:
-        if not isinstance(entry, str | int):
-            raise SettingError(
-                f'{name} must hold names, and one is {reprlib.repr(entry)} '
-                f'({type(entry).__name__}).'
-            )
     names = tuple(map(str, classes))
     if len(set(names)) < len(names):
         again = next(entry for entry in names if names.count(entry) > 1)
@@ -94,21 +88,20 @@ def match_classes(wanted: Sequence[str], found: Sequence[str]) -> ClassMatch:
         found: names to look among, in any order; of equal ones the first counts.
     """
     wanted, found = (tuple(map(str, names)) for names in (wanted, found))
-    place = {name: index for index, name in reversed(list(enumerate(found)))}
-    missing = tuple(name for name in wanted if name not in place)
+    index = {name: number for number, name in reversed(list(enumerate(found)))}
+    missing = tuple(name for name in wanted if name not in index)
     known = set(wanted)
-    unused = tuple(name for name in place if name not in known)[::-1]
-    plain = {_plain(name): name for name in unused}
-    misspelt = {name: plain[_plain(name)] for name in missing if _plain(name) in plain}
+    unused = tuple(dict.fromkeys(name for name in found if name not in known))
+    folded = {_fold(name): name for name in unused}
+    misspelt = {name: folded[_fold(name)] for name in missing if _fold(name) in folded}
     similar = {}
     # Each of them is compared with all unused names: no more than are shown.
     for name in [name for name in missing if name not in misspelt][:_MOST_SHOWN]:
-        close = difflib.get_close_matches(_plain(name), plain, 1, _SIMILAR)
+        close = difflib.get_close_matches(_fold(name), folded, 1, _SIMILAR)
         # "lane 1" and "lane 2" are two classes.
-        if close and _digits(name) == _digits(close[0]):
-            similar[name] = plain[close[0]]
-    positions = tuple(map(place.get, wanted))
-    return ClassMatch(positions, missing, unused, misspelt, similar)
+        if close and re.findall(r'\d+', name) == re.findall(r'\d+', close[0]):
+            similar[name] = folded[close[0]]
+    return ClassMatch(tuple(map(index.get, wanted)), missing, unused, misspelt, similar)
 
 
 def compare_classes(first: Sequence[str], second: Sequence[str]) -> str | None:
@@ -125,13 +118,10 @@ def compare_classes(first: Sequence[str], second: Sequence[str]) -> str | None:
     if first == second:
         return None
     match = match_classes(first, second)
-    parts = []
-    if match.missing:
-        parts.append(f'lacks {show_classes(match.missing)}')
-    if match.unused:
-        parts.append(f'has {show_classes(match.unused)} more')
-    if parts:
-        return ' and '.join(parts)
+    lacks = f'lacks {show_classes(match.missing)}' if match.missing else ''
+    more = f'has {show_classes(match.unused)} more' if match.unused else ''
+    if lacks or more:
+        return ' and '.join(filter(None, (lacks, more)))
     label = next(i for i, name in enumerate(first) if second[i : i + 1] != [name])
     return f'has another order, from label {label} on'
 
@@ -165,10 +155,6 @@ def show_classes(names: Sequence[str]) -> str:
     return f'{shown} and {more} more' if more else str(shown)
 
 
-def _plain(name: str) -> str:
+def _fold(name: str) -> str:
     """A name without what is easily written in another way."""
     return re.sub(r'[\s_-]+', '', unicodedata.normalize('NFKC', name).casefold())
-
-
-def _digits(name: str) -> list[str]:
-    return re.findall(r'\d+', name)

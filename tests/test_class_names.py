@@ -24,10 +24,10 @@ def test_lists_and_tuples_are_read():
     [
         ('cat', r"a text and no file .* tuple or list, classes=\('cat',\)"),
         ('cat, dog', r"list, classes=\('cat', 'dog'\)"),
-        ({'cat', 'dog'}, r'a tuple or list of names, not .*set'),
-        (None, 'not None'),
-        (['cat', None], 'one is None'),
-        (['cat', ['dog']], r"one is \['dog'\] \(list\)"),
+        ({'cat': 1}, r"=\{'cat': 1\} must be a tuple or list of names"),
+        (None, '=None must be'),
+        (['cat', None], r"'cat', None\] must be"),
+        (['cat', ['dog']], r"\['dog'\]\] must be"),
         (['cat', 'dog', 'cat'], "=.'cat', 'dog', 'cat'. has 'cat' more than once"),
     ],
 )

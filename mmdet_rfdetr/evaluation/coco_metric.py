@@ -151,17 +151,12 @@ class RFDETRCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         targets, predictions = zip(*results, strict=True)
-        ids = self._find_images(targets)
-        targets, predictions = (
-            [dict(entry, img_id=key) for key, entry in zip(ids, entries, strict=True)]
-            for entries in (targets, predictions)
-        )
+        self._require_images([target['img_id'] for target in targets])
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or str(Path(folder, 'results'))
             index = self._coco_api
             if index is None:
                 self._dataset_meta = dict(classes=self._classes())
-                logger.info('Converting ground truth to coco format...')
                 index = COCO(self.gt_to_coco_json(targets, prefix))
             self.cat_ids = self._match_classes(index)
             require_labels(predictions, len(self.cat_ids))
@@ -176,13 +171,12 @@ class RFDETRCocoMetric(CocoMetric):
         }
         return self._evaluate(index, sizes, sorted(predictions, key=_order), logger)
 
-    def _find_images(self, targets: Sequence[dict]) -> list[Hashable]:
-        """The id in the ground truth of each image that was evaluated.
+    def _require_images(self, ids: Sequence[Hashable]) -> None:
+        """Stop if the file does not list an image, or one was evaluated twice.
 
         Raises:
-            BadDataError: if the file does not list it, or one is there twice.
+            BadDataError: names the file.
         """
-        ids = [target['img_id'] for target in targets]
         if len(set(ids)) < len(ids):
             raise BadDataError(
                 'Several images with the same id were evaluated: give all images ids '
@@ -196,7 +190,6 @@ class RFDETRCocoMetric(CocoMetric):
                 f'that {self._ann_file} does not list: give the data loader and its '
                 'evaluator the same ann_file.'
             )
-        return ids
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
         """Write detections; those of a class that the file lacks have no id there."""
@@ -215,7 +208,7 @@ class RFDETRCocoMetric(CocoMetric):
         return super().results2json(results, outfile_prefix)
 
     def _select(self, index: COCO, sizes: dict[Hashable, tuple[int, int]]) -> COCO:
-        """The ground truth of images of some (height, width), which are those files."""
+        """Take the images of these ids, with the (height, width) of their files."""
         return select(index, sizes, self.cat_ids)
 
     def _evaluate(

@@ -74,8 +74,15 @@ class CheckedCocoMetric(RFDETRCocoMetric):
             target['img_path'] = sample.get('img_path')
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate each image once."""
-        return super().compute_metrics(distinct(results))
+        """Evaluate each image once, by its id in the ground truth."""
+        results = distinct(results)
+        ids = self._find_images([target for target, _ in results])
+        return super().compute_metrics(
+            [
+                (dict(target, img_id=key), dict(prediction, img_id=key))
+                for key, (target, prediction) in zip(ids, results, strict=True)
+            ]
+        )
 
     def _find_images(self, targets: Sequence[dict]) -> list[Hashable]:
         if self._coco_api is not None:
