@@ -27,6 +27,7 @@ from mmdet_rfdetr import (  # noqa: E402, F401
 for part in pkgutil.walk_packages(__path__, f'{__name__}.'):
     if '.benchmark.' not in part.name and not part.name.endswith('__main__'):
         importlib.import_module(part.name)
+compat.apply()  # what they add to it
 
 from mmdet_rfdetr.image_size import set_image_size  # noqa: E402
 from mmdet_rfdetr.shipped import config  # noqa: E402

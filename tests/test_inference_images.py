@@ -1,7 +1,5 @@
 """Every image that training reads, MMDetection's inference functions read as well."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -9,11 +7,9 @@ from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from PIL import Image
 
 from mmdet_rfdetr.errors import ExplainedError
-from tests.project import CLASSES
 
 KINDS = (
     *('grey', 'colour', 'opacity', 'cmyk', 'palette', 'bits16', 'float', 'turned'),
@@ -112,22 +108,6 @@ def test_pixels_are_those_of_the_data_set(
     assert inferencer._init_pipeline(changed)(str(path))['inputs'].equal(expected)
 
 
-def test_inferencer_draws_on_every_kind(inferencer, tmp_path):
-    kinds = ('colour', 'float', 'bits16', 'turned', 'avif')
-    paths = [save(kind, tmp_path) for kind in kinds]
-    result = inferencer(
-        [*map(str, paths), *arrays(), paths[0]],
-        batch_size=1,
-        out_dir=str(tmp_path / 'out'),
-        pred_score_thr=0.0,
-        return_vis=True,
-    )
-    assert len(result['predictions']) == len(result['visualization'])
-    assert {path.stem for path in (tmp_path / 'out' / 'vis').iterdir()} >= set(kinds)
-    assert all(image.shape[2] == 3 for image in result['visualization'])
-    assert inferencer([]) == dict(predictions=[], visualization=[])
-
-
 def arrays():
     """The grey picture as other programs hand it on."""
     levels = np.mgrid[0:40, 0:60][1].astype(np.uint8) * 4
@@ -142,16 +122,8 @@ def arrays():
     )
 
 
-@pytest.mark.parametrize('kind', ['ours', "mmdet's"])
-def test_arrays_and_paths_in_any_order_are_the_same_image(
-    kind, cfg, model, seen, tmp_path, monkeypatch
-):
+def test_arrays_and_paths_in_any_order_are_the_same_image(model, seen, tmp_path):
     path = save('grey', tmp_path)
-    changed = Config(cfg.to_dict())
-    if kind != 'ours':
-        changed.test_dataloader.dataset.type = 'CocoDataset'
-        changed.test_dataloader.dataset.pipeline[0] = dict(type='LoadImageFromFile')
-    monkeypatch.setattr(model, 'cfg', changed)
     images = [str(path), *arrays(), path, str(path)]
     for image in images:
         inference_detector(model, image)
@@ -181,31 +153,3 @@ def test_what_is_no_image_is_one_sentence(model, image, sentence):
     for images in (image, [image]):
         with pytest.raises(ExplainedError, match=sentence):
             inference_detector(model, images)
-
-
-def test_a_test_draws_on_images_that_mmcv_does_not_read(
-    cfg, toy_checkpoint, tmp_path, capfd
-):
-    paths = [save('float', tmp_path), save('colour', tmp_path), tmp_path / 'cut.png']
-    paths[2].write_bytes(paths[1].read_bytes()[:900])
-    images = [
-        dict(id=index, file_name=path.name, height=40, width=60)
-        for index, path in enumerate(paths)
-    ]
-    found = dict(id=1, image_id=1, category_id=1, bbox=[5, 5, 9, 9], area=81, iscrowd=0)
-    names = [dict(id=index, name=name) for index, name in enumerate(CLASSES, 1)]
-    document = dict(images=images, annotations=[found], categories=names)
-    (tmp_path / 'a.json').write_text(json.dumps(document))
-    changed = Config(cfg.to_dict())
-    data = dict(data_root=str(tmp_path), ann_file='a.json', bad_data='skip')
-    changed.test_dataloader.dataset.update(data)
-    changed.test_evaluator.ann_file = str(tmp_path / 'a.json')
-    hook = dict(type='DetVisualizationHook', draw=True, test_out_dir='shown')
-    changed.default_hooks.visualization = hook
-    changed.update(
-        work_dir=str(tmp_path / 'work'), load_from=str(toy_checkpoint), launcher='none'
-    )
-    runner = Runner.from_cfg(changed)
-    runner.test()
-    drawn = {path.name for path in (tmp_path / 'work').rglob('shown/*')}
-    assert drawn == {'float.png', 'colour.png', 'cut.png'}

@@ -14,7 +14,8 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmdet_rfdetr import compat
+from mmdet_rfdetr.compat import operators
+from mmdet_rfdetr.errors import MissingOpError
 
 EXAMPLES = """\
   python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth
@@ -102,7 +103,7 @@ def use_test_time_augmentation(cfg: Config) -> None:
         cfg: The config, changed in place.
 
     Raises:
-        ExplainedError: if mmcv has no NMS.
+        MissingOpError: if mmcv has no NMS.
     """
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
@@ -110,8 +111,11 @@ def use_test_time_augmentation(cfg: Config) -> None:
     if 'tta_model' not in cfg:
         nms = dict(type='nms', iou_threshold=0.5)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-    if cfg.tta_model.get('type') == 'DetTTAModel':
-        compat.require_compiled_ops('--tta, which merges boxes by NMS,')
+    if cfg.tta_model.get('type') == 'DetTTAModel' and not operators.has_compiled_ops():
+        raise MissingOpError(
+            '--tta, which merges boxes by NMS, needs compiled operators, which '
+            f'mmcv-lite does not have; for full mmcv: {operators.FULL_MMCV}'
+        )
     if 'tta_pipeline' not in cfg:
         *load_and_resize, pack = copy.deepcopy(dataset.pipeline)
         pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')

@@ -1,6 +1,12 @@
 """Whether a run can learn, and pictures and figures of what it did."""
 
+from .. import compat
+from .drawable_images import draw_as_trained, draw_on_what_was_read
 from .health import RFDETRHealthHook
+from .separate_runs import keep_runs_apart
 from .summary_hook import RFDETRSummaryHook
 
 __all__ = ['RFDETRHealthHook', 'RFDETRSummaryHook']
+
+compat.ON_IMPORT.append(keep_runs_apart)
+compat.WITH_A_MODEL += [draw_as_trained, draw_on_what_was_read]

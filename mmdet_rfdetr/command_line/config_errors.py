@@ -16,7 +16,7 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-from ..compat import EXTENSION, FULL_MMCV
+from ..compat.operators import EXTENSION, FULL_MMCV
 from ..errors import ExplainedError
 from ..shipped import config
 

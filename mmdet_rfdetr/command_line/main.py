@@ -14,7 +14,7 @@ import torch
 import mmdet_rfdetr
 
 from ..checkpoints import trust_checkpoint
-from ..compat import stand_in_for_compiled_ops
+from ..compat.operators import stand_in_for_compiled_ops
 from ..precision.policy import has_native_bfloat16
 from .config_errors import nearest
 from .running import explained_errors

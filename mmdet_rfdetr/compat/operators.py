@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -59,38 +58,6 @@ def call_missing_op(name: str, *args, **kwargs):
     )
 
 
-def require_compiled_ops(purpose: str) -> None:
-    """Stop before the work where it would end at a missing operator.
-
-    Args:
-        purpose: what needs compiled operators.
-
-    Raises:
-        MissingOpError: with mmcv-lite.
-    """
-    if not has_compiled_ops():
-        raise MissingOpError(
-            f'{purpose} needs compiled operators, which mmcv-lite does not have; for '
-            f'full mmcv: {FULL_MMCV}'
-        )
-
-
-class _OpsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds ``mmcv._ext``, a module with every operator's name.
-
-    It goes last, so a compiled extension always wins, and hands out a real module
-    spec, which the import system looks at.
-    """
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != EXTENSION:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self)
-
-    def exec_module(self, module):
-        module.__getattr__ = _missing_op
-
-
 def _missing_op(name: str):
     # Dunder names are questions that Python asks of any module ("do you have a
     # __path__?"); to answer them with an operator would be a lie.
@@ -117,13 +84,15 @@ def stand_in_for_compiled_ops() -> Iterator[None]:
         return
     import mmcv
 
-    finder = _OpsFinder()
+    if not _loaded:
+        spec = importlib.machinery.ModuleSpec(EXTENSION, None)
+        _loaded[EXTENSION] = importlib.util.module_from_spec(spec)
+        _loaded[EXTENSION].__getattr__ = _missing_op
     sys.modules.update(_loaded)
-    sys.meta_path.append(finder)
+    mmcv._ext = _loaded[EXTENSION]
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
         for name in list(sys.modules):
             if name == EXTENSION or f'{name}.'.startswith('mmcv.ops.'):
                 _loaded[name] = sys.modules.pop(name)

@@ -75,12 +75,6 @@ def get_installed_path(package: str) -> str:
     return os.path.dirname(spec.origin)
 
 
-def version_of(package: str) -> tuple[int, int]:
-    """Major and minor version of an installed package."""
-    major, minor = importlib.metadata.version(package).split('.')[:2]
-    return int(major), int(minor)
-
-
 def find_shipped_configs() -> str | None:
     """Let a config inherit from ``mmdet_rfdetr::rfdetr_nano_coco.py``.
 

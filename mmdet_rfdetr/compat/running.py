@@ -35,18 +35,38 @@ def launch_on_cpu() -> str | None:
     return "No accelerator: mmengine's launcher takes one for granted."
 
 
-def wrap_on_cpu() -> str | None:
-    """Let mmengine wrap RF-DETR for data-parallel training without an accelerator.
+def wrap_in_parallel() -> str | None:
+    """Give mmengine's data-parallel wrapper arguments that suit RF-DETR.
+
+    It names a device where there is no accelerator. It switches the synchronisation of
+    buffers in every forward off by a name that newer versions of torch deprecate on
+    every rank; the new one also makes the buffers of all ranks equal once.
 
     Returns:
-        The reason, or None with an accelerator.
+        The reason, or None with an accelerator and a torch that has the old name only.
     """
     from mmengine.device import get_device
+    from mmengine.model import MMDistributedDataParallel
+    from torch.nn.parallel import DistributedDataParallel
 
-    if get_device() != 'cpu':
+    on_cpu = get_device() == 'cpu'
+    arguments = inspect.signature(DistributedDataParallel.__init__).parameters
+    is_renamed = 'forward_sync_buffers' in arguments
+    if not on_cpu and not is_renamed:
         return None
-    _change_data_parallel(lambda arguments: arguments.pop('device_ids', None))
-    return "No accelerator: mmengine's data-parallel training names one."
+    original = MMDistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def init(self, module, *args, **kwargs):
+        if is_rfdetr(module):
+            if on_cpu:
+                kwargs.pop('device_ids', None)
+            if is_renamed and 'broadcast_buffers' in kwargs:
+                kwargs['forward_sync_buffers'] = kwargs.pop('broadcast_buffers')
+        original(self, module, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = init
+    return "mmengine's data-parallel training names an accelerator, or old arguments."
 
 
 def is_rfdetr(model: nn.Module) -> bool:
@@ -85,84 +105,16 @@ def load_without_workers() -> str | None:
 
 def _without_worker_options(build: Callable) -> Callable:
     """Leave them out of the configs of data loaders without workers."""
-    signature = inspect.signature(build)
 
     @functools.wraps(build)
-    def build_dataloader(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        loader = bound.arguments['dataloader']
-        if isinstance(loader, dict) and not loader.get('num_workers'):
-            loader = copy.copy(loader)
+    def build_dataloader(dataloader, *args, **kwargs):
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            dataloader = copy.copy(dataloader)
             for option in WORKER_OPTIONS:
-                loader.pop(option, None)
-            bound.arguments['dataloader'] = loader
-        return build(*bound.args, **bound.kwargs)
+                dataloader.pop(option, None)
+        return build(dataloader, *args, **kwargs)
 
     return build_dataloader
-
-
-def keep_runs_apart() -> str | None:
-    """Give each run of a process a name, a log and a folder of its own.
-
-    mmengine names runs by the second in which they began, and hands out what has the
-    name already: the state, the log and the drawings of another run. A visualizer that
-    a config names is that of the first run for good.
-
-    Returns:
-        The reason; the gap is there with every supported mmengine.
-    """
-    from mmengine._strategy import BaseStrategy
-    from mmengine.runner import FlexibleRunner, Runner
-
-    Runner.setup_env = _with_own_time(Runner.setup_env)
-    BaseStrategy._setup_env = _with_own_time(BaseStrategy._setup_env)
-    for runner in (Runner, FlexibleRunner):
-        runner.build_visualizer = _with_own_name(runner.build_visualizer)
-    return 'mmengine takes runs that begin in one second for one.'
-
-
-def _with_own_time(setup: Callable) -> Callable:
-    """Number the runs of a second; all processes of a run have begun the same ones."""
-    from mmengine.logging import MessageHub
-
-    @functools.wraps(setup)
-    def setup_env(self, *args, **kwargs):
-        setup(self, *args, **kwargs)
-        second, number = self._timestamp, 1
-        while any(name.endswith(self._timestamp) for name in MessageHub._instance_dict):
-            number += 1
-            self._timestamp = f'{second}_{number}'
-
-    return setup_env
-
-
-def _with_own_name(build: Callable) -> Callable:
-    """Give a visualizer another name than that of a former run."""
-    from mmengine.visualization import Visualizer
-
-    @functools.wraps(build)
-    def build_visualizer(self, visualizer=None):
-        name = visualizer.get('name') if isinstance(visualizer, dict) else None
-        if name in Visualizer._instance_dict:
-            visualizer = dict(visualizer, name=f'{name}_{self.experiment_name}')
-        return build(self, visualizer)
-
-    return build_visualizer
-
-
-def _change_data_parallel(change: Callable[[dict], object]) -> None:
-    """Change the arguments that mmengine's data-parallel wrapper gets for RF-DETR."""
-    from mmengine.model import MMDistributedDataParallel
-
-    original = MMDistributedDataParallel.__init__
-
-    @functools.wraps(original)
-    def init(self, module, *args, **kwargs):
-        if is_rfdetr(module):
-            change(kwargs)
-        original(self, module, *args, **kwargs)
-
-    MMDistributedDataParallel.__init__ = init
 
 
 def _stay_on_this_machine() -> None:
@@ -176,27 +128,3 @@ def _stay_on_this_machine() -> None:
     for _, name in socket.if_nameindex():
         if name in ('lo', 'lo0'):  # Linux, macOS
             os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
-
-
-def rename_broadcast_buffers() -> str | None:
-    """Pass mmengine's ``broadcast_buffers`` on under the name that torch now wants.
-
-    mmengine switches the synchronisation of buffers in every forward off. Newer
-    versions of torch renamed the switch and warn on every rank about the old name; the
-    new one also makes the buffers of all ranks equal once, at the start.
-
-    Returns:
-        The reason, or None with a torch that has the old name only.
-    """
-    from torch.nn.parallel import DistributedDataParallel
-
-    arguments = inspect.signature(DistributedDataParallel.__init__).parameters
-    if 'forward_sync_buffers' not in arguments:
-        return None
-
-    def rename(arguments):
-        if 'broadcast_buffers' in arguments:
-            arguments['forward_sync_buffers'] = arguments.pop('broadcast_buffers')
-
-    _change_data_parallel(rename)
-    return "torch deprecates an argument that mmengine's data-parallel training passes."

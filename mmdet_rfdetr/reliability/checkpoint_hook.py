@@ -12,7 +12,6 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
 from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
-from mmdet_rfdetr.compat import without_file_client_warnings
 from mmdet_rfdetr.data.wrappers import metainfo_of
 
 from ..errors import (
@@ -160,8 +159,7 @@ class RFDETRCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
         check_metric_names(runner)
-        with without_file_client_warnings():
-            super().before_train(runner)
+        super().before_train(runner)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.logger.warning(
                 'IterBasedTrainLoop has one epoch, the whole run, and a checkpoint at '
@@ -407,8 +405,7 @@ class RFDETRCheckpointHook(CheckpointHook):
         """
         problem = None
         try:
-            with without_file_client_warnings():
-                save()
+            save()
         except CheckpointError as error:
             advice = 'make room, and go on with --resume.'
             if isinstance(error, RuinedWeightsError):
