@@ -387,7 +387,7 @@ def train_stages(model, images, samples):
     seen['hs_last'] = seen[f'hs_{len(model.decoder.layers) - 1}']
     for name, value in losses.items():
         seen[f'loss/{official_term(name)}'] = value
-    for name, value in head.errors.items():
+    for name, value in losses.figures.items():
         seen[f'error/{official_term(name)}'] = value
     seen['total'] = sum(losses.values())
     seen['total'].backward()
@@ -415,21 +415,21 @@ def _observed_loss(head, seen):
     loss_by_feat, assign = head.loss_by_feat, head.assigner.assign
     module = 'mmdet_rfdetr.models.head'
 
-    def observed_loss_by_feat(logits, boxes, enc_logits, enc_boxes, **keywords):
-        names = [f'aux{index}' for index in range(len(logits) - 1)] + ['final']
-        for name, layer_logits, layer_boxes in zip(names, logits, boxes, strict=True):
-            seen[f'{name}_logits'] = layer_logits
-            seen[f'{name}_boxes'] = layer_boxes
-        mask_preds = keywords['mask_preds'] or ()  # None for a model without masks
-        for name, masks in zip([*names, 'enc'], mask_preds, strict=bool(mask_preds)):
-            seen[f'{name}_mask_spatial'] = masks.spatial_features
-            seen[f'{name}_mask_query'] = masks.query_features
-        return loss_by_feat(logits, boxes, enc_logits, enc_boxes, **keywords)
+    def observed_loss_by_feat(stages, **keywords):
+        names = [f'aux{index}' for index in range(stages.last)] + ['final']
+        for stage, name in enumerate(names):
+            seen[f'{name}_logits'] = stages.stage_logits[stage]
+            seen[f'{name}_boxes'] = stages.stage_boxes[stage]
+        masks = stages.tasks.get('mask_head', ())
+        for name, of_stage in zip([*names, 'enc'], masks, strict=bool(masks)):
+            seen[f'{name}_mask_spatial'] = of_stage.spatial_features
+            seen[f'{name}_mask_query'] = of_stage.query_features
+        return loss_by_feat(stages, **keywords)
 
     def observed_assign(*args, **keywords):
         matches = assign(*args, **keywords)
         stages = [f'aux{index}' for index in range(len(matches.stage_sizes) - 2)]
-        counts = args[3].counts
+        counts = args[1].counts
         for stage, name in enumerate([*stages, 'final', 'enc']):
             for image in range(len(counts)):
                 pairs = (matches.stages == stage) & (matches.images == image)

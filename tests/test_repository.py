@@ -33,9 +33,7 @@ WINGS = {
 # What still imports a wing.
 PENDING = {
     ('matching', 'speed'),
-    ('matching', 'segmentation'),
     ('models', 'speed'),
-    ('models', 'segmentation'),
     ('data', 'faults'),
 }
 

@@ -1,5 +1,6 @@
 """Which query predicts which object."""
 
-from .assigner import Matches, RFDETRHungarianAssigner, Targets
+from .assigner import RFDETRHungarianAssigner
+from .stages import Matches, Stages, Targets
 
-__all__ = ['Matches', 'RFDETRHungarianAssigner', 'Targets']
+__all__ = ['Matches', 'RFDETRHungarianAssigner', 'Stages', 'Targets']

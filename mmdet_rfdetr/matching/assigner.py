@@ -2,130 +2,22 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor
 
 from ..errors import SettingError
 from ..ops.transfer import download, upload
-from ..precision import float32_island
-from ..segmentation.point_sampling import (
-    MaskFeatures,
-    PointSource,
-    TargetMasks,
-    drawing_order,
-    random_points,
-)
 from ..speed.device_solver import capacity, match_stages
 from .costs import pair_costs, replace_non_finite
 from .solver import assign_groups
+from .stages import Matches, Stages, Targets
 
 SOLVERS = ('scipy', 'device')
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Objects of a batch, one after the other, image by image.
-
-    Attributes:
-        labels: (T,) int64 in [0, K).
-        boxes: (T, 4) cxcywh normalised to the image.
-        counts: number of objects of each image; they sum to T.
-        masks: their masks, for instance segmentation.
-        valid: (T,) False for objects that are padding, None if there are none.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    counts: tuple[int, ...]
-    masks: TargetMasks | None = None
-    valid: Tensor | None = None
-
-    def padded(self, size: int) -> 'Targets':
-        """Give every image as many objects, those that are missing after its own."""
-        # The padding is one more object.
-        index = self._table(size, filler=sum(self.counts))
-        index = upload(index.ravel(), self.labels.device)
-        return Targets(
-            labels=F.pad(self.labels, (0, 1))[index],
-            boxes=F.pad(self.boxes, (0, 0, 0, 1), value=0.5)[index],
-            counts=(size,) * len(self.counts),
-            valid=index < len(self.labels),
-        )
-
-    def of_images(self) -> Tensor:
-        """Number of objects of each image, without padding: (B,)."""
-        if self.valid is None:
-            return upload(self.counts, self.labels.device)
-        return self.valid.view(len(self.counts), -1).sum(1)
-
-    def padded_index(self, device: torch.device) -> Tensor:
-        """Objects of each image (B, largest count); the padding repeats object 0."""
-        return upload(self._table(max(self.counts), filler=0), device)
-
-    def _table(self, size: int, filler: int) -> np.ndarray:
-        """Objects of each image, one row each, filled up to (B, size)."""
-        table = np.full((len(self.counts), size), filler, dtype=np.int64)
-        start = 0
-        for row, count in zip(table, self.counts, strict=True):
-            row[:count] = range(start, start + count)
-            start += count
-        return table
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Which query predicts which object, for all stages of a network at once.
-
-    A stage is a decoder layer or the encoder. The queries of all stages are
-    laid out along one axis of R rows, stage after stage. The pairs are ordered by
-    stage, then image, then group, then query (by object, if the device matched them).
-
-    Attributes:
-        stages: (pairs,) stage of each pair.
-        images: (pairs,) image of each pair.
-        rows: (pairs,) matched row of R.
-        targets: (pairs,) matched object of T.
-        stage_sizes: queries N of each stage; they sum to R.
-        pair_counts: pairs of each image, for each stage.
-        valid: (pairs,) False where the object is padding, None if none is. The query
-            of such a pair has no other.
-    """
-
-    stages: Tensor
-    images: Tensor
-    rows: Tensor
-    targets: Tensor
-    stage_sizes: tuple[int, ...]
-    pair_counts: tuple[tuple[int, ...], ...]
-    valid: Tensor | None = None
-
-    def sum_by_stage(self, values: Tensor) -> Tensor:
-        """Sum the values of the pairs (pairs,) of each stage: (stages,)."""
-        sums = values.new_zeros(len(self.stage_sizes))
-        return sums.index_add(0, self.stages, self.without_padding(values))
-
-    def sum_rows(self, values: Tensor) -> Tensor:
-        """Sum (B, R, K) over images, queries and classes of each stage: (stages,)."""
-        rows = values.sum((0, 2))
-        return torch.stack([part.sum() for part in rows.split(self.stage_sizes)])
-
-    def without_padding(self, values: Tensor) -> Tensor:
-        """Values of the pairs (pairs,), 0 where the object is padding."""
-        return values if self.valid is None else values.masked_fill(~self.valid, 0)
-
-    def of_stage(self, stage: int) -> tuple[Tensor, Tensor]:
-        """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""
-        start = sum(map(sum, self.pair_counts[:stage]))
-        pairs = slice(start, start + sum(self.pair_counts[stage]))
-        first = sum(self.stage_sizes[:stage])
-        return self.rows[pairs] - first, self.targets[pairs]
 
 
 @TASK_UTILS.register_module()
@@ -134,25 +26,19 @@ class RFDETRHungarianAssigner:
 
     The cost of a pair is ``cls_weight`` times a focal classification cost, plus
     ``bbox_weight`` times the L1 distance of the normalised boxes, minus
-    ``iou_weight`` times their GIoU. For instance segmentation come ``mask_weight``
-    times the cross-entropy and ``dice_weight`` times the dice loss of the masks at
-    random points, which all pairs of a stage share. All costs of a batch are
-    computed together in float32 and brought to the host in one transfer.
+    ``iou_weight`` times their GIoU, plus what the task heads of the model add. All
+    costs of a batch are computed together in float32 and brought to the host in one
+    transfer.
 
     Args:
         cls_weight: weight of the classification cost.
         bbox_weight: weight of the L1 cost.
         iou_weight: weight of the GIoU cost.
         alpha: balance of the focal cost.
-        mask_weight: weight of the cross-entropy of the masks.
-        dice_weight: weight of the dice loss of the masks.
-        point_ratio: cells of the predicted mask for each random point.
-        points: source of the random points, called for each stage with the name
-            ``matcher/<stage>`` and the shape (1, P, 2).
         solver: ``'scipy'``, or ``'device'`` to find the pairs where the costs are: on
             a GPU by torch-linear-assignment, without a read by the host. The pairs are
-            the same. Masks, and images with more objects than a group has queries, are
-            left to SciPy.
+            the same. Models with task heads, and images with more objects than a group
+            has queries, are left to SciPy.
 
     Raises:
         SettingError: if the solver is unknown.
@@ -165,10 +51,6 @@ class RFDETRHungarianAssigner:
         bbox_weight: float = 5.0,
         iou_weight: float = 2.0,
         alpha: float = 0.25,
-        mask_weight: float = 5.0,
-        dice_weight: float = 5.0,
-        point_ratio: int = 16,
-        points: PointSource = random_points,
         solver: str = 'scipy',
     ) -> None:
         if solver not in SOLVERS:
@@ -179,24 +61,8 @@ class RFDETRHungarianAssigner:
         self.bbox_weight = bbox_weight
         self.iou_weight = iou_weight
         self.alpha = alpha
-        self.mask_weight = mask_weight
-        self.dice_weight = dice_weight
-        self.point_ratio = point_ratio
-        self.points = points
         self.solver = solver
-        self._accident: Tensor | None = None
         self._warned = set()
-
-    def take_accident(self) -> Tensor | bool:
-        """Whether a cost was not finite since this was asked last.
-
-        A tensor on the device of the costs, which the host need not read yet.
-        """
-        if self._accident is None:
-            return False
-        accident = self._accident.clone()
-        self._accident.zero_()
-        return accident
 
     def prepare(self, targets: Targets, queries: int) -> Targets:
         """Pad the objects if the device is to match them.
@@ -205,48 +71,31 @@ class RFDETRHungarianAssigner:
             targets: of a batch.
             queries: fewest queries of a group in any stage.
         """
-        if (
-            self.solver == 'scipy'
-            or targets.masks is not None
-            or targets.valid is not None
-        ):
+        if self.solver == 'scipy' or targets.tasks or targets.valid is not None:
             return targets
         size = capacity(targets.counts, queries)
         return targets if size is None else targets.padded(size)
 
     @torch.no_grad()
     def assign(
-        self,
-        cls_scores: Tensor,
-        bbox_preds: Tensor,
-        stage_sizes: Sequence[int],
-        targets: Targets,
-        num_groups: int,
-        mask_preds: Sequence[MaskFeatures] | None = None,
+        self, stages: Stages, targets: Targets, task_heads: Iterable = ()
     ) -> Matches:
         """Match.
 
         Args:
-            cls_scores: (B, R, K) raw logits, stage after stage along R.
-            bbox_preds: (B, R, 4) cxcywh.
-            stage_sizes: queries of each stage; each divides by ``num_groups``.
+            stages: outputs of the network; the size of each stage divides by the
+                number of groups, and every object is matched once in each group.
             targets: the objects of the B images.
-            num_groups: G; every object is matched once in each group of a stage.
-            mask_preds: masks of each stage, to be compared with those of the
-                targets.
+            task_heads: what else has a cost, see ``TaskHead.add_costs``.
 
         Returns:
             The pairs, ``min(queries of a group, objects)`` for each image, group
             and stage.
         """
-        if targets.valid is None:
-            objects = targets.padded_index(cls_scores.device)
-        else:
-            objects = torch.arange(len(targets.labels), device=cls_scores.device)
-            objects = objects.view(len(targets.counts), -1)
+        objects = targets.padded_index()
         costs = pair_costs(
-            cls_scores,
-            bbox_preds,
+            stages.logits,
+            stages.boxes,
             targets.labels[objects],
             targets.boxes[objects],
             cls_weight=self.cls_weight,
@@ -254,20 +103,22 @@ class RFDETRHungarianAssigner:
             iou_weight=self.iou_weight,
             alpha=self.alpha,
         )
+        for head in task_heads:
+            head.add_costs(costs, stages, targets, objects)
+        sizes, num_groups = stages.sizes, stages.num_groups
         if targets.valid is not None:
-            return self._match_on_device(costs, stage_sizes, targets, num_groups)
-        if mask_preds is not None:
-            self._add_mask_costs(costs, mask_preds, targets, objects)
-        host = self._bring_to_host(costs, stage_sizes, targets.counts)
-        pairs = self._solve(host, stage_sizes, targets.counts, num_groups)
-        index = upload(pairs, cls_scores.device)
+            return self._match_on_device(costs, sizes, targets, num_groups)
+        host, non_finite = self._bring_to_host(costs, sizes, targets.counts)
+        pairs = self._solve(host, sizes, targets.counts, num_groups)
+        index = upload(pairs, costs.device)
         return Matches(
             *index.unbind(),
-            stage_sizes=tuple(stage_sizes),
+            stage_sizes=sizes,
             pair_counts=tuple(
                 tuple(num_groups * min(size // num_groups, n) for n in targets.counts)
-                for size in stage_sizes
+                for size in sizes
             ),
+            non_finite=non_finite,
         )
 
     def _match_on_device(
@@ -281,14 +132,14 @@ class RFDETRHungarianAssigner:
         images, count, _ = costs.shape
         valid = targets.valid.view(images, count)
         numbers = functools.partial(torch.arange, device=costs.device)
-        parts, first = [], 0
+        parts, non_finite, first = [], [], 0
         # Stages of the same size are one call, and mostly all are.
         for size, same in itertools.groupby(stage_sizes):
             stages, queries = len(list(same)), size // num_groups
             end = first + stages * size
             block = costs[..., first:end].unflatten(2, (stages, num_groups, queries))
             found, bad = match_stages(block, valid)
-            self._note_accident(bad)
+            non_finite.append(bad)
             of_groups = numbers(first, end, queries).view(stages, 1, num_groups, 1)
             parts.append(found + of_groups)
             first = end
@@ -305,14 +156,8 @@ class RFDETRHungarianAssigner:
             stage_sizes=tuple(stage_sizes),
             pair_counts=((num_groups * count,) * images,) * len(stage_sizes),
             valid=of_pairs(valid, images, 1, count),
+            non_finite=torch.stack(non_finite).any(),
         )
-
-    def _note_accident(self, bad: Tensor) -> None:
-        if self._accident is None:
-            # From then on it stays where it is, because CUDA graphs write to it.
-            with torch.inference_mode(False):
-                self._accident = torch.zeros_like(bad)
-        self._accident.logical_or_(bad)
 
     def _solve(
         self,
@@ -352,59 +197,27 @@ class RFDETRHungarianAssigner:
             pairs.append(some.reshape(4, -1))
         return np.concatenate(pairs, axis=1)
 
-    @float32_island()
-    def _add_mask_costs(
-        self,
-        costs: Tensor,
-        mask_preds: Sequence[MaskFeatures],
-        targets: Targets,
-        objects: Tensor,
-    ) -> None:
-        """Add the costs of the masks to ``costs`` (B, n, R), stage by stage.
-
-        ``objects`` (B, n) tells which object each row of the costs belongs to.
-        """
-        sizes = [masks.query_features.shape[1] for masks in mask_preds]
-        blocks = costs.split(sizes, dim=2)
-        everyone = torch.arange(sum(targets.counts), device=costs.device)
-        for stage, name in drawing_order(len(mask_preds)):
-            height, width = mask_preds[stage].spatial_features.shape[2:]
-            count = height * width // self.point_ratio
-            points = self.points(f'matcher/{name}', (1, count, 2), costs.device)
-            true = targets.masks.sample(points, everyone)
-            true = true[objects]
-            logits = mask_preds[stage].at_points(points).transpose(1, 2)
-
-            # The cross-entropy is softplus(x) - x * y.
-            entropy = F.softplus(logits).sum(1, keepdim=True) - true @ logits
-            blocks[stage].add_(entropy, alpha=self.mask_weight / count)
-            probability = logits.sigmoid_()
-            overlap = true @ probability
-            total = true.sum(2, keepdim=True) + probability.sum(1, keepdim=True)
-            dice = 1 - (2 * overlap + 1) / (total + 1)
-            blocks[stage].add_(dice, alpha=self.dice_weight)
-
     def _bring_to_host(
         self, costs: Tensor, stage_sizes: Sequence[int], counts: Sequence[int]
-    ) -> np.ndarray:
-        """Costs (B, n, R), finite for the objects of each image."""
+    ) -> tuple[np.ndarray, bool]:
+        """Costs (B, n, R), finite for the objects of each image; whether all were."""
         host = download(costs).numpy()
         # Cheaper than looking at every number, and enough as a rule.
         if np.isfinite(host.sum()):
-            return host
+            return host, False
         used = torch.arange(host.shape[1]) < torch.tensor(counts)[:, None]
-        stages = []
+        stages, non_finite = [], False
         for stage in torch.from_numpy(host).split(stage_sizes, dim=2):
             repaired, bad = replace_non_finite(stage[:, :, None], used)
             stages.append(repaired[:, :, 0])
-            if bad:
-                self._note_accident(bad.to(costs.device))
-                self._warn_once(
-                    'matching costs are not finite; the network has diverged or its '
-                    'input is broken: look at the loss terms and at the images of '
-                    'this step'
-                )
-        return torch.cat(stages, dim=2).numpy()
+            non_finite = non_finite or bool(bad)
+        if non_finite:
+            self._warn_once(
+                'matching costs are not finite; the network has diverged or its '
+                'input is broken: look at the loss terms and at the images of '
+                'this step'
+            )
+        return torch.cat(stages, dim=2).numpy(), non_finite
 
     def _warn_if_crowded(self, count: int, queries: int, num_queries: int) -> None:
         if count <= queries:

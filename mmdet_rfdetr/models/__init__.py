@@ -26,10 +26,12 @@ from .backbone import RFDETRBackbone
 from .detector import RFDETR
 from .head import RFDETRHead
 from .projector import RFDETRProjector
+from .task_head import TaskHead
 
 __all__ = [
     'RFDETR',
     'RFDETRBackbone',
     'RFDETRHead',
     'RFDETRProjector',
+    'TaskHead',
 ]

@@ -13,11 +13,10 @@ from torch.utils._pytree import tree_map
 from .. import compat
 from ..checkpoints import register_state_dict_adapter
 from ..errors import SettingError, check_counts
-from ..matching.assigner import Targets
+from ..matching import Stages, Targets
 from ..ops.boxes import apply_deltas
 from ..ops.transfer import upload
 from ..precision import PrecisionPolicy
-from ..segmentation.point_sampling import MaskFeatures
 from ..speed.switches import Switches, as_step
 from .backbone import RFDETRBackbone
 from .class_names import complete_names
@@ -25,8 +24,10 @@ from .decoder import RFDETRDecoder
 from .detections import Detections, box_scales
 from .head import RFDETRHead
 from .labels import watch_labels
+from .log_figures import Losses
 from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
+from .task_head import Features, ModelSizes, take_settings
 
 
 @MODELS.register_module()
@@ -47,9 +48,6 @@ class RFDETR(Switches, DetectionTransformer):
         bbox_head: config of the head; ``embed_dims`` likewise.
         num_queries: Q, queries of a group.
         num_groups: G, groups in training.
-        mask_head: config of the mask head, for instance segmentation;
-            ``embed_dims`` and ``num_blocks`` follow from the decoder. It goes
-            together with ``bbox_head.loss_mask``.
         precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
             precision in every mode, None for float32.
         compile: arguments of :meth:`compile`, None compiles nothing.
@@ -60,9 +58,11 @@ class RFDETR(Switches, DetectionTransformer):
         test_cfg: see :class:`RFDETRHead`.
         data_preprocessor: config of the data preprocessor.
         init_cfg: mmengine's initialisation config.
+        **task_heads: configs of task heads (:class:`TaskHead`) by their names, which
+            end in ``_head``; None leaves one out.
 
     Raises:
-        SettingError: if sizes do not fit each other.
+        SettingError: if sizes or parts do not fit each other.
     """
 
     def __init__(
@@ -74,7 +74,6 @@ class RFDETR(Switches, DetectionTransformer):
         bbox_head: dict,
         num_queries: int,
         num_groups: int,
-        mask_head: dict | None = None,
         precision: dict | None = None,
         compile: dict | None = None,
         cuda_graphs: bool = False,
@@ -82,6 +81,7 @@ class RFDETR(Switches, DetectionTransformer):
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
+        **task_heads: dict | None,
     ) -> None:
         compat.apply_to_model()
         check_counts(num_queries=num_queries, num_groups=num_groups)
@@ -96,11 +96,17 @@ class RFDETR(Switches, DetectionTransformer):
                 f'neck={neck}: set a neck with out_channels, for example ChannelMapper'
             )
         width = neck['out_channels']
+        bbox_head = dict(bbox_head, embed_dims=width)
+        train_cfg = dict(train_cfg or {})
+        assigner = dict(train_cfg.get('assigner') or {})
+        task_heads = take_settings(task_heads, bbox_head, assigner)
+        if 'assigner' in train_cfg:
+            train_cfg['assigner'] = assigner
         super().__init__(
             backbone=backbone,
             neck=neck,
             decoder=dict(decoder, embed_dims=width),
-            bbox_head=dict(bbox_head, embed_dims=width),
+            bbox_head=bbox_head,
             num_queries=num_queries,
             train_cfg=train_cfg,
             test_cfg=test_cfg,
@@ -119,26 +125,18 @@ class RFDETR(Switches, DetectionTransformer):
         self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
         self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
-        self.mask_head = None
-        if mask_head is not None:
-            self.mask_head = MODELS.build(
-                dict(mask_head, embed_dims=width, num_blocks=len(self.decoder.layers))
-            )
-        if (self.mask_head is None) != (self.bbox_head.loss_mask is None):
-            raise SettingError(
-                f'mask_head={mask_head} and bbox_head.loss_mask='
-                f'{self.bbox_head.loss_mask} do not go together: give both for '
-                'instance segmentation, neither for detection'
-            )
-        if mask_head is not None and any(
-            getattr(part, 'pad_mask', False)
-            for part in self.data_preprocessor.modules()
-        ):
-            raise SettingError(
-                'data_preprocessor or one of its batch_augments has pad_mask=True with '
-                'mask_head: set it to False, masks are compared with the part of the '
-                'batch that is their image'
-            )
+        sizes = ModelSizes(
+            embed_dims=width,
+            num_layers=len(self.decoder.layers),
+            num_queries=num_queries,
+            num_groups=num_groups,
+            num_classes=self.bbox_head.num_classes,
+        )
+        for name, cfg in task_heads.items():
+            head = MODELS.build(dict(cfg, sizes=sizes))
+            head.check_data(self.data_preprocessor)
+            self.add_module(name, head)
+            self.bbox_head.task_heads[name] = head
         register_state_dict_adapter(self)
         self._set_switches(compile, cuda_graphs)
 
@@ -180,10 +178,7 @@ class RFDETR(Switches, DetectionTransformer):
             (B, N, 4) cxcywh normalised to the image, ``aux_outputs`` (the same
             of the layers before the last) and ``enc_outputs`` (of the encoder).
             N is ``num_groups * num_queries`` in training and ``num_queries``
-            otherwise. With a mask head also ``pred_masks`` (B, N, h, w) raw; in
-            training these are never computed, and in their place stands a dict
-            of ``spatial_features`` (B, D, h, w), ``query_features`` (B, N, D)
-            and ``bias`` (1,).
+            otherwise. Task heads add outputs of theirs to each of these dicts.
 
         Raises:
             PrecisionError: if the weights were cast to a dtype that is not the
@@ -207,10 +202,8 @@ class RFDETR(Switches, DetectionTransformer):
             targets = self._recordable_targets(batch_data_samples)
             if targets is not None:
                 return self.step_graphs(batch_inputs, targets)
-        outputs, mask_preds = self._outputs(batch_inputs, batch_data_samples)
-        return self.bbox_head.loss(
-            **outputs, batch_data_samples=batch_data_samples, mask_preds=mask_preds
-        )
+        stages = self._stages(batch_inputs, batch_data_samples)
+        return self.bbox_head.loss(stages, batch_data_samples)
 
     def _recordable_targets(self, batch_data_samples: SampleList) -> Targets | None:
         """Objects of a batch, padded; None if it cannot be recorded."""
@@ -224,25 +217,17 @@ class RFDETR(Switches, DetectionTransformer):
         return None if targets.valid is None else targets
 
     @as_step
-    def loss_of_targets(
-        self, batch_inputs: Tensor, targets: Targets
-    ) -> dict[str, Tensor]:
+    def loss_of_targets(self, batch_inputs: Tensor, targets: Targets) -> Losses:
         """:meth:`loss` of images without padding, and objects that are joined."""
-        outputs, _ = self._outputs(batch_inputs, None)
-        return self.bbox_head.loss_of_targets(
-            *self.bbox_head(outputs['hidden_states'], outputs['references']),
-            outputs['enc_outputs_class'],
-            outputs['enc_outputs_coord'],
-            targets=targets,
-            num_groups=self.num_groups,
-        )
+        stages = self._stages(batch_inputs, None)
+        return self.bbox_head.loss_of_targets(stages, targets)
 
     def parse_losses(
         self, losses: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum the loss terms, and log the head's errors beside them."""
+        """Sum the loss terms, and put the figures for the log beside them."""
         loss, log_vars = super().parse_losses(losses)
-        return loss, {**log_vars, **self.bbox_head.errors}
+        return loss, {**log_vars, **getattr(losses, 'figures', {})}
 
     @as_step
     def predict(
@@ -255,97 +240,78 @@ class RFDETR(Switches, DetectionTransformer):
         recorded = self.graphs is not None and batch_inputs.is_cuda
         if recorded and not _has_padding(batch_data_samples):
             return self._predict_recorded(batch_inputs, batch_data_samples, rescale)
-        outputs, mask_preds = self._last_outputs(batch_inputs, batch_data_samples)
-        results = self.bbox_head.predict(
-            outputs['hidden_states'],
-            outputs['references'],
-            batch_data_samples,
-            rescale=rescale,
-            mask_preds=mask_preds,
-        )
+        stages = self._stages(batch_inputs, batch_data_samples, last_only=True)
+        results = self.bbox_head.predict(stages, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _predict_recorded(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool
     ) -> SampleList:
         """:meth:`predict` of images without padding, by a CUDA graph."""
-        head = self.bbox_head
         metas = [sample.metainfo for sample in batch_data_samples]
         scales = box_scales(metas, batch_inputs.device, rescale)
-        detections, masks = self.graphs(batch_inputs, scales)
-        results = head.results(
-            detections,
-            metas,
-            rescale=rescale,
-            mask_preds=None if masks is None else MaskFeatures(*masks),
-        )
+        detections, tasks = self.graphs(batch_inputs, scales)
+        results = self.bbox_head.results(detections, tasks, metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _detect(
         self, batch_inputs: Tensor, scales: Tensor
-    ) -> tuple[Detections, tuple[Tensor, ...] | None]:
-        """Detections of images without padding, and what their masks are made from."""
-        outputs, masks = self._last_outputs(batch_inputs, None)
-        logits, boxes = self.bbox_head(outputs['hidden_states'], outputs['references'])
-        detections = self.bbox_head.detections(logits[-1], boxes[-1], scales)
-        return detections, None if masks is None else tuple(vars(masks).values())
-
-    def _last_outputs(
-        self, batch_inputs: Tensor, batch_data_samples: OptSampleList
-    ) -> tuple[dict, MaskFeatures | None]:
-        """Inputs of the box head, and the masks, of the last layer alone."""
-        img_feats = self.extract_feat(batch_inputs)
-        outputs = self.forward_transformer(
-            img_feats, batch_data_samples, last_only=True
-        )
-        if self.mask_head is None:
-            return outputs, None
-        return outputs, self.mask_head.last_layer(
-            img_feats[0],
-            batch_inputs.shape[-2:],
-            outputs['hidden_states'][-1],
-            num_layers=len(self.decoder.layers),
-        )
+    ) -> tuple[Detections, dict[str, Sequence]]:
+        """Detections of images without padding, and what task heads made for them."""
+        stages = self._stages(batch_inputs, None, last_only=True)
+        return self.bbox_head.detections(stages, scales), stages.tasks
 
     @as_step
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> dict:
         """Compute the raw outputs; see :meth:`forward`."""
-        outputs, mask_preds = self._outputs(batch_inputs, batch_data_samples)
-        logits, boxes = self.bbox_head(outputs['hidden_states'], outputs['references'])
-        stages = [
-            dict(pred_logits=stage_logits, pred_boxes=stage_boxes)
-            for stage_logits, stage_boxes in zip(
-                [*logits, outputs['enc_outputs_class']],
-                [*boxes, outputs['enc_outputs_coord']],
-                strict=True,
+        stages = self._stages(batch_inputs, batch_data_samples)
+        outputs = [
+            dict(pred_logits=logits, pred_boxes=boxes)
+            for logits, boxes in zip(
+                stages.stage_logits, stages.stage_boxes, strict=True
             )
         ]
-        if mask_preds is not None:
-            for stage, masks in zip(stages, mask_preds, strict=True):
-                stage['pred_masks'] = (
-                    masks.as_dict() if self.training else masks.of_all()
-                )
-        *auxiliary, last, encoder = stages
+        for head in self.bbox_head.task_heads.values():
+            for stage, of_stage in enumerate(outputs):
+                of_stage.update(head.outputs(stages, stage))
+        *auxiliary, last, encoder = outputs
         results = dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
         if self.compilation is not None and self.compilation.records_graphs:
             # They lie where the next step writes; losses and detections do not.
             return tree_map(torch.clone, results)
         return results
 
-    def _outputs(
-        self, batch_inputs: Tensor, batch_data_samples: OptSampleList
-    ) -> tuple[dict, list[MaskFeatures] | None]:
-        """Run all but the box head: its inputs, and the masks of every stage."""
-        img_feats = self.extract_feat(batch_inputs)
-        outputs = self.forward_transformer(img_feats, batch_data_samples)
-        enc_tokens = outputs.pop('enc_tokens')
-        if self.mask_head is None:
-            return outputs, None
-        return outputs, self.mask_head(
-            img_feats[0], batch_inputs.shape[-2:], outputs['hidden_states'], enc_tokens
+    def _stages(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: OptSampleList,
+        *,
+        last_only: bool = False,
+    ) -> Stages:
+        """Run the network: what it says at all stages, or in its last layer alone."""
+        levels = self.extract_feat(batch_inputs)
+        outputs = self.forward_transformer(
+            levels, batch_data_samples, last_only=last_only
         )
+        hidden_states, references = outputs['hidden_states'], outputs['references']
+        logits, boxes = self.bbox_head(hidden_states, references)
+        if not last_only:
+            logits = *logits, outputs['enc_outputs_class']
+            boxes = *boxes, outputs['enc_outputs_coord']
+        stages = Stages(tuple(logits), tuple(boxes), outputs['num_groups'])
+        features = Features(
+            image_size=tuple(batch_inputs.shape[-2:]),
+            levels=levels,
+            references=references,
+            hidden_states=hidden_states,
+            num_layers=len(self.decoder.layers),
+            tokens=None if last_only else outputs['enc_tokens'],
+        )
+        for head in self.bbox_head.task_heads.values():
+            stages = head(stages, features)
+        return stages
 
     @as_step
     def forward_transformer(

@@ -11,25 +11,20 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..errors import SettingError, check_counts
-from ..matching.assigner import Targets
+from ..losses.pairs import sum_pairs
+from ..matching import Stages, Targets
 from ..ops.boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..ops.transfer import upload
 from ..precision import float32_island
-from ..segmentation.mask_results import full_size_masks
-from ..segmentation.point_sampling import MaskFeatures, TargetMasks
 from .detections import Detections, best_detections, box_scales
 from .labels import join_labels
-from .log_figures import prediction_errors
+from .log_figures import Losses, prediction_errors
 from .part_checks import check_losses
 from .query_selection import CLASS_PRIOR
 from .relu_mlp import ReLUMLP
+from .task_head import TaskHead
 
 TEST_CFG_KEYS = ('max_per_img', 'score_thr')
-
-
-def stage_prefixes(num_layers: int) -> list[str]:
-    """Prefixes of the loss names: decoder layers in order, then the encoder."""
-    return [f'd{layer}.' for layer in range(num_layers - 1)] + ['', 'enc_']
 
 
 @MODELS.register_module()
@@ -43,17 +38,14 @@ class RFDETRHead(BaseModule):
         loss_cls: a classification loss of :mod:`mmdet_rfdetr.losses`.
         loss_bbox: an mmdet loss of normalised cxcywh boxes.
         loss_iou: an mmdet loss of normalised xyxy boxes.
-        loss_mask: :class:`mmdet_rfdetr.losses.RFDETRPointMaskLoss`, for a model with
-            a mask head.
         train_cfg: ``assigner``, the matching; needed for the loss only.
         test_cfg: ``max_per_img`` (required) detections an image and, to drop weak
             ones, ``score_thr``.
         init_cfg: mmengine's initialisation config.
 
     Attributes:
-        errors: of the last call of ``loss``, for the log: ``class_error`` and for each
-            stage ``cardinality_error``, see :func:`prediction_errors`. They are kept
-            apart from the terms, whose sum is the loss.
+        task_heads: by name, those of the detector, whose costs, losses and results
+            join those of classes and boxes.
 
     Raises:
         SettingError: if ``train_cfg`` or ``test_cfg`` has an unknown key, or the
@@ -68,7 +60,6 @@ class RFDETRHead(BaseModule):
         loss_cls: dict,
         loss_bbox: dict,
         loss_iou: dict,
-        loss_mask: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
@@ -87,8 +78,8 @@ class RFDETRHead(BaseModule):
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
-        self.loss_mask = None if loss_mask is None else MODELS.build(loss_mask)
-        self.errors: dict[str, Tensor] = {}
+        # They are the detector's, which has their parameters.
+        self.task_heads: dict[str, TaskHead] = {}
 
         self.fc_cls = nn.Linear(embed_dims, num_classes)
         self.fc_reg = ReLUMLP(
@@ -115,173 +106,101 @@ class RFDETRHead(BaseModule):
         boxes = apply_deltas(deltas, references, in_place=not torch.is_grad_enabled())
         return self.fc_cls(hidden_states).float(), boxes
 
-    def loss(
-        self,
-        hidden_states: Tensor,
-        references: Tensor,
-        enc_outputs_class: Tensor,
-        enc_outputs_coord: Tensor,
-        num_groups: int,
-        batch_data_samples: SampleList,
-        mask_preds: list[MaskFeatures] | None = None,
-    ) -> dict[str, Tensor]:
+    def loss(self, stages: Stages, batch_data_samples: SampleList) -> Losses:
         """Compute the loss terms of a batch.
 
         Args:
-            hidden_states: (layers, B, N, D).
-            references: (B, N, 4) cxcywh.
-            enc_outputs_class: (B, N_enc, K) raw logits of the selected tokens.
-            enc_outputs_coord: (B, N_enc, 4) their boxes, cxcywh.
-            num_groups: G groups along the query axes.
+            stages: outputs of all layers and of the encoder.
             batch_data_samples: samples with ``gt_instances``.
-            mask_preds: masks of each layer and of the encoder, if the model has
-                a mask head.
 
         Returns:
-            Weighted terms: ``loss_cls``, ``loss_bbox``, ``loss_iou`` (and with
-            masks ``loss_mask``, ``loss_dice``) of the last layer, with prefix
-            ``d0.`` and so on of the others, with ``enc_`` of the encoder.
+            Weighted terms: ``loss_cls``, ``loss_bbox``, ``loss_iou`` (and those of the
+            task heads) of the last layer, with prefix ``d0.`` and so on of the others,
+            with ``enc_`` of the encoder.
         """
         return self.loss_by_feat(
-            *self(hidden_states, references),
-            enc_outputs_class,
-            enc_outputs_coord,
+            stages,
             batch_gt_instances=[s.gt_instances for s in batch_data_samples],
             batch_img_metas=[s.metainfo for s in batch_data_samples],
-            num_groups=num_groups,
-            mask_preds=mask_preds,
         )
 
     @float32_island()
     def loss_by_feat(
         self,
-        all_layers_cls_scores: Tensor,
-        all_layers_bbox_preds: Tensor,
-        enc_cls_scores: Tensor,
-        enc_bbox_preds: Tensor,
+        stages: Stages,
         *,
         batch_gt_instances: InstanceList,
         batch_img_metas: list[dict],
-        num_groups: int,
-        mask_preds: list[MaskFeatures] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Match and compute the loss terms of all stages together.
 
         Args:
-            all_layers_cls_scores: (layers, B, N, K) raw logits.
-            all_layers_bbox_preds: (layers, B, N, 4) cxcywh.
-            enc_cls_scores: (B, N_enc, K) raw logits.
-            enc_bbox_preds: (B, N_enc, 4) cxcywh.
-            batch_gt_instances: ``labels``, absolute xyxy ``bboxes`` and, if
-                needed, ``masks``.
-            batch_img_metas: with ``img_shape``; masks need ``batch_input_shape`` if
-                there is padding.
-            num_groups: G groups along the query axes.
-            mask_preds: masks of each layer and of the encoder.
+            stages: outputs of all layers and of the encoder.
+            batch_gt_instances: ``labels``, absolute xyxy ``bboxes`` and what the task
+                heads learn.
+            batch_img_metas: with ``img_shape``; task heads may need
+                ``batch_input_shape`` if there is padding.
 
         Returns:
             See :meth:`loss`.
         """
-        return self.loss_of_targets(
-            all_layers_cls_scores,
-            all_layers_bbox_preds,
-            enc_cls_scores,
-            enc_bbox_preds,
-            targets=self.get_targets(batch_gt_instances, batch_img_metas),
-            num_groups=num_groups,
-            mask_preds=mask_preds,
-        )
+        targets = self.get_targets(batch_gt_instances, batch_img_metas)
+        return self.loss_of_targets(stages, targets)
 
     @float32_island()
-    def loss_of_targets(
-        self,
-        all_layers_cls_scores: Tensor,
-        all_layers_bbox_preds: Tensor,
-        enc_cls_scores: Tensor,
-        enc_bbox_preds: Tensor,
-        *,
-        targets: Targets,
-        num_groups: int,
-        mask_preds: list[MaskFeatures] | None = None,
-    ) -> dict[str, Tensor]:
+    def loss_of_targets(self, stages: Stages, targets: Targets) -> Losses:
         """:meth:`loss_by_feat` of objects that are joined already.
 
         With padded targets the host reads nothing.
 
         Args:
-            all_layers_cls_scores: see :meth:`loss_by_feat`.
-            all_layers_bbox_preds: likewise.
-            enc_cls_scores: likewise.
-            enc_bbox_preds: likewise.
+            stages: outputs of all layers and of the encoder.
             targets: the objects of all images.
-            num_groups: see :meth:`loss_by_feat`.
-            mask_preds: likewise.
         """
-        layers = len(all_layers_cls_scores)
-        cls_scores = torch.cat((*all_layers_cls_scores, enc_cls_scores), dim=1)
-        bbox_preds = torch.cat((*all_layers_bbox_preds, enc_bbox_preds), dim=1)
-        stage_sizes = [all_layers_cls_scores.shape[2]] * layers
-        stage_sizes.append(enc_cls_scores.shape[1])
-
-        targets = self.assigner.prepare(targets, min(stage_sizes) // num_groups)
-        matches = self.assigner.assign(
-            cls_scores, bbox_preds, stage_sizes, targets, num_groups, mask_preds
-        )
+        queries = min(stages.sizes) // stages.num_groups
+        targets = self.assigner.prepare(targets, queries)
+        task_heads = self.task_heads.values()
+        matches = self.assigner.assign(stages, targets, task_heads)
         if targets.valid is None:
-            total = bbox_preds.new_full((), num_groups * sum(targets.counts))
+            total = stages.boxes.new_full((), stages.num_groups * sum(targets.counts))
         else:
-            total = num_groups * targets.valid.sum().float()
+            total = stages.num_groups * targets.valid.sum().float()
         # Processes need not validate equally many batches; each divides by its own.
         avg_factor = (reduce_mean(total) if self.training else total).clamp_(min=1)
 
-        boxes = bbox_preds[matches.images, matches.rows]
+        boxes = stages.boxes[matches.images, matches.rows]
         target_boxes = targets.boxes[matches.targets]
         labels = targets.labels[matches.targets]
         corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)
-        terms = dict(
+        sums = dict(
             loss_cls=self.loss_cls(
-                cls_scores,
+                stages.logits,
                 matches,
                 labels,
                 paired_iou(corners.detach(), target_corners),
             ),
-            loss_bbox=self._box_term(self.loss_bbox, boxes, target_boxes, matches),
-            loss_iou=self._box_term(self.loss_iou, corners, target_corners, matches),
+            loss_bbox=sum_pairs(self.loss_bbox, boxes, target_boxes, matches),
+            loss_iou=sum_pairs(self.loss_iou, corners, target_corners, matches),
         )
-        if mask_preds is not None:
-            terms.update(self.loss_mask(mask_preds, targets.masks, matches))
-        losses = {}
-        prefixes = stage_prefixes(layers)
-        for name, sums in terms.items():
-            for prefix, value in zip(prefixes, sums / avg_factor, strict=True):
-                losses[prefix + name] = value
-        self.errors = prediction_errors(cls_scores, labels, matches, targets, prefixes)
-        return losses
-
-    @staticmethod
-    def _box_term(loss: nn.Module, boxes: Tensor, targets: Tensor, matches) -> Tensor:
-        """Sum an mmdet box loss over the pairs of each stage: (stages,)."""
-        if not len(boxes):
-            # mmdet's losses of nothing lose their shape; this stays connected.
-            return matches.sum_by_stage(boxes.sum(-1))
-        pairs = loss(boxes, targets, reduction_override='none')
-        if pairs.shape[:1] != boxes.shape[:1]:
-            raise SettingError(
-                f'{type(loss).__name__} gives {tuple(pairs.shape)} for {len(boxes)} '
-                'pairs of boxes: let it return the loss of each pair when it is called '
-                "with reduction_override='none', as the losses of MMDetection do."
+        for head in task_heads:
+            sums.update(head.loss(stages, targets, matches))
+        terms = {
+            prefix + name: value
+            for name, of_stages in sums.items()
+            for prefix, value in zip(
+                stages.prefixes, of_stages / avg_factor, strict=True
             )
-        return matches.sum_by_stage(pairs.view(len(boxes), -1).sum(-1))
+        }
+        return Losses(
+            terms,
+            figures=prediction_errors(stages, labels, matches, targets),
+            non_finite_costs=matches.non_finite,
+        )
 
     def get_targets(
         self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
     ) -> Targets:
         """Join the objects of all images, boxes normalised by ``img_shape``."""
-        masks = None
-        if self.loss_mask is not None:
-            masks = TargetMasks.from_instances(
-                batch_gt_instances, batch_img_metas, self.fc_cls.weight.device
-            )
         boxes = torch.cat([gt.bboxes for gt in batch_gt_instances])
         counts = tuple(len(gt) for gt in batch_gt_instances)
         sizes = [
@@ -294,85 +213,39 @@ class RFDETRHead(BaseModule):
             labels=join_labels(batch_gt_instances, batch_img_metas, self.num_classes),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),
             counts=counts,
-            masks=masks,
+            tasks={
+                name: head.get_targets(batch_gt_instances, batch_img_metas)
+                for name, head in self.task_heads.items()
+            },
         )
 
     def predict(
-        self,
-        hidden_states: Tensor,
-        references: Tensor,
-        batch_data_samples: SampleList,
-        rescale: bool = True,
-        mask_preds: MaskFeatures | None = None,
+        self, stages: Stages, batch_data_samples: SampleList, rescale: bool = True
     ) -> InstanceList:
-        """Detect the objects of a batch by the last layer.
+        """Detect the objects of a batch by the first group of the last layer.
 
         Args:
-            hidden_states: (layers, B, Q, D); only the last layer is used.
-            references: (B, Q, 4) cxcywh.
+            stages: outputs of the last layer, or of all.
             batch_data_samples: samples with ``img_shape`` and, for ``rescale``,
                 ``scale_factor``.
-            rescale: give boxes and masks in pixels of the original image.
-            mask_preds: masks of the last layer, if the model has a mask head.
+            rescale: give all results in pixels of the original image.
 
         Returns:
             See :meth:`predict_by_feat`.
         """
-        cls_scores, bbox_preds = self(hidden_states[-1:], references)
-        return self.predict_by_feat(
-            cls_scores[0],
-            bbox_preds[0],
-            batch_img_metas=[s.metainfo for s in batch_data_samples],
-            rescale=rescale,
-            mask_preds=mask_preds,
-        )
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.predict_by_feat(stages, batch_img_metas=metas, rescale=rescale)
 
     def loss_and_predict(
-        self,
-        hidden_states: Tensor,
-        references: Tensor,
-        enc_outputs_class: Tensor,
-        enc_outputs_coord: Tensor,
-        num_groups: int,
-        batch_data_samples: SampleList,
-        rescale: bool = False,
-        mask_preds: list[MaskFeatures] | None = None,
-    ) -> tuple[dict[str, Tensor], InstanceList]:
-        """Compute losses and the detections of the first group in one pass.
-
-        Arguments are those of :meth:`loss` and :meth:`predict`.
-        """
-        losses = self.loss(
-            hidden_states,
-            references,
-            enc_outputs_class,
-            enc_outputs_coord,
-            num_groups,
-            batch_data_samples,
-            mask_preds,
-        )
-        queries = hidden_states.shape[2] // num_groups
-        last_masks = None
-        if mask_preds is not None:
-            last_masks = mask_preds[-2].first_queries(queries)
-        predictions = self.predict(
-            hidden_states[:, :, :queries],
-            references[:, :queries],
-            batch_data_samples,
-            rescale=rescale,
-            mask_preds=last_masks,
-        )
-        return losses, predictions
+        self, stages: Stages, batch_data_samples: SampleList, rescale: bool = False
+    ) -> tuple[Losses, InstanceList]:
+        """Compute losses and detections in one pass; see :meth:`loss`."""
+        losses = self.loss(stages, batch_data_samples)
+        return losses, self.predict(stages, batch_data_samples, rescale=rescale)
 
     @float32_island()
     def predict_by_feat(
-        self,
-        cls_scores: Tensor,
-        bbox_preds: Tensor,
-        *,
-        batch_img_metas: list[dict],
-        rescale: bool = True,
-        mask_preds: MaskFeatures | None = None,
+        self, stages: Stages, *, batch_img_metas: list[dict], rescale: bool = True
     ) -> InstanceList:
         """Turn raw outputs into detections, without suppression of overlaps.
 
@@ -380,45 +253,43 @@ class RFDETRHead(BaseModule):
         give several detections. Equal scores are ordered by query and class.
 
         Args:
-            cls_scores: (B, Q, K) raw logits.
-            bbox_preds: (B, Q, 4) cxcywh.
+            stages: outputs of the last layer, or of all.
             batch_img_metas: with ``img_shape`` and, for ``rescale``,
-                ``scale_factor``; masks need ``batch_input_shape`` if there is
+                ``scale_factor``; task heads may need ``batch_input_shape`` if there is
                 padding and ``ori_shape`` for ``rescale``.
-            rescale: give boxes and masks in pixels of the original image.
-            mask_preds: masks of the Q queries.
+            rescale: give all results in pixels of the original image.
 
         Returns:
             For each image ``bboxes`` (n, 4) xyxy in pixels inside the image,
-            ``scores`` (n,) descending and ``labels`` (n,). With masks also
-            ``masks``, see :func:`full_size_masks`.
+            ``scores`` (n,) descending and ``labels`` (n,), and what task heads add.
         """
-        detections = self.detections(
-            cls_scores,
-            bbox_preds,
-            box_scales(batch_img_metas, bbox_preds.device, rescale),
-        )
-        return self.results(
-            detections, batch_img_metas, rescale=rescale, mask_preds=mask_preds
-        )
+        last = stages.last_layer()
+        scales = box_scales(batch_img_metas, self.fc_cls.weight.device, rescale)
+        detections = self.detections(last, scales)
+        return self.results(detections, last.tasks, batch_img_metas, rescale=rescale)
 
-    def detections(
-        self, cls_scores: Tensor, bbox_preds: Tensor, scales: Tensor
-    ) -> Detections:
+    def detections(self, last: Stages, scales: Tensor) -> Detections:
         """Take the ``max_per_img`` best pairs; see :func:`best_detections`."""
-        return best_detections(
-            cls_scores, bbox_preds, scales, count=self.test_cfg['max_per_img']
-        )
+        count = self.test_cfg['max_per_img']
+        (logits,), (boxes,) = last.stage_logits, last.stage_boxes
+        return best_detections(logits, boxes, scales, count=count)
 
     def results(
         self,
         detections: Detections,
+        tasks: dict[str, Sequence],
         batch_img_metas: list[dict],
         *,
         rescale: bool = True,
-        mask_preds: MaskFeatures | None = None,
     ) -> InstanceList:
-        """Hand out the detections of each image; see :meth:`predict_by_feat`."""
+        """Hand out the detections of each image; see :meth:`predict_by_feat`.
+
+        Args:
+            detections: of the batch.
+            tasks: what each task head made for the last layer, the only stage.
+            batch_img_metas: see :meth:`predict_by_feat`.
+            rescale: likewise.
+        """
         results = []
         threshold = self.test_cfg.get('score_thr')
         for image, (*values, queries) in enumerate(zip(*detections, strict=True)):
@@ -427,9 +298,14 @@ class RFDETRHead(BaseModule):
             if threshold is not None:
                 confident = scores > threshold
                 result, queries = result[confident], queries[confident]
-            if mask_preds is not None:
-                result.masks = full_size_masks(
-                    mask_preds, image, queries, batch_img_metas[image], rescale=rescale
+            for name, (made,) in tasks.items():
+                self.task_heads[name].add_results(
+                    result,
+                    made,
+                    image,
+                    queries,
+                    batch_img_metas[image],
+                    rescale=rescale,
                 )
             results.append(result)
         return results

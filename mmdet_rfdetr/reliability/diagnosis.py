@@ -60,19 +60,19 @@ def diagnose(
     handles = [module.register_forward_hook(look) for module in names]
     before = capture_random_state()
     restore_random_state(random_state)
-    take_matching_accident(model)
     problems: list[str] = []
     try:
         batch = model.data_preprocessor(data, True)
         # Replayed graphs call no module.
         without_graphs = getattr(model, 'without_graphs', nullcontext)
         with torch.set_grad_enabled(backward), without_graphs():
-            loss, terms = model.parse_losses(model(**batch, mode='loss'))
+            losses = model(**batch, mode='loss')
+            loss, terms = model.parse_losses(losses)
         if not _is_finite(batch['inputs']):
             problems.append('the images have values that are not finite')
         if first:
             problems.append(f'first module with an output not finite: {first[0]}')
-        if take_matching_accident(model):
+        if getattr(losses, 'non_finite_costs', False):
             problems.append(BAD_MATCHING)
         if backward:
             model.zero_grad()
@@ -90,13 +90,6 @@ def diagnose(
         terms={name: float(value.detach()) for name, value in terms.items()},
         problems=problems,
     )
-
-
-def take_matching_accident(model: nn.Module) -> Tensor | bool:
-    """Whether a matching cost was not finite since this was asked last."""
-    assigner = getattr(getattr(model, 'bbox_head', None), 'assigner', None)
-    take = getattr(assigner, 'take_accident', None)
-    return False if take is None else take()
 
 
 def non_finite_gradients(model: nn.Module) -> list[str]:

@@ -16,7 +16,6 @@ from .diagnosis import (
     Diagnosis,
     diagnose,
     non_finite_gradients,
-    take_matching_accident,
 )
 from .dump import MicroBatch, write_dump
 from .random_state import capture_random_state
@@ -61,6 +60,19 @@ class RFDETRNonFiniteHook(Hook):
         self._runner = runner
         self._is_watching = True
         runner.optim_wrapper.guard = self
+        model = unwrap_model(runner.model)
+        self._handle = model.register_forward_hook(self._see_costs)
+
+    def after_train(self, runner: Runner) -> None:
+        """Look at the model's losses no longer."""
+        if self._is_watching:
+            self._handle.remove()
+
+    def _see_costs(self, model: nn.Module, inputs: tuple, losses: dict) -> None:
+        """Take note of the matching of the present batch, before its loss is seen."""
+        if model.training and self._batches and self._batches[-1].loss is None:
+            costs = getattr(losses, 'non_finite_costs', False)
+            self._batches[-1].bad_matching = costs
 
     def before_train_iter(self, runner: Runner, batch_idx, data_batch=None) -> None:
         """Keep the batch until its gradient has been used."""
@@ -71,9 +83,7 @@ class RFDETRNonFiniteHook(Hook):
 
     def see_loss(self, loss: Tensor) -> None:
         """Take note of the loss of the present batch."""
-        batch = self._batches[-1]
-        batch.loss = loss.detach()
-        batch.bad_matching = take_matching_accident(unwrap_model(self._runner.model))
+        self._batches[-1].loss = loss.detach()
 
     def may_step(self, gradients: list[Tensor]) -> bool:
         """Whether the optimizer may step; the same on all processes.
@@ -93,7 +103,7 @@ class RFDETRNonFiniteHook(Hook):
         if get_world_size() > 1:
             all_reduce(bad, 'max')
         if bad:
-            self._handle()
+            self._stop_or_skip()
         self._batches.clear()
         return not bad
 
@@ -102,7 +112,7 @@ class RFDETRNonFiniteHook(Hook):
         scaler = self._runner.optim_wrapper.loss_scaler
         return scaler is not None and scaler.get_scale() < _LEAST_SCALE
 
-    def _handle(self) -> None:
+    def _stop_or_skip(self) -> None:
         runner = self._runner
         model = unwrap_model(runner.model)
         own = [self._diagnose(model, batch) for batch in self._batches]

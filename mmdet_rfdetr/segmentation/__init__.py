@@ -1,1 +1,7 @@
 """Instance masks: their head, loss, results and annotations."""
+
+from .annotations import RFDETRLoadAnnotations
+from .mask_head import RFDETRMaskHead
+from .point_loss import RFDETRPointMaskLoss
+
+__all__ = ['RFDETRLoadAnnotations', 'RFDETRMaskHead', 'RFDETRPointMaskLoss']

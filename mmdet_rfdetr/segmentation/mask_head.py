@@ -1,14 +1,18 @@
 """Instance masks: a map shared by all queries and one vector a query."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
+from mmdet.utils import InstanceList
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .point_sampling import MaskFeatures
+from ..errors import SettingError
+from ..matching import Matches, Stages, Targets
+from ..models.task_head import Features, ModelSizes, TaskHead
+from .mask_costs import add_mask_costs
+from .mask_results import full_size_masks
+from .point_sampling import MaskFeatures, PointSource, TargetMasks, random_points
 
 
 class SpatialBlock(nn.Module):
@@ -58,90 +62,154 @@ class QueryBlock(nn.Module):
 
 
 @MODELS.register_module()
-class RFDETRMaskHead(BaseModule):
+class RFDETRMaskHead(TaskHead):
     """Mask of a query as the product of its vector with a map of the image.
 
     The map is the first level of the projector at a quarter of the input's size.
     One block refines it for every decoder layer, in turn; all other parameters
     are shared by the layers. The encoder's masks use the map before all blocks.
 
+    The matching adds ``mask_weight`` times the cross-entropy and ``dice_weight`` times
+    the dice loss of the masks at random points, see :func:`add_mask_costs`; in a config
+    these settings stand in ``train_cfg.assigner``.
+
     Args:
-        embed_dims: width D.
-        num_blocks: decoder layers.
+        sizes: of the model.
+        loss_mask: config of :class:`RFDETRPointMaskLoss`; it stands in ``bbox_head``.
         downsample_ratio: size of the input over the size of the masks.
+        mask_weight: weight of the cross-entropy in the matching.
+        dice_weight: weight of the dice loss in the matching.
+        point_ratio: cells of the predicted mask for each random point of the matching.
+        points: source of these points, called for each stage with the name
+            ``matcher/<stage>`` and the shape (1, P, 2).
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        SettingError: if there is no loss.
     """
+
+    name = 'mask_head'
+    bbox_head_keys = ('loss_mask',)
+    assigner_keys = ('mask_weight', 'dice_weight', 'point_ratio', 'points')
 
     def __init__(
         self,
         *,
-        embed_dims: int,
-        num_blocks: int,
+        sizes: ModelSizes,
+        loss_mask: dict | None = None,
         downsample_ratio: int = 4,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        point_ratio: int = 16,
+        points: PointSource = random_points,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(sizes=sizes, init_cfg=init_cfg)
+        if loss_mask is None:
+            raise SettingError(
+                'mask_head and bbox_head.loss_mask=None do not go together: set '
+                "bbox_head.loss_mask=dict(type='RFDETRPointMaskLoss') for instance "
+                'segmentation, or mask_head=None for detection'
+            )
+        self.loss_mask = MODELS.build(loss_mask)
         self.downsample_ratio = downsample_ratio
-        self.blocks = nn.ModuleList(SpatialBlock(embed_dims) for _ in range(num_blocks))
-        self.spatial_features_proj = nn.Conv2d(embed_dims, embed_dims, 1)
-        self.query_features_block = QueryBlock(embed_dims)
-        self.query_features_proj = nn.Linear(embed_dims, embed_dims)
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.point_ratio = point_ratio
+        self.points = points
+        width = sizes.embed_dims
+        self.blocks = nn.ModuleList(
+            SpatialBlock(width) for _ in range(sizes.num_layers)
+        )
+        self.spatial_features_proj = nn.Conv2d(width, width, 1)
+        self.query_features_block = QueryBlock(width)
+        self.query_features_proj = nn.Linear(width, width)
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(
-        self,
-        level: Tensor,
-        image_size: tuple[int, int],
-        hidden_states: Sequence[Tensor],
-        enc_tokens: Tensor,
-    ) -> list[MaskFeatures]:
-        """Compute the masks of every stage, as factors.
+    def check_data(self, data_preprocessor: nn.Module) -> None:
+        """Refuse to pad true masks."""
+        if any(
+            getattr(part, 'pad_mask', False) for part in data_preprocessor.modules()
+        ):
+            raise SettingError(
+                'data_preprocessor or one of its batch_augments has pad_mask=True with '
+                'mask_head: set it to False, masks are compared with the part of the '
+                'batch that is their image'
+            )
 
-        Args:
-            level: (B, D, h_0, w_0), the first level of the projector.
-            image_size: (height, width) of the padded input.
-            hidden_states: (B, N, D) of each decoder layer.
-            enc_tokens: (B, N_enc, D), the selected tokens.
-
-        Returns:
-            Factors of each decoder layer, then of the encoder.
-        """
-        x = self._resize(level, image_size)
-        encoder = self._project(x, enc_tokens)
-        layers = []
-        blocks = self.blocks[: len(hidden_states)]
-        for block, query in zip(blocks, hidden_states, strict=True):
+    def forward(self, stages: Stages, features: Features) -> Stages:
+        """Compute the masks of every stage, as factors."""
+        size = [side // self.downsample_ratio for side in features.image_size]
+        x = F.interpolate(
+            features.levels[0], size=size, mode='bilinear', align_corners=False
+        )
+        encoder = []
+        if features.tokens is not None:
+            encoder.append(self._project(x, features.tokens))
+        states = features.hidden_states
+        skipped = features.num_layers - len(states)
+        masks = []
+        for layer, block in enumerate(self.blocks[: features.num_layers]):
             x = block(x)
-            layers.append(self._project(x, query))
-        return [*layers, encoder]
-
-    def last_layer(
-        self,
-        level: Tensor,
-        image_size: tuple[int, int],
-        hidden_state: Tensor,
-        num_layers: int,
-    ) -> MaskFeatures:
-        """Compute the masks of the last layer alone.
-
-        Args:
-            level: as in the call.
-            image_size: as in the call.
-            hidden_state: (B, N, D) of the last decoder layer.
-            num_layers: decoder layers.
-        """
-        x = self._resize(level, image_size)
-        for block in self.blocks[:num_layers]:
-            x = block(x)
-        return self._project(x, hidden_state)
-
-    def _resize(self, level: Tensor, image_size: tuple[int, int]) -> Tensor:
-        size = [side // self.downsample_ratio for side in image_size]
-        return F.interpolate(level, size=size, mode='bilinear', align_corners=False)
+            if layer >= skipped:
+                masks.append(self._project(x, states[layer - skipped]))
+        masks += encoder
+        return stages.with_task(self.name, masks)
 
     def _project(self, x: Tensor, query: Tensor) -> MaskFeatures:
         return MaskFeatures(
             spatial_features=self.spatial_features_proj(x),
             query_features=self.query_features_proj(self.query_features_block(query)),
             bias=self.bias,
+        )
+
+    def outputs(self, stages: Stages, stage: int) -> dict[str, Tensor | dict]:
+        """``pred_masks`` (B, N, h, w) raw; their factors, as a dict, in training."""
+        masks = stages.tasks[self.name][stage]
+        return dict(pred_masks=masks.as_dict() if self.training else masks.of_all())
+
+    def get_targets(
+        self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
+    ) -> TargetMasks:
+        """Join the masks of all images."""
+        return TargetMasks.from_instances(
+            batch_gt_instances, batch_img_metas, self.bias.device
+        )
+
+    def add_costs(
+        self, costs: Tensor, stages: Stages, targets: Targets, objects: Tensor
+    ) -> None:
+        """Add the costs of the masks."""
+        add_mask_costs(
+            costs.split(stages.sizes, dim=2),
+            stages.tasks[self.name],
+            targets.tasks[self.name],
+            objects,
+            mask_weight=self.mask_weight,
+            dice_weight=self.dice_weight,
+            point_ratio=self.point_ratio,
+            points=self.points,
+        )
+
+    def loss(
+        self, stages: Stages, targets: Targets, matches: Matches
+    ) -> dict[str, Tensor]:
+        """Sum ``loss_mask`` and ``loss_dice`` over the pairs of each stage."""
+        return self.loss_mask(
+            stages.tasks[self.name], targets.tasks[self.name], matches
+        )
+
+    def add_results(
+        self,
+        instances: InstanceData,
+        made: MaskFeatures,
+        image: int,
+        queries: Tensor,
+        img_meta: dict,
+        *,
+        rescale: bool,
+    ) -> None:
+        """Add ``masks``, see :func:`full_size_masks`."""
+        instances.masks = full_size_masks(
+            made, image, queries, img_meta, rescale=rescale
         )

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..matching.assigner import Matches
+from ..matching import Matches
 from ..precision import float32_island
 from .point_sampling import (
     MaskFeatures,

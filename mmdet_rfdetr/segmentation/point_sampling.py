@@ -1,4 +1,4 @@
-"""Mask formulas shared by the models, the losses and the matching.
+"""Masks at points: what the head, the loss and the matching share.
 
 In training no mask is predicted as a picture: a :class:`MaskFeatures` of each
 stage holds what it takes to compute one, masks are computed for matched queries
@@ -8,6 +8,7 @@ only, and both sides are compared at a few random points. Points are (x, y) in
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,8 +59,7 @@ def sample_bilinear(planes: Tensor, points: Tensor) -> Tensor:
     )[..., 0]
 
 
-@dataclass(frozen=True)
-class MaskFeatures:
+class MaskFeatures(NamedTuple):
     """Two factors whose product is the masks of all queries of a stage.
 
     Attributes:
@@ -74,13 +74,7 @@ class MaskFeatures:
 
     def as_dict(self) -> dict[str, Tensor]:
         """Return the factors by name, float32."""
-        return {name: value.float() for name, value in vars(self).items()}
-
-    def first_queries(self, count: int) -> 'MaskFeatures':
-        """Leave out all queries but the first ``count``."""
-        return MaskFeatures(
-            self.spatial_features, self.query_features[:, :count], self.bias
-        )
+        return {name: value.float() for name, value in self._asdict().items()}
 
     def of_all(self) -> Tensor:
         """Mask logits (B, N, h, w) of all queries, float32."""

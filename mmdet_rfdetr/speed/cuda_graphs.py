@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplainedError, RecordingError, SettingError
-from ..matching.assigner import Targets
+from ..matching import Targets
+from ..models.log_figures import Losses
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
@@ -118,7 +119,7 @@ def check_recordable(model: nn.Module) -> None:
     compilation = model.compilation
     drops = any(getattr(m, 'drop_prob', 0) for m in model.backbone.modules())
     for unfit, key in (
-        (model.mask_head is not None, 'mask_head=None'),
+        *((True, f'{name}=None') for name in model.bbox_head.task_heads),
         (getattr(model.backbone, 'with_cp', False), 'backbone.with_cp=False'),
         (drops, 'backbone.drop_path_rate=0'),
         (compilation and compilation.records_graphs, 'compile.mode=None'),
@@ -184,13 +185,9 @@ class StepGraphs:
                 )
         own_gradients(self._model)
         step = self._steps[key]
-        losses, errors = step(*inputs)
-        names, error_names = step.names
+        terms, figures = step(*inputs)
         # They lie where the next replay writes; losses are used up before.
-        self._model.bbox_head.errors = dict(
-            zip(error_names, errors.detach().clone().unbind(), strict=True)
-        )
-        return dict(zip(names, losses.unbind(), strict=True))
+        return step.losses(terms, figures.detach().clone())
 
     def forget(self) -> None:
         """Record anew from now on, because the model changed."""
@@ -205,7 +202,7 @@ class _Step(nn.Module):
     """From tensors to tensors: what is recorded.
 
     Attributes:
-        names: of the losses, and of the errors.
+        names: of the loss terms, and of the figures for the log.
     """
 
     def __init__(self, model: nn.Module, counts: tuple[int, ...]) -> None:
@@ -217,12 +214,22 @@ class _Step(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, boxes: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss terms and errors, in the order of their names."""
+        """Loss terms; figures, and whether a cost was not finite, as 0 or 1."""
         targets = Targets(labels, boxes, self.counts, valid=valid)
         losses = self.model.loss_of_targets(images, targets)
-        errors = self.model.bbox_head.errors
-        self.names = tuple(losses), tuple(errors)
-        return torch.stack([*losses.values()]), torch.stack([*errors.values()])
+        self.names = tuple(losses), tuple(losses.figures)
+        figures = *losses.figures.values(), losses.non_finite_costs.float()
+        return torch.stack([*losses.values()]), torch.stack(figures)
+
+    def losses(self, terms: Tensor, figures: Tensor) -> Losses:
+        """What a model returns, from what :meth:`forward` returned."""
+        names, figure_names = self.names
+        *figures, non_finite_costs = figures.unbind()
+        return Losses(
+            dict(zip(names, terms.unbind(), strict=True)),
+            figures=dict(zip(figure_names, figures, strict=True)),
+            non_finite_costs=non_finite_costs.bool(),
+        )
 
 
 def own_gradients(model: nn.Module) -> None:

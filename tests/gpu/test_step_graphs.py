@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from mmdet_rfdetr.matching.assigner import RFDETRHungarianAssigner, Targets
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.matching.costs import pair_costs
 
 from .. import parity
-from ..test_matching.test_assigner import make_outputs, make_targets
+from ..test_matching.test_assigner import make_outputs, make_stages, make_targets
 from ..test_models.small import small_config
 from ..test_precision.project import project_config, run
 from ..test_speed.test_compiled import assert_close
@@ -44,8 +44,8 @@ def numbers(model, *batches):
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
-    losses = {name: loss.detach().clone() for name, loss in losses.items()}
-    return {**losses, **model.bbox_head.errors, **gradients}
+    terms = {name: loss.detach().clone() for name, loss in losses.items()}
+    return {**terms, **losses.figures, **gradients}
 
 
 @pytest.mark.parametrize('counts', [(3, 0, 5), (40, 7, 1), (0, 0, 0)])
@@ -56,7 +56,9 @@ def test_pairs_are_those_of_scipy(counts, sizes, ties, device):
     logits, boxes = make_outputs(len(counts), sum(sizes))
     if ties:
         logits, boxes = logits.round(), (boxes * 4).round() / 4
-    expected = RFDETRHungarianAssigner().assign(logits, boxes, sizes, targets, GROUPS)
+    expected = RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, sizes, GROUPS), targets
+    )
     assigner = RFDETRHungarianAssigner(solver='device')
     padded = assigner.prepare(targets, min(sizes) // GROUPS)
     # The same costs, so that what differs is the solver.
@@ -94,9 +96,9 @@ def test_costs_that_are_not_finite(device):
     targets = assigner.prepare(on(device, make_targets(3, 2)), 40)
     logits, boxes = (x.to(device) for x in make_outputs(2, 240))
     boxes[0, 3] = torch.nan
-    found = assigner.assign(logits, boxes, (120, 120), targets, GROUPS)
+    found = assigner.assign(make_stages(logits, boxes, (120, 120), GROUPS), targets)
     assert 3 not in found.rows[found.valid & (found.images == 0)]
-    assert bool(assigner.take_accident())
+    assert found.non_finite
 
 
 @pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmdet_rfdetr.matching.assigner import Matches
+from mmdet_rfdetr.matching import Matches
 
 STAGE_SIZES = (6, 6, 4)
 BATCH, CLASSES = 3, 5

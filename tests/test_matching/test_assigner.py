@@ -5,11 +5,8 @@ import torch
 from mmengine.logging import MMLogger
 from scipy.optimize import linear_sum_assignment
 
-from mmdet_rfdetr.matching.assigner import (
-    SOLVERS,
-    RFDETRHungarianAssigner,
-    Targets,
-)
+from mmdet_rfdetr.matching import Stages, Targets
+from mmdet_rfdetr.matching.assigner import SOLVERS, RFDETRHungarianAssigner
 from mmdet_rfdetr.ops.boxes import cxcywh_to_xyxy
 
 CLASSES = 4
@@ -35,6 +32,10 @@ def make_outputs(batch, rows, seed=1):
     return logits, boxes
 
 
+def make_stages(logits, boxes, sizes, num_groups=1):
+    return Stages(logits.split(sizes, 1), boxes.split(sizes, 1), num_groups)
+
+
 def pairs_of(matches, stage, image):
     """(query of the stage, object of the batch) of each pair, in order."""
     chosen = (matches.stages == stage) & (matches.images == image)
@@ -52,7 +53,9 @@ def test_pairs_are_in_order():
     """By stage, image, group and query: random points of the masks depend on it."""
     targets = make_targets(2, 3)
     logits, boxes = make_outputs(2, 24)
-    matches = RFDETRHungarianAssigner().assign(logits, boxes, (12, 12), targets, 3)
+    matches = RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (12, 12), 3), targets
+    )
     order = list(
         zip(
             matches.stages.tolist(),
@@ -73,7 +76,7 @@ def test_pairs_are_in_order():
 def test_no_objects_at_all(counts):
     logits, boxes = make_outputs(len(counts), 12)
     matches = RFDETRHungarianAssigner().assign(
-        logits, boxes, (6, 6), make_targets(*counts), 2
+        make_stages(logits, boxes, (6, 6), 2), make_targets(*counts)
     )
     assert matches.rows.shape == (0,) and matches.rows.dtype == torch.long
     assert matches.sum_by_stage(torch.zeros(0)).tolist() == [0, 0]
@@ -93,10 +96,13 @@ def test_weights_of_the_costs():
     only = dict(cls_weight=0.0, bbox_weight=0.0, iou_weight=0.0)
     for weight, expected in (('cls_weight', 0), ('bbox_weight', 2)):
         assigner = RFDETRHungarianAssigner(**{**only, weight: 1.0})
-        assert assigner.assign(logits, boxes, (3,), targets, 1).rows == expected
+        assert (
+            assigner.assign(make_stages(logits, boxes, (3,), 1), targets).rows
+            == expected
+        )
     # IoU of query 1: 0.04 / 0.25; of query 2: 0.08 * 0.2 / 0.064.
     assigner = RFDETRHungarianAssigner(**{**only, 'iou_weight': 1.0})
-    assert assigner.assign(logits, boxes, (3,), targets, 1).rows == 2
+    assert assigner.assign(make_stages(logits, boxes, (3,), 1), targets).rows == 2
 
 
 @pytest.fixture
@@ -114,7 +120,7 @@ def test_more_objects_than_queries_is_told_once(log):
     logits, boxes = make_outputs(2, 6)
     assigner = RFDETRHungarianAssigner()
     for _ in range(2):
-        matches = assigner.assign(logits, boxes, (6,), targets, 2)
+        matches = assigner.assign(make_stages(logits, boxes, (6,), 2), targets)
     pairs = pairs_of(matches, 0, 0)
     assert [query for query, _ in pairs] == [0, 1, 2, 3, 4, 5]
     for group in (pairs[:3], pairs[3:]):
@@ -126,7 +132,9 @@ def test_more_objects_than_queries_is_told_once(log):
 
 def test_more_objects_than_tokens_asks_for_larger_images(log):
     logits, boxes = make_outputs(1, 10)
-    RFDETRHungarianAssigner().assign(logits, boxes, (6, 4), make_targets(3), 2)
+    RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (6, 4), 2), make_targets(3)
+    )
     assert log() == (
         'an image has 3 objects and the feature maps have 2 tokens: only the 2 best '
         'fitting objects are learned; raise image_size to learn all of them'
@@ -135,21 +143,24 @@ def test_more_objects_than_tokens_asks_for_larger_images(log):
 
 def test_as_many_objects_as_queries_is_fine(log):
     logits, boxes = make_outputs(1, 6)
-    RFDETRHungarianAssigner().assign(logits, boxes, (6,), make_targets(3), 2)
+    RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (6,), 2), make_targets(3)
+    )
     assert log() == ''
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
-def test_an_accident_in_inference_mode(solver, log):
-    """The note of it is no tensor of that mode, and can be changed afterwards."""
+def test_costs_that_are_not_finite_are_noted(solver, log):
     assigner = RFDETRHungarianAssigner(solver=solver)
-    assert not assigner.take_accident()
     targets = assigner.prepare(make_targets(2), 40)
     with torch.inference_mode():
         logits, boxes = make_outputs(1, 40)
-        assigner.assign(logits, boxes * float('nan'), (40,), targets, 1)
-    assert assigner.take_accident()
-    assert not assigner.take_accident()
+        matches = assigner.assign(make_stages(logits, boxes, (40,)), targets)
+        assert not matches.non_finite
+        matches = assigner.assign(
+            make_stages(logits, boxes * float('nan'), (40,)), targets
+        )
+    assert matches.non_finite
 
 
 @pytest.mark.parametrize('value', (float('nan'), float('inf'), -float('inf')))
@@ -159,26 +170,30 @@ def test_costs_that_are_not_finite_are_avoided(value, log):
     boxes[0, :3] = value
     assigner = RFDETRHungarianAssigner()
     for _ in range(2):
-        matches = assigner.assign(logits, boxes, (5,), targets, 1)
+        matches = assigner.assign(make_stages(logits, boxes, (5,), 1), targets)
     assert {query for query, _ in pairs_of(matches, 0, 0)} == {3, 4}
     assert log().count('not finite') == 1
     # The other image is matched as if nothing had happened.
     boxes[0] = 0.5
-    again = RFDETRHungarianAssigner().assign(logits, boxes, (5,), targets, 1)
+    again = RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (5,), 1), targets
+    )
     assert pairs_of(again, 0, 1) == pairs_of(matches, 0, 1)
 
 
 def test_the_worst_finite_cost_beats_one_that_is_not(log):
     logits, boxes = make_outputs(1, 3)
     boxes[0, :2] = float('nan')
-    matches = RFDETRHungarianAssigner().assign(logits, boxes, (3,), make_targets(1), 1)
+    matches = RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (3,), 1), make_targets(1)
+    )
     assert matches.rows == 2
 
 
 def test_no_finite_cost_at_all(log):
     logits, boxes = make_outputs(1, 4)
     matches = RFDETRHungarianAssigner().assign(
-        logits * float('nan'), boxes, (4,), make_targets(3), 1
+        make_stages(logits * float('nan'), boxes, (4,)), make_targets(3)
     )
     assert len(set(matches.rows.tolist())) == 3
     assert 'not finite' in log()
@@ -190,12 +205,12 @@ def test_padding_is_not_taken_for_a_broken_cost(log):
     targets.labels[3] = 2
     logits, boxes = make_outputs(2, 4)
     logits[1, :, 0] = float('nan')
-    RFDETRHungarianAssigner().assign(logits, boxes, (4,), targets, 1)
+    RFDETRHungarianAssigner().assign(make_stages(logits, boxes, (4,), 1), targets)
     assert log() == ''
 
 
 def test_padded_index():
-    index = make_targets(0, 2, 1).padded_index('cpu')
+    index = make_targets(0, 2, 1).padded_index()
     assert index.tolist() == [[0, 0], [0, 1], [2, 0]]
 
 
@@ -258,7 +273,7 @@ def test_equal_to_scipy_on_the_plain_costs(counts, block, threaded, monkeypatch)
     stage_sizes, groups = (120, 120, 90), 3
     logits, boxes = make_outputs(2, sum(stage_sizes))
     matches = RFDETRHungarianAssigner().assign(
-        logits, boxes, stage_sizes, targets, groups
+        make_stages(logits, boxes, stage_sizes, groups), targets
     )
     found = list(
         zip(
@@ -276,7 +291,9 @@ def test_ties_are_broken_as_by_the_solver():
     """Queries that are all alike, as at the beginning of a training."""
     targets = make_targets(3)
     logits, boxes = torch.zeros(1, 8, CLASSES), torch.full((1, 8, 4), 0.5)
-    matches = RFDETRHungarianAssigner().assign(logits, boxes, (8,), targets, 2)
+    matches = RFDETRHungarianAssigner().assign(
+        make_stages(logits, boxes, (8,), 2), targets
+    )
     costs = plain_costs(logits[0, :4], boxes[0, :4], targets.labels, targets.boxes)
     queries, objects = linear_sum_assignment(costs.numpy())
     assert matches.rows.tolist() == [*queries, *(queries + 4)]

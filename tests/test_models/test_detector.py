@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.ops.boxes import apply_deltas
 from tests import parity
 from tests.test_segmentation.case import tiny_config as segmentation_config
@@ -193,8 +194,7 @@ def test_detections_are_those_of_the_last_layer():
         outputs = model(images, samples)
         detected = model(images, samples, 'predict')
     expected = model.bbox_head.predict_by_feat(
-        outputs['pred_logits'],
-        outputs['pred_boxes'],
+        Stages([outputs['pred_logits']], [outputs['pred_boxes']]),
         batch_img_metas=[sample.metainfo for sample in samples],
     )
     for sample, instances in zip(detected, expected, strict=True):
@@ -276,12 +276,11 @@ def test_losses_and_detections_of_one_pass(make_config):
     images, samples = parity.rule_batch(
         ((96, 96), (96, 96)), counts=(2, 1), num_classes=3, masked=True
     )
-    outputs, masks = model._outputs(images, samples)
-    arguments = dict(outputs, batch_data_samples=samples, mask_preds=masks)
+    stages = model._stages(images, samples)
     torch.manual_seed(0)
-    losses, found = model.bbox_head.loss_and_predict(**arguments)
+    losses, found = model.bbox_head.loss_and_predict(stages, samples)
     torch.manual_seed(0)
-    assert losses == model.bbox_head.loss(**arguments)
+    assert losses == model.bbox_head.loss(stages, samples)
     expected = model.eval().predict(images, samples, rescale=False)
     for instances, sample in zip(found, expected, strict=True):
         of_sample = sample.pred_instances

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
+from mmdet_rfdetr.matching import Stages
 from tests import parity
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 
@@ -149,8 +150,10 @@ def detect(head, stages, input_sizes, original_sizes):
     return [
         dict(result.items())
         for result in head.predict_by_feat(
-            torch.from_numpy(stages['pred_logits']),
-            torch.from_numpy(stages['pred_boxes']),
+            Stages(
+                [torch.from_numpy(stages['pred_logits'])],
+                [torch.from_numpy(stages['pred_boxes'])],
+            ),
             batch_img_metas=metas,
         )
     ]

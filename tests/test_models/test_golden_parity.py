@@ -6,6 +6,7 @@ These tests need nothing but the repository; see :mod:`tests.golden`.
 import pytest
 import torch
 
+from mmdet_rfdetr.matching import Stages
 from tests import golden, parity
 
 
@@ -53,8 +54,10 @@ def test_eval_stages(name):
     parity.assert_stages_agree(stages, expected, parity.SMALL_TOLERANCES, view)
 
     results = model.bbox_head.predict_by_feat(
-        torch.from_numpy(stages['pred_logits']),
-        torch.from_numpy(stages['pred_boxes']),
+        Stages(
+            [torch.from_numpy(stages['pred_logits'])],
+            [torch.from_numpy(stages['pred_boxes'])],
+        ),
         batch_img_metas=[sample.metainfo for sample in samples],
     )
     for image, result in enumerate(results):

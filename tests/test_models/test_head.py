@@ -4,8 +4,8 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.models.detections import top_scores
-from mmdet_rfdetr.models.head import RFDETRHead, stage_prefixes
 from mmdet_rfdetr.ops.boxes import apply_deltas, cxcywh_to_xyxy
 
 from .small import CLASSES, small_config
@@ -74,6 +74,10 @@ def test_outputs_of_all_layers_are_relative_to_the_same_boxes():
         torch.testing.assert_close(logits[layer], head.fc_cls(states[layer]))
 
 
+def one_stage(logits, boxes):
+    return Stages([logits], [boxes])
+
+
 def metas(*sizes):
     return [dict(img_shape=size, scale_factor=(2.0, 0.5)) for size in sizes]
 
@@ -84,7 +88,7 @@ def test_detections_of_an_image():
     logits[0, 1, 2], logits[0, 0, 4], logits[0, 1, 0] = 3, 2, 1
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.9, 0.5, 0.4, -0.1]]])
     (found,) = head.predict_by_feat(
-        logits, boxes, batch_img_metas=metas((40, 100)), rescale=False
+        one_stage(logits, boxes), batch_img_metas=metas((40, 100)), rescale=False
     )
     assert found.labels.tolist() == [2, 4, 0]
     torch.testing.assert_close(
@@ -97,11 +101,9 @@ def test_detections_of_an_image():
 
 def test_detections_in_pixels_of_the_original_image():
     head = make_head()
-    outputs = torch.randn(1, 4, CLASSES), torch.rand(1, 4, 4)
+    stages = one_stage(torch.randn(1, 4, CLASSES), torch.rand(1, 4, 4))
     (inside,), (original,) = (
-        head.predict_by_feat(
-            *outputs, batch_img_metas=metas((40, 100)), rescale=rescale
-        )
+        head.predict_by_feat(stages, batch_img_metas=metas((40, 100)), rescale=rescale)
         for rescale in (False, True)
     )
     factors = torch.tensor([0.5, 2, 0.5, 2])
@@ -109,8 +111,8 @@ def test_detections_in_pixels_of_the_original_image():
 
 
 def test_at_most_every_pair_of_query_and_class():
-    outputs = torch.randn(1, 2, CLASSES), torch.rand(1, 2, 4)
-    (found,) = make_head().predict_by_feat(*outputs, batch_img_metas=metas((8, 8)))
+    stages = one_stage(torch.randn(1, 2, CLASSES), torch.rand(1, 2, 4))
+    (found,) = make_head().predict_by_feat(stages, batch_img_metas=metas((8, 8)))
     assert len(found) == 2 * CLASSES
     assert len(set(zip(found.labels.tolist(), found.scores.tolist(), strict=True))) == (
         2 * CLASSES
@@ -121,7 +123,7 @@ def test_weak_detections_are_dropped():
     head = make_head(test_cfg=dict(max_per_img=20, score_thr=0.6))
     logits = torch.randn(2, 4, CLASSES)
     found = head.predict_by_feat(
-        logits, torch.rand(2, 4, 4), batch_img_metas=metas((8, 8), (8, 8))
+        one_stage(logits, torch.rand(2, 4, 4)), batch_img_metas=metas((8, 8), (8, 8))
     )
     for image, result in enumerate(found):
         assert len(result) == (logits[image].sigmoid() > 0.6).sum()
@@ -156,16 +158,17 @@ def loss(head, objects, *, layers=2, groups=2, queries=6):
         torch.rand(batch, rows, 4, requires_grad=True),
     ]
     losses = head.loss_by_feat(
-        *outputs,
+        Stages([*outputs[0], outputs[2]], [*outputs[1], outputs[3]], num_groups=groups),
         batch_gt_instances=objects,
         batch_img_metas=metas(*[(40, 100)] * batch),
-        num_groups=groups,
     )
     return losses, outputs
 
 
 def test_names_of_the_loss_terms():
-    assert stage_prefixes(3) == ['d0.', 'd1.', '', 'enc_']
+    stages = Stages([torch.zeros(1, 2, 3)] * 4, [torch.zeros(1, 2, 4)] * 4)
+    assert stages.prefixes == ['d0.', 'd1.', '', 'enc_']
+    assert stages.last_layer().prefixes == ['']
     losses, _ = loss(make_head(), instances(2, 1))
     assert set(losses) == {
         prefix + term
@@ -196,11 +199,8 @@ def test_losses_are_divided_by_groups_times_objects():
     losses, outputs = loss(head, instances(2, 1))
     logits = outputs[0][1]
     matches = head.assigner.assign(
-        logits,
-        outputs[1][1],
-        (12,),
+        Stages([logits], [outputs[1][1]], num_groups=2),
         head.get_targets(*_again(2, 1)),
-        2,
     )
     targets = head.get_targets(*_again(2, 1))
     boxes = outputs[1][1][matches.images, matches.rows]
@@ -234,25 +234,10 @@ def test_degenerate_predictions_have_finite_losses():
     logits.requires_grad_()
     boxes.requires_grad_()
     losses = head.loss_by_feat(
-        logits,
-        boxes,
-        logits[0],
-        boxes[0],
+        Stages([logits[0]] * 2, [boxes[0]] * 2),
         batch_gt_instances=objects,
         batch_img_metas=metas((40, 100)),
-        num_groups=1,
     )
     sum(losses.values()).backward()
     for value in (*losses.values(), logits.grad, boxes.grad):
         assert value.isfinite().all()
-
-
-@pytest.mark.parametrize('shape', [(), (3,)])
-def test_a_box_loss_that_sums_by_itself_is_refused(shape):
-    class Summed(torch.nn.Module):
-        def forward(self, pred, target, reduction_override=None):
-            return torch.zeros(shape)
-
-    boxes = torch.rand(5, 4)
-    with pytest.raises(SettingError, match="Summed .* reduction_override='none'"):
-        RFDETRHead._box_term(Summed(), boxes, boxes, matches=None)

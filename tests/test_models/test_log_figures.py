@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.matching.assigner import Targets
+from mmdet_rfdetr.matching import Stages, Targets
 from mmdet_rfdetr.models.log_figures import prediction_errors
 
 from ..test_losses.stages import make_matches
@@ -24,7 +24,10 @@ def test_errors_of_a_slow_count():
     logits[0, rows[1]] = torch.tensor([-1.0, 3, -1, -1, -1])
     logits[2, rows[2]] = torch.tensor([-1.0, 3, -1, -1, -1])
     targets = Targets(labels, torch.zeros(len(labels), 4), counts)
-    errors = prediction_errors(logits, labels, matches, targets, PREFIXES)
+    of_stages = logits.split(matches.stage_sizes, dim=1)
+    stages = Stages(of_stages, of_stages)
+    assert tuple(stages.prefixes) == PREFIXES
+    errors = prediction_errors(stages, labels, matches, targets)
     assert errors.pop('class_error').item() == pytest.approx(200 / 3)
     start = 0
     for prefix, size in zip(PREFIXES, matches.stage_sizes, strict=True):
@@ -44,7 +47,10 @@ def test_no_objects_at_all():
     logits = -torch.ones(3, sum(matches.stage_sizes), 5)
     labels = torch.zeros(0, dtype=torch.long)
     targets = Targets(labels, torch.zeros(0, 4), (0, 0, 0))
-    errors = prediction_errors(logits, labels, matches, targets, PREFIXES)
+    of_stages = logits.split(matches.stage_sizes, dim=1)
+    stages = Stages(of_stages, of_stages)
+    assert tuple(stages.prefixes) == PREFIXES
+    errors = prediction_errors(stages, labels, matches, targets)
     assert {name: value.item() for name, value in errors.items()} == {
         'class_error': 100,
         'd0.cardinality_error': 0,

@@ -40,6 +40,7 @@ DETECTION_PARTS = {
     'ops/resampling.py',
 }
 MASK_PARTS = {
+    'segmentation/mask_costs.py',
     'segmentation/point_loss.py',
     'segmentation/point_sampling.py:at_points',
     'segmentation/point_sampling.py:sample',

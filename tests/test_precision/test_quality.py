@@ -12,6 +12,7 @@ import copy
 import pytest
 import torch
 
+from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.precision import PrecisionPolicy
 
 from .. import golden, parity
@@ -77,8 +78,7 @@ def test_detections(make, name):
     metas = [dict(img_shape=(1000, 1000))] * len(samples)
     results = [
         model.bbox_head.predict_by_feat(
-            output['pred_logits'],
-            output['pred_boxes'],
+            Stages([output['pred_logits']], [output['pred_boxes']]),
             batch_img_metas=metas,
             rescale=False,
         )

@@ -40,8 +40,7 @@ def build(task):
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     if task == 'segmentation':
-        model.bbox_head.loss_mask.points = fixed_points
-        model.bbox_head.assigner.points = fixed_points
+        model.mask_head.points = model.mask_head.loss_mask.points = fixed_points
     return model
 
 

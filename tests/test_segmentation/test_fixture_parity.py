@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
+from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures
 from tests import parity
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule
@@ -62,14 +63,16 @@ def test_masks_follow_the_detections_through_ties():
     samples = parity.make_samples([(96, 96)] * 2, (96, 96))
     for sample, size in zip(samples, sizes, strict=True):
         parity.set_original_size(sample, size)
+    # Each query picks one channel: its own mask.
+    made = MaskFeatures(
+        torch.from_numpy(masks), torch.eye(60).expand(2, -1, -1), torch.zeros(1)
+    )
     results = MODELS.build(config).bbox_head.predict_by_feat(
-        torch.from_numpy(logits.astype(np.float32)),
-        torch.from_numpy(arrays['input_boxes']),
+        Stages(
+            [torch.from_numpy(logits.astype(np.float32))],
+            [torch.from_numpy(arrays['input_boxes'])],
+        ).with_task('mask_head', [made]),
         batch_img_metas=[sample.metainfo for sample in samples],
-        # Each query picks one channel: its own mask.
-        mask_preds=MaskFeatures(
-            torch.from_numpy(masks), torch.eye(60).expand(2, -1, -1), torch.zeros(1)
-        ),
     )
     for image, found in enumerate(results):
         prefix = f'seg_size1_image{image}'

@@ -1,5 +1,7 @@
 """The mask losses and the masks' part of the matching costs."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,9 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmdet_rfdetr.matching.assigner import (
-    Matches,
-    RFDETRHungarianAssigner,
-    Targets,
-)
+from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.matching import Matches
+from mmdet_rfdetr.segmentation.mask_costs import add_mask_costs
 from mmdet_rfdetr.segmentation.point_loss import RFDETRPointMaskLoss
 from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures, TargetMasks
 from tests import parity
@@ -112,74 +112,54 @@ def test_without_pairs_the_losses_are_zero_and_connected():
     assert losses['loss_mask'].tolist() == losses['loss_dice'].tolist() == [0, 0]
     sum(losses.values()).sum().backward()
     for masks in stages:
-        for part in vars(masks).values():
+        for part in masks:
             assert part.grad is not None
             assert not part.grad.any()
 
 
 def test_losses_are_float32_in_autocast():
     with torch.autocast('cpu', torch.bfloat16):
-        low = [
-            MaskFeatures(*(part.bfloat16() for part in vars(stage()).values()))
-            for _ in range(2)
-        ]
+        low = [MaskFeatures(*(part.bfloat16() for part in stage())) for _ in range(2)]
         matches = matches_of([0, 7], [0, 1], ((1, 0), (0, 1)), (6, 6))
         losses = RFDETRPointMaskLoss()(low, target_masks((1, 1)), matches)
     assert {value.dtype for value in losses.values()} == {torch.float32}
 
 
-def costs(mask_preds=None, **weights):
-    """Costs (B, R, T) of two images with two and one objects, and their parts."""
-    torch.manual_seed(0)
-    sizes = [12] if mask_preds is None else [6, 6]
-    targets = Targets(
-        labels=torch.tensor([0, 2, 1]),
-        boxes=torch.rand(3, 4) * 0.5 + 0.2,
-        counts=(2, 1),
-        masks=target_masks((2, 1)),
-    )
-    seen = []
-    assigner = RFDETRHungarianAssigner(points=fixed_points, **weights)
-    solve = assigner._solve
-    assigner._solve = lambda costs, *args: seen.append(costs) or solve(costs, *args)
-    matches = assigner.assign(
-        torch.randn(2, 12, 5), torch.rand(2, 12, 4), sizes, targets, 2, mask_preds
-    )
-    return torch.from_numpy(*seen).transpose(1, 2), targets, matches
-
-
 @pytest.mark.parametrize('weights', [(5.0, 5.0), (2.0, 0.0), (0.0, 3.0)])
 def test_mask_costs_equal_the_formula(weights):
     torch.manual_seed(1)
-    stages = [stage(), stage()]
+    stages, targets = [stage(), stage()], target_masks((2, 1))
     mask_weight, dice_weight = weights
-    found, targets, matches = costs(
-        stages, mask_weight=mask_weight, dice_weight=dice_weight
+    costs = torch.zeros(2, 2, 12)
+    add_mask_costs(
+        costs.split(6, dim=2),
+        stages,
+        targets,
+        torch.tensor([[0, 1], [2, 0]]),
+        mask_weight=mask_weight,
+        dice_weight=dice_weight,
+        point_ratio=16,
+        points=fixed_points,
     )
-    without, _, _ = costs()
-    assert matches.pair_counts == ((4, 2), (4, 2))
     for image, objects in enumerate([[0, 1], [2]]):
         for index, name in enumerate(('final', 'enc')):
             points = fixed_points(f'matcher/{name}', (1, 30, 2), None)
             x = stages[index].at_points(points)[image]
-            y = targets.masks.sample(points, torch.tensor(objects))
+            y = targets.sample(points, torch.tensor(objects))
             entropy = torch.stack(
                 [
                     F.binary_cross_entropy_with_logits(
                         x, true.expand_as(x), reduction='none'
                     ).mean(1)
                     for true in y
-                ],
-                dim=1,
+                ]
             )
-            p = x.sigmoid()[:, None]
-            dice = 1 - (2 * (p * y).sum(2) + 1) / (p.sum(2) + y.sum(1) + 1)
-            expected = mask_weight * entropy + dice_weight * dice
-            rows = slice(6 * index, 6 * index + 6)
+            p = x.sigmoid()
+            overlap = (p * y[:, None]).sum(2)
+            dice = 1 - (2 * overlap + 1) / (p.sum(1) + y.sum(1)[:, None] + 1)
             torch.testing.assert_close(
-                found[image, rows, : len(objects)]
-                - without[image, rows, : len(objects)],
-                expected,
+                costs[image, : len(objects), 6 * index : 6 * index + 6],
+                mask_weight * entropy + dice_weight * dice,
                 rtol=1e-4,
                 atol=1e-5,
             )
@@ -241,8 +221,24 @@ def test_every_parameter_gets_a_gradient(count):
 def test_masks_and_their_loss_go_together():
     config = tiny_config()
     del config['mask_head']
-    with pytest.raises(ValueError, match=r'mask_head=None and bbox_head\.loss_mask='):
+    with pytest.raises(SettingError, match=r'mask_head=None and bbox_head\.loss_mask='):
         parity.MODELS.build(config)
+    config = tiny_config()
+    del config['bbox_head']['loss_mask']
+    with pytest.raises(SettingError, match=r'mask_head and bbox_head\.loss_mask=None'):
+        parity.MODELS.build(config)
+
+
+def test_settings_of_masks_among_those_of_boxes_and_matching():
+    config = tiny_config()
+    config['train_cfg']['assigner'].update(mask_weight=2.0, point_ratio=9)
+    before = copy.deepcopy(config)
+    head = parity.MODELS.build(config).mask_head
+    assert config == before
+    assert (head.mask_weight, head.dice_weight, head.point_ratio) == (2, 5, 9)
+    # A detector from such a config leaves them out with the head.
+    config['mask_head'] = config['bbox_head']['loss_mask'] = None
+    assert not hasattr(parity.MODELS.build(config), 'mask_head')
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
+from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.segmentation import mask_results
 from mmdet_rfdetr.segmentation.mask_results import EncodedMasks, full_size_masks
 from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures
@@ -148,14 +149,12 @@ def test_masks_of_weak_detections_are_not_computed(threshold, monkeypatch):
         config['test_cfg'].update(score_thr=threshold)
     logits = torch.full((1, 6, 5), -9.0)
     logits[0, torch.arange(6), 3] = torch.tensor([-1, 2, -2, 1, 3, -3.0])
-    masks = predictions()
+    maps, queries, bias = predictions()
     (found,) = MODELS.build(config).bbox_head.predict_by_feat(
-        logits,
-        torch.full((1, 6, 4), 0.5),
-        batch_img_metas=[dict(META, scale_factor=(96 / 70, 96 / 50))],
-        mask_preds=MaskFeatures(
-            masks.spatial_features[:1], masks.query_features[:1], masks.bias
+        Stages([logits], [torch.full((1, 6, 4), 0.5)]).with_task(
+            'mask_head', [MaskFeatures(maps[:1], queries[:1], bias)]
         ),
+        batch_img_metas=[dict(META, scale_factor=(96 / 70, 96 / 50))],
     )
     best_first = [4, 1, 3, 0, 2, 5]
     count = {None: 6, 0.5: 3, 0.99: 0}[threshold]
@@ -188,7 +187,7 @@ def test_memory_of_masks_of_12_megapixels_is_bounded(count, share):
         import mmdet_rfdetr
         from mmdet.registry import MODELS
         from mmengine.registry import init_default_scope
-        from mmdet_rfdetr.models import mask_results
+        from mmdet_rfdetr.segmentation import mask_results
         from tests import parity
         from tests.test_segmentation.case import tiny_config
 

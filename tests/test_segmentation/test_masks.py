@@ -49,7 +49,6 @@ def test_every_view_of_predicted_masks_agrees():
     torch.testing.assert_close(
         pairs, torch.stack([expected[0, 4], expected[1, 1], expected[1, 2]])
     )
-    torch.testing.assert_close(masks.first_queries(2).of_all(), expected[:, :2])
 
 
 def test_masks_at_points_are_samples_of_the_whole_masks():
@@ -66,7 +65,7 @@ def test_masks_at_points_are_samples_of_the_whole_masks():
 
 @pytest.mark.parametrize('low', [torch.bfloat16, torch.float16])
 def test_masks_come_out_in_float32(low):
-    masks = MaskFeatures(*(part.to(low) for part in vars(features()).values()))
+    masks = MaskFeatures(*(part.to(low) for part in features()))
     masks = MaskFeatures(masks.spatial_features, masks.query_features, torch.ones(1))
     assert masks.of_all().dtype == torch.float32
     assert masks.of_queries(0, torch.arange(2)).dtype == torch.float32

@@ -194,10 +194,11 @@ def test_a_step_is_recorded_anew_when_the_model_changed(recorded, monkeypatch):
 
 
 def test_what_a_step_leaves_is_no_part_of_it(recorded):
-    """Errors for the log hold no graph; gradients are not where the next are made."""
+    """Figures for the log hold no graph; gradients are not where the next are made."""
     built = recording_model()
-    sum(recorded_loss(built).values()).backward()
-    assert not any(error.requires_grad for error in built.bbox_head.errors.values())
+    losses = recorded_loss(built)
+    sum(losses.values()).backward()
+    assert not any(figure.requires_grad for figure in losses.figures.values())
     first = built.query_embedding.grad
     expected = first.clone()
     recorded_loss(built)

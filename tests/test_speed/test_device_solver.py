@@ -6,11 +6,11 @@ import types
 import pytest
 import torch
 
-from mmdet_rfdetr.matching.assigner import RFDETRHungarianAssigner, Targets
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.speed.cuda_graphs import _Step
 from mmdet_rfdetr.speed.device_solver import capacity, solve_on_gpu
 from tests import parity
-from tests.test_matching.test_assigner import make_outputs, make_targets
+from tests.test_matching.test_assigner import make_outputs, make_stages, make_targets
 from tests.test_models.small import small_config
 
 GROUPS = 3
@@ -50,8 +50,10 @@ def test_pairs_are_those_of_scipy(counts, sizes):
     padded = on_device().prepare(targets, queries)
     size = padded.counts[0]
     assert padded.counts == (size,) * 3 and max(counts) <= size <= queries
-    found = on_device().assign(*outputs, sizes, padded, GROUPS)
-    expected = RFDETRHungarianAssigner().assign(*outputs, sizes, targets, GROUPS)
+    found = on_device().assign(make_stages(*outputs, sizes, GROUPS), padded)
+    expected = RFDETRHungarianAssigner().assign(
+        make_stages(*outputs, sizes, GROUPS), targets
+    )
     assert unpadded(pairs(found), targets, size) == pairs(expected)
     # Padding takes queries that no object has.
     for stage in range(len(sizes)):
@@ -65,31 +67,34 @@ def test_equal_costs_are_decided_as_by_scipy():
     logits, boxes = make_outputs(2, 240)
     outputs = logits.round(), (boxes * 4).round() / 4
     padded = on_device().prepare(targets, 40)
-    found = on_device().assign(*outputs, (120, 120), padded, GROUPS)
-    expected = RFDETRHungarianAssigner().assign(*outputs, (120, 120), targets, GROUPS)
+    found = on_device().assign(make_stages(*outputs, (120, 120), GROUPS), padded)
+    expected = RFDETRHungarianAssigner().assign(
+        make_stages(*outputs, (120, 120), GROUPS), targets
+    )
     assert unpadded(pairs(found), targets, padded.counts[0]) == pairs(expected)
 
 
 @pytest.mark.parametrize('value', (float('nan'), float('inf'), -float('inf')))
 def test_costs_that_are_not_finite(value):
-    """Such pairs are avoided as by SciPy, and padding is no accident."""
+    """Such pairs are avoided as by SciPy, and padding does not count as one."""
     targets = make_targets(3, 2)
     logits, boxes = make_outputs(2, 240)
     boxes[0, 5:40] = value
     logits[1, 130] = value
     assigner = on_device()
     found = assigner.assign(
-        logits, boxes, (120, 120), assigner.prepare(targets, 40), GROUPS
+        make_stages(logits, boxes, (120, 120), GROUPS), assigner.prepare(targets, 40)
     )
     expected = RFDETRHungarianAssigner().assign(
-        logits, boxes, (120, 120), targets, GROUPS
+        make_stages(logits, boxes, (120, 120), GROUPS), targets
     )
     assert unpadded(pairs(found), targets, 32) == pairs(expected)
-    assert bool(assigner.take_accident())
-    assert not assigner.take_accident()
+    assert found.non_finite
     logits, boxes = make_outputs(2, 240)
-    assigner.assign(logits, boxes, (120, 120), assigner.prepare(targets, 40), GROUPS)
-    assert not assigner.take_accident()
+    found = assigner.assign(
+        make_stages(logits, boxes, (120, 120), GROUPS), assigner.prepare(targets, 40)
+    )
+    assert not found.non_finite
 
 
 def test_few_sizes_occur():
@@ -104,8 +109,10 @@ def test_too_many_objects_are_left_to_scipy():
     targets = make_targets(5, 3)
     assert on_device().prepare(targets, 4) is targets
     outputs = make_outputs(2, 24)
-    found = on_device().assign(*outputs, (12, 12), targets, GROUPS)
-    expected = RFDETRHungarianAssigner().assign(*outputs, (12, 12), targets, GROUPS)
+    found = on_device().assign(make_stages(*outputs, (12, 12), GROUPS), targets)
+    expected = RFDETRHungarianAssigner().assign(
+        make_stages(*outputs, (12, 12), GROUPS), targets
+    )
     assert pairs(found) == pairs(expected)
 
 
@@ -113,7 +120,7 @@ def test_more_padded_objects_than_queries():
     """A model may have fewer tokens to select from than queries."""
     targets = make_targets(5, 3).padded(8)
     with pytest.raises(ValueError, match='padded to 8 objects, and a group has 4'):
-        on_device().assign(*make_outputs(2, 24), (12, 12), targets, GROUPS)
+        on_device().assign(make_stages(*make_outputs(2, 24), (12, 12), GROUPS), targets)
 
 
 def test_an_unknown_solver():
@@ -133,14 +140,14 @@ def batch(counts):
 
 
 def numbers(built, losses):
-    """Losses, errors and gradients."""
+    """Losses, figures for the log, and gradients."""
     sum(losses.values()).backward()
     gradients = {
         name: parameter.grad
         for name, parameter in built.named_parameters()
         if parameter.grad is not None
     }
-    return {**losses, **built.bbox_head.errors}, gradients
+    return {**losses, **losses.figures}, gradients
 
 
 def assert_equal(found, expected):
@@ -170,10 +177,8 @@ def test_what_is_recorded_takes_and_gives_tensors():
     plain, recorded = (model(solver, LOSSES[0]) for solver in ('scipy', 'device'))
     targets = recorded._recordable_targets(samples)
     step = _Step(recorded, targets.counts)
-    losses, errors = step(images, targets.labels, targets.boxes, targets.valid)
-    names, error_names = step.names
-    recorded.bbox_head.errors = dict(zip(error_names, errors, strict=True))
-    found = numbers(recorded, dict(zip(names, losses, strict=True)))
+    terms, figures = step(images, targets.labels, targets.boxes, targets.valid)
+    found = numbers(recorded, step.losses(terms, figures))
     assert_equal(found, numbers(plain, plain(images, samples, mode='loss')))
 
 
