@@ -379,7 +379,7 @@ def test_two_processes_evaluate_all_images(tmp_path, monkeypatch):
     assert found == [expected, expected]
 
 
-@pytest.mark.parametrize('name', ['rfdetr_coco', 'rfdetr-seg_nano_coco', 'rfdetr_demo'])
+@pytest.mark.parametrize('name', ['rfdetr_coco', 'rfdetr_tiny_bccd'])
 def test_shipped_configs_use_it_and_take_another(tmp_path, name):
     base = Config.fromfile(f'configs/{name}.py')
     assert base.val_evaluator.type == base.test_evaluator.type == 'RFDETRCocoMetric'
