@@ -7,8 +7,6 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='RFDETRAmpOptimWrapper',
-    device_type='cuda',
-    dtype='bfloat16',
     constructor='RFDETROptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(

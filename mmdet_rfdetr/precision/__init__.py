@@ -13,17 +13,17 @@ from .optim_wrapper import (
     RFDETRUniformOptimWrapperConstructor,
     resolve_optim_wrapper,
 )
-from .policy import AutocastState, PrecisionPolicy, find_policies, find_policy
+from .policy import PrecisionPolicy, autocast_on, find_policies, find_policy
 from .weights import WeightDtypes
 
 __all__ = [
-    'AutocastState',
     'PrecisionError',
     'PrecisionPolicy',
     'RFDETRAmpOptimWrapper',
     'RFDETRPrecisionHook',
     'RFDETRUniformOptimWrapperConstructor',
     'WeightDtypes',
+    'autocast_on',
     'check_agreement',
     'find_policies',
     'find_policy',

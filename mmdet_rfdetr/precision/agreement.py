@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
@@ -12,13 +11,7 @@ from mmengine.runner import Runner
 
 from ..errors import PrecisionError
 from .optim_wrapper import RFDETRAmpOptimWrapper
-from .policy import (
-    AutocastState,
-    PrecisionPolicy,
-    dtype_name,
-    find_policies,
-    find_policy,
-)
+from .policy import PrecisionPolicy, dtype_name, find_policies, find_policy
 
 _LOOPS = dict(train='training', val='validation', test='testing')
 
@@ -34,19 +27,11 @@ def check_agreement(runner: Runner) -> None:
             to the command line.
     """
     policy, device = _policy_of(runner)
-    problems = [
-        *_in_optim_wrapper(runner.optim_wrapper, policy, device),
-        *_in_loop('val_cfg', runner._val_loop, policy),
-        *_in_loop('test_cfg', runner._test_loop, policy),
-        *_in_config(runner.cfg, policy),
-    ]
-    if other := policy.other_autocast(device):
-        problems.append(
-            f'model.precision is {policy}, and the run was started inside an autocast '
-            f'of {other}. Start it outside.'
-        )
+    problems = list(_problems(runner, policy, device))
     if problems:
-        raise PrecisionError('\n'.join(problems))
+        raise PrecisionError(
+            '\n'.join(f'model.precision is {policy}, and {each}' for each in problems)
+        )
 
 
 def _policy_of(runner: Runner) -> tuple[PrecisionPolicy, torch.device]:
@@ -59,72 +44,35 @@ def _policy_of(runner: Runner) -> tuple[PrecisionPolicy, torch.device]:
     return found
 
 
-def _in_optim_wrapper(
-    optim_wrapper: OptimWrapper | dict | None,
-    policy: PrecisionPolicy,
-    device: torch.device,
+def _problems(
+    runner: Runner, policy: PrecisionPolicy, device: torch.device
 ) -> Iterator[str]:
     # A run that only validates or tests leaves the wrapper's config unbuilt.
-    if not isinstance(optim_wrapper, OptimWrapper):
-        return
-    name = type(optim_wrapper).__name__
-    if isinstance(optim_wrapper, RFDETRAmpOptimWrapper):
-        if text := optim_wrapper.disagreement(policy):
-            yield text
-    elif isinstance(optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
-        yield (
-            f'model.precision is {policy}, and optim_wrapper.type={name} brings a '
-            'precision of its own. Leave out --amp and add --cfg-options '
-            'optim_wrapper.type=RFDETRAmpOptimWrapper.'
-        )
-    elif policy.resolve(device) == torch.float16:
-        yield (
-            f'model.precision is {policy}, and optim_wrapper.type={name} does not '
-            'scale the loss, as float16 needs. Add --cfg-options '
-            'optim_wrapper.type=RFDETRAmpOptimWrapper.'
-        )
-
-
-def _in_loop(name: str, loop: object, policy: PrecisionPolicy) -> Iterator[str]:
-    # A loop that has not run yet is still its config.
-    fp16 = loop.get('fp16') if isinstance(loop, dict) else getattr(loop, 'fp16', None)
-    if fp16:
-        yield (
-            f'model.precision is {policy}, and {name}.fp16={fp16} opens an autocast of '
-            f'its own. Add --cfg-options {name}.fp16=False.'
-        )
-
-
-def _in_config(config: Config, policy: PrecisionPolicy) -> Iterator[str]:
-    compiled = config.get('compile')
-    if compiled is not None and compiled is not False:
-        yield (
-            f'model.precision is {policy}, and compile={compiled} has mmengine compile '
-            'the optimizer step, precision and loss scale included, which fails. '
-            'Add --cfg-options compile=False; model.compile compiles the network.'
-        )
-    # Variables that look as if they set the precision. Assigning one in a config
-    # that inherits changes nothing: the values below it were filled in before.
-    device_type = policy.device_type or 'cuda'
-    wanted = {}
-    if 'precision' in config:
-        wanted['precision'] = PrecisionPolicy.from_config(config['precision'])
-    if config.get('device_type'):
-        wanted['device_type'] = PrecisionPolicy(
-            config['device_type'], dtype_name(policy.dtype)
-        )
-    if config.get('dtype'):
-        wanted['dtype'] = PrecisionPolicy(device_type, config['dtype'])
-    if config.get('fp16'):
-        wanted['fp16'] = PrecisionPolicy(device_type, 'float16')
-    for name, other in wanted.items():
-        if other != policy:
+    wrapper = runner.optim_wrapper
+    todo = 'add --cfg-options optim_wrapper.type=RFDETRAmpOptimWrapper.'
+    name = f'optim_wrapper.type={type(wrapper).__name__}'
+    if isinstance(wrapper, RFDETRAmpOptimWrapper):
+        if own := wrapper.disagreement(policy):
+            yield own
+    elif isinstance(wrapper, AmpOptimWrapper | ApexOptimWrapper):
+        yield f'{name} brings a precision of its own: leave out --amp and {todo}'
+    elif isinstance(wrapper, OptimWrapper) and policy.resolve(device) == torch.float16:
+        yield f'{name} does not scale the loss, as float16 needs: {todo}'
+    for name, loop in (('val_cfg', runner._val_loop), ('test_cfg', runner._test_loop)):
+        # A loop that has not run yet is still its config.
+        own = loop if isinstance(loop, dict) else getattr(loop, '__dict__', {})
+        if own.get('fp16'):
             yield (
-                f'model.precision is {policy}, and the variable {name}='
-                f'{config[name]} at the top of the config does not change it. Remove '
-                f'the variable and, if you mean {other}, add --cfg-options '
-                f'{policy.overrides(other)}.'
+                f'{name}.fp16=True opens an autocast of its own: add --cfg-options '
+                f'{name}.fp16=False.'
             )
+    if compiled := runner.cfg.get('compile'):
+        yield (
+            f'compile={compiled} has mmengine compile the optimizer step, which fails: '
+            'add --cfg-options compile=False; model.compile compiles the network.'
+        )
+    if other := policy.other_autocast(device):
+        yield f'the run was started inside an autocast of {other}: start it outside.'
 
 
 @HOOKS.register_module()
@@ -144,7 +92,7 @@ class RFDETRPrecisionHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._reference: AutocastState | None = None
+        self._reference: str | None = None
         self._logged: set[str] = set()
         self._is_first_iter = False
 
@@ -169,25 +117,21 @@ class RFDETRPrecisionHook(Hook):
             return
         self._is_first_iter = False
         policy, device = _policy_of(runner)
-        if self._reference is None:
-            dtype = policy.resolve(device)
-            self._reference = AutocastState(device.type, dtype != torch.float32, dtype)
         loop = _LOOPS[mode]
+        self._reference = self._reference or policy.effective(device)
         # Of a student and its teacher, one may have had nothing to do.
-        all_seen = {policy.seen for policy, _ in find_policies(runner.model)} - {None}
-        if all_seen != {self._reference}:
-            seen = next(
-                iter(all_seen - {self._reference}),
-                'outside of the policy, which forward did not enter',
-            )
+        seen = {policy.seen for policy, _ in find_policies(runner.model)} - {None}
+        if seen != {self._reference}:
+            other = ' and '.join(seen - {self._reference}) or 'outside of the policy'
             raise PrecisionError(
-                f'This run is one of {self._reference}, and {loop} ran {seen}. '
+                f'This run is one of {self._reference}, and {loop} ran {other}. '
                 'RFDETR.forward enters model.precision: do not bypass it, and do not '
                 'change it or move the model during a run.'
             )
         if loop not in self._logged:
             self._logged.add(loop)
-            print_log(f'Precision in {loop}: {self._reference}.', logger='current')
+            text = f'Precision in {loop}: {self._reference} on {device.type}.'
+            print_log(text, logger='current')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write the policy, and what it came to on this machine, into the meta."""
@@ -207,14 +151,7 @@ class RFDETRPrecisionHook(Hook):
         before, now = saved['effective'], policy.effective(device)
         if before == now:
             return
-        had_scale = bool(checkpoint.get('optimizer', {}).get('loss_scaler'))
-        has_scale = policy.resolve(device) == torch.float16
-        scale = {
-            (True, False): '; its loss scale is not needed any more',
-            (False, True): '; the loss scale starts anew',
-        }.get((had_scale, has_scale), '')
         print_log(
-            f'This run resumes a checkpoint trained in {before}, and goes on in '
-            f'{now}{scale}.',
+            f'This run resumes a checkpoint trained in {before}, and goes on in {now}.',
             logger='current',
         )

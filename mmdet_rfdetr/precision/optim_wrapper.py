@@ -13,23 +13,21 @@ from mmengine.optim import (
 from torch import Tensor, nn
 
 from ..errors import ExplainedError, PrecisionError
-from .policy import AUTOCAST_DEVICES, DTYPES, PrecisionPolicy, dtype_name, find_policy
+from .policy import PrecisionPolicy, dtype_name, find_policy
 
 
 @OPTIM_WRAPPERS.register_module()
 class RFDETRAmpOptimWrapper(OptimWrapper):
     """Optimizer wrapper for a model that holds its own precision.
 
-    It opens no autocast: the model does, in every mode. What is left is to check
-    that the config means the same in both places, and to scale the loss where
-    float16 needs it (bfloat16 has float32's range and needs no scale).
+    It opens no autocast: the model does, in every mode. What is left is to scale the
+    loss where float16 needs it (bfloat16 has float32's range and needs no scale).
 
     Args:
         optimizer: the optimizer to wrap.
-        device_type: ``'cuda'`` or ``'cpu'``; must be the model's.
-            None: whatever the model's is.
-        dtype: ``'bfloat16'``, ``'float16'`` or ``'float32'``; must be the model's.
-            None: whatever the model's is.
+        device_type: None follows ``model.precision``; another value must be the same,
+            as configs stated it a second time before.
+        dtype: likewise.
         loss_scale: ``'dynamic'``, a constant, or the arguments of
             ``torch.amp.GradScaler``. Only float16 uses it.
         accumulative_counts: micro-batches of an optimizer step.
@@ -44,8 +42,7 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
             says before every step whether to make it.
 
     Raises:
-        PrecisionError: if ``device_type``, ``dtype`` or ``loss_scale`` is none of
-            these.
+        PrecisionError: if ``loss_scale`` is none of these.
     """
 
     def __init__(
@@ -69,15 +66,6 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         self.message_hub.update_info(
             'accumulative_counts', accumulative_counts, resumed=False
         )
-        for key, value, legal in (
-            ('device_type', device_type, AUTOCAST_DEVICES),
-            ('dtype', dtype, tuple(DTYPES)),
-        ):
-            if value is not None and value not in legal:
-                raise PrecisionError(
-                    f'optim_wrapper.{key}={value!r}: choose one of {list(legal)}, or '
-                    'leave it out to follow model.precision.'
-                )
         self.device_type = device_type
         self.dtype = dtype
         self.loss_scaler: torch.amp.GradScaler | None = None
@@ -90,18 +78,17 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         """Say how this wrapper's keys contradict the model's policy, if they do.
 
         Returns:
-            A sentence with both values and the overrides that make them equal.
+            A sentence with both values and the overrides to go by the model's.
         """
-        own = PrecisionPolicy(
-            self.device_type or policy.device_type or 'cuda',
-            self.dtype or dtype_name(policy.dtype),
-        )
-        if own == policy:
+        dtype = self.dtype or dtype_name(policy.dtype)
+        device_type = self.device_type or policy.device_type or 'cuda'
+        own = dtype if dtype == 'float32' else f'{device_type} {dtype}'
+        if own == str(policy):
             return None
         return (
-            f'model.precision is {policy}, and optim_wrapper says {own}. Add '
-            f'--cfg-options {policy.wrapper_overrides()} or --cfg-options '
-            f'{policy.model_overrides(own)}.'
+            f'optim_wrapper says {own}: leave its keys out, with --cfg-options '
+            'optim_wrapper.device_type=None optim_wrapper.dtype=None, and set '
+            'model.precision alone.'
         )
 
     def bind(self, model: nn.Module) -> None:
@@ -122,7 +109,7 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
             )
         policy, device = found
         if text := self.disagreement(policy):
-            raise PrecisionError(text)
+            raise PrecisionError(f'model.precision is {policy}, and {text}')
         if policy.resolve(device) == torch.float16:
             self.loss_scaler = torch.amp.GradScaler(device.type, **self._scaler_args)
             if self._saved_scale:
@@ -179,7 +166,7 @@ class RFDETRAmpOptimWrapper(OptimWrapper):
         self.loss_scaler.update(self._constant_scale)
 
     def _gradients(self) -> list[Tensor]:
-        """What the guard looks at: under float16 an overflow is no accident."""
+        """What the guard looks at: under float16 an overflow is expected."""
         if self.loss_scaler is not None:
             return []
         return [
@@ -265,9 +252,7 @@ class RFDETRUniformOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return super().__call__(model)
 
 
-def _read_loss_scale(
-    loss_scale: str | float | dict,
-) -> tuple[dict, float | None]:
+def _read_loss_scale(loss_scale: str | float | dict) -> tuple[dict, float | None]:
     """Return GradScaler's arguments, and the scale to keep if it is a constant."""
     if loss_scale == 'dynamic':
         return {}, None

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from mmengine.logging import print_log
@@ -20,34 +19,16 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class AutocastState:
-    """What autocast does to an operation on one kind of device.
+def autocast_on(device_type: str) -> str:
+    """What autocast makes of operations on a kind of device, here and now.
 
-    Attributes:
-        device_type: kind of device the operation runs on, such as ``'cuda'``.
-        enabled: whether autocast is on for this kind.
-        dtype: what it casts to; float32 when it is off.
+    Returns:
+        ``'cuda bfloat16'`` or so; ``'float32'`` where it is off.
     """
-
-    device_type: str
-    enabled: bool
-    dtype: torch.dtype
-
-    @classmethod
-    def now(cls, device_type: str) -> 'AutocastState':
-        """Read the state at the place of the call."""
-        enabled = torch.amp.is_autocast_available(device_type)  # not so for 'meta'
-        enabled = enabled and torch.is_autocast_enabled(device_type)
-        # While autocast is off, PyTorch still reports the dtype it would use.
-        dtype = torch.get_autocast_dtype(device_type) if enabled else torch.float32
-        return cls(device_type, enabled, dtype)
-
-    def __str__(self) -> str:
-        switch = 'on' if self.enabled else 'off'
-        return (
-            f'{dtype_name(self.dtype)} (autocast {switch}, device {self.device_type})'
-        )
+    on = torch.amp.is_autocast_available(device_type)  # not so for 'meta'
+    if not on or not torch.is_autocast_enabled(device_type):
+        return 'float32'
+    return describe(device_type, torch.get_autocast_dtype(device_type))
 
 
 class PrecisionPolicy:
@@ -62,7 +43,7 @@ class PrecisionPolicy:
             same policy on every device.
 
     Attributes:
-        seen: state of autocast inside the last forward, None before the first.
+        seen: what autocast was inside the last forward, None before the first.
 
     Raises:
         PrecisionError: if a value is not one of these.
@@ -82,7 +63,7 @@ class PrecisionPolicy:
             )
         self.device_type = device_type
         self.dtype = DTYPES[dtype]
-        self.seen: AutocastState | None = None
+        self.seen: str | None = None
         self._resolved: dict[torch.device, torch.dtype] = {}
 
     @classmethod
@@ -199,23 +180,20 @@ class PrecisionPolicy:
             )
         low = dtype != torch.float32
         with torch.autocast(device.type, dtype=dtype) if low else nullcontext():
-            self.seen = AutocastState.now(device.type)
+            self.seen = autocast_on(device.type)
             yield
 
     def other_autocast(self, device: torch.device) -> str | None:
         """Name an autocast that is on here and differs from the policy, if any."""
-        own = (device.type, self.resolve(device))
-        for device_type in AUTOCAST_DEVICES:
-            outer = AutocastState.now(device_type)
-            if outer.enabled and (device_type, outer.dtype) != own:
-                return f'{device_type} {dtype_name(outer.dtype)}'
-        return None
+        fine = ('float32', self.effective(device))
+        outer = map(autocast_on, AUTOCAST_DEVICES)
+        return next((name for name in outer if name not in fine), None)
 
     def effective(self, device: torch.device) -> str:
         """What the policy comes to on ``device``: ``'cuda bfloat16'`` or so."""
-        return _describe(device.type, self.resolve(device))
+        return describe(device.type, self.resolve(device))
 
-    def model_overrides(self, other: 'PrecisionPolicy') -> str:
+    def overrides(self, other: 'PrecisionPolicy') -> str:
         """Command-line overrides that give a model of this policy another one."""
         if other.dtype == torch.float32:
             return 'model.precision=None'
@@ -226,19 +204,6 @@ class PrecisionPolicy:
             f'model.precision.dtype={dtype_name(other.dtype)}'
         )
 
-    def wrapper_overrides(self) -> str:
-        """Command-line overrides that give the optimizer wrapper this policy."""
-        name = dtype_name(self.dtype)
-        if self.dtype == torch.float32:
-            return f'optim_wrapper.dtype={name}'
-        return (
-            f'optim_wrapper.device_type={self.device_type} optim_wrapper.dtype={name}'
-        )
-
-    def overrides(self, other: 'PrecisionPolicy') -> str:
-        """Command-line overrides that give both another policy."""
-        return f'{self.model_overrides(other)} {other.wrapper_overrides()}'
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PrecisionPolicy) and str(self) == str(other)
 
@@ -246,10 +211,10 @@ class PrecisionPolicy:
         return hash(str(self))
 
     def __str__(self) -> str:
-        return _describe(self.device_type, self.dtype)
+        return describe(self.device_type, self.dtype)
 
 
-def _describe(device_type: str | None, dtype: torch.dtype) -> str:
+def describe(device_type: str | None, dtype: torch.dtype) -> str:
     """``'cuda bfloat16'`` or so; float32 is the same on every device."""
     name = dtype_name(dtype)
     return name if dtype == torch.float32 else f'{device_type} {name}'

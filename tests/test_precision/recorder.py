@@ -7,7 +7,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_rfdetr.models.backbone import MLP
-from mmdet_rfdetr.precision import AutocastState
+from mmdet_rfdetr.precision import autocast_on
+from mmdet_rfdetr.precision.policy import describe
 
 
 @contextlib.contextmanager
@@ -17,7 +18,7 @@ def recorded():
 
     def note(module, inputs, output):
         if isinstance(module, MLP):
-            state = AutocastState.now(inputs[0].device.type)
+            state = autocast_on(inputs[0].device.type)
             seen.append((state, output.dtype))
 
     handle = register_module_forward_hook(note)
@@ -29,7 +30,7 @@ def recorded():
 
 def expected(dtype: torch.dtype, device_type: str = 'cpu'):
     """The record of a model that runs in ``dtype``."""
-    return AutocastState(device_type, dtype != torch.float32, dtype), dtype
+    return describe(device_type, dtype), dtype
 
 
 class Operators(TorchDispatchMode):

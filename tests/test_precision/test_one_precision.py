@@ -145,5 +145,5 @@ def test_a_policy_that_changes_during_a_run_is_stopped(pictures, tmp_path):
     runner.model.precision = type(runner.model.precision)('cpu', 'float16')
     with pytest.raises(PrecisionError) as error:
         runner.val_loop.run()
-    assert 'bfloat16 (autocast on' in str(error.value)
-    assert 'validation ran float16 (autocast on' in str(error.value)
+    assert 'one of cpu bfloat16' in str(error.value)
+    assert 'validation ran cpu float16' in str(error.value)

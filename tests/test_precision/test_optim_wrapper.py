@@ -111,8 +111,6 @@ def test_given_scales(loss_scale, scale):
 @pytest.mark.parametrize(
     ('kwargs', 'words'),
     [
-        (dict(dtype='half'), ['optim_wrapper.dtype', 'half', 'float16']),
-        (dict(device_type='gpu'), ['optim_wrapper.device_type', 'gpu', 'cuda']),
         (dict(loss_scale='static'), ['loss_scale', 'static', 'dynamic']),
         (dict(loss_scale=-1.0), ['loss_scale', '-1.0', 'positive']),
     ],
@@ -122,6 +120,13 @@ def test_illegal_values_name_the_legal_ones(kwargs, words):
         wrap(Net('float16'), **kwargs)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize('key', ['device_type', 'dtype'])
+def test_an_old_key_with_another_value_than_the_model_is_refused(key):
+    model = Net('float16')
+    with pytest.raises(PrecisionError, match=f'optim_wrapper says .*{key}=None'):
+        wrap(model, **{key: 'other'}).bind(model)
 
 
 def test_a_misspelt_key_is_an_error():
