@@ -9,15 +9,14 @@ os.environ.setdefault('MKL_NUM_THREADS', '1')
 
 import mmdet_rfdetr  # noqa: F401, I001
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
 
-from tests.fixtures import REPOSITORY
-from tests.interpreter import run
-from tests.project import NANO, write_project
+from tests.factory import write_project
 from tests.runs import forget_runs
 
 # As the fixtures were made: another number of threads sums in another order, which
@@ -87,15 +86,17 @@ def no_earlier_run():
 def toy_project(tmp_path_factory):
     """The folder of a user's project, with mine.py and pictures in it."""
     folder = tmp_path_factory.mktemp('project')
-    write_project(folder, NANO)
+    write_project(folder)
     return folder
 
 
 @pytest.fixture(scope='session')
 def toy_checkpoint(toy_project):
-    """The project's checkpoint of one epoch, trained with the command of the README."""
-    command = [sys.executable, REPOSITORY / 'tools' / 'train.py', 'mine.py']
-    result = run(command, cwd=toy_project)
-    assert result.returncode == 0, result.stderr
-    assert 'warning' not in (result.stdout + result.stderr).lower()
-    return toy_project / 'work_dirs' / 'mine' / 'epoch_1.pth'
+    """The checkpoint of that project after one epoch of training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(toy_project)
+        cfg = Config.fromfile('mine.py')
+        cfg.work_dir = str(toy_project / 'trained')
+        Runner.from_cfg(cfg).train()
+    forget_runs()
+    return toy_project / 'trained' / 'epoch_1.pth'

@@ -67,6 +67,7 @@ def coco(
     classes=CLASSES,
     category_ids=None,
     image_ids=None,
+    turned=False,
     stem='',
     seed=1,
 ):
@@ -80,17 +81,18 @@ def coco(
         classes: names of the categories.
         category_ids: of the classes; 1, 2, ... if left out.
         image_ids: 0, 1, ... if left out.
+        turned: whether every second image is as high as the others are wide.
         stem: files are named ``<stem>0.png``, ``<stem>1.png``, ...
         seed: of the boxes.
     """
     generator = torch.Generator().manual_seed(seed)
     category_ids = category_ids or range(1, len(classes) + 1)
     image_ids = image_ids or range(len(counts))
-    height, width = size
-    scale = torch.tensor([width, height] * 2)
     images, annotations = [], []
     for number, (image_id, count) in enumerate(zip(image_ids, counts, strict=True)):
         name = f'{stem}{number}.png'
+        height, width = shape = size[::-1] if turned and number % 2 else size
+        scale = torch.tensor([width, height] * 2)
         images.append(dict(id=image_id, file_name=name, height=height, width=width))
         for corners in (boxes(generator, count) * scale).tolist():
             x, y, right, bottom = corners
@@ -103,7 +105,7 @@ def coco(
                     bbox=[x, y, right - x, bottom - y],
                     area=(right - x) * (bottom - y),
                     iscrowd=0,
-                    segmentation=ring(corners, size) if index % 2 else bars(corners),
+                    segmentation=ring(corners, shape) if index % 2 else bars(corners),
                 )
             )
     categories = [
@@ -366,7 +368,11 @@ def project_config(data, work_dir, **changes):
         param_scheduler=dict(
             type='RFDETRLR', preset='cosine', convert_to_iter_based=True
         ),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(type='CheckpointHook', interval=1),
+            ema=dict(type='RFDETREMAHook'),
+        ),
         custom_hooks=[],
         visualizer=dict(type='DetLocalVisualizer', vis_backends=[]),
         randomness=dict(seed=0),
@@ -374,4 +380,97 @@ def project_config(data, work_dir, **changes):
     )
     config = Config(copy.deepcopy(config))
     config.merge_from_dict(changes)
+    return config
+
+
+# What ``_base_`` says in a project that inherits from the installed package.
+NANO = "__import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')"
+USER_CLASSES = ('square', 'bar')
+# Below a line that says what it inherits from, this is a whole project config.
+USER_CONFIG = """
+__import__('mmdet_rfdetr').set_image_size(_base_, 64)
+
+classes = ('square', 'bar')
+model = dict(
+    precision=None,
+    num_queries=12,
+    num_groups=2,
+    backbone=dict(embed_dims=24, num_heads=2, out_indices=(1, 2)),
+    neck=dict(in_channels=[24, 24], out_channels=16, num_blocks=1),
+    decoder=dict(
+        num_layers=1, self_attn_heads=2, cross_attn_heads=2, feedforward_channels=32
+    ),
+    bbox_head=dict(num_classes=len(classes)),
+    test_cfg=dict(max_per_img=10),
+)
+load = dict(type='LoadImageFromFile')
+resize = dict(type='Resize', scale=(64, 64))
+pack = dict(
+    type='PackDetInputs',
+    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+)
+annotations = dict(type='LoadAnnotations', with_bbox=True)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        data_root='pictures/',
+        ann_file='annotations.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=classes),
+        pipeline=[load, annotations, resize, pack],
+    ),
+)
+val_dataloader = dict(
+    _delete_=True,
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root='pictures/',
+        ann_file='annotations.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=classes),
+        test_mode=True,
+        pipeline=[load, resize, annotations, pack],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    _delete_=True,
+    type='CocoMetric',
+    ann_file='pictures/annotations.json',
+    metric='bbox',
+)
+test_evaluator = val_evaluator
+optim_wrapper = dict(device_type='cpu', dtype='float32')
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def write_project(folder, base=NANO):
+    """Write ``mine.py`` of a user, and pictures of the two classes.
+
+    Args:
+        folder: a pathlib.Path.
+        base: the right side of ``_base_ = ...``.
+
+    Returns:
+        The path of the config, which is to be read in ``folder``.
+    """
+    write_coco(
+        folder / 'pictures',
+        [2] * 4,
+        (60, 80),
+        turned=True,
+        classes=USER_CLASSES,
+        category_ids=(7, 3),  # not in order
+    )
+    config = folder / 'mine.py'
+    config.write_text(f'_base_ = {base}{USER_CONFIG}')
     return config

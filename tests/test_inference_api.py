@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmdet_rfdetr.checkpoints import to_official
 from mmdet_rfdetr.compat import inferring
-from tests.project import CLASSES
+from tests.factory import USER_CLASSES as CLASSES
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def paths(toy_project, toy_checkpoint):
 
 @pytest.fixture
 def picture(toy_project):
-    return str(toy_project / 'pictures' / '1.png')
+    return str(toy_project / 'pictures' / '0.png')
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_init_detector_takes_config_and_checkpoint(paths, picture):
 def test_inference_detector_takes_paths_arrays_and_lists(paths, picture, toy_project):
     model = init_detector(*paths, device='cpu')
     array = np.asarray(Image.open(picture))[..., ::-1]  # BGR, as mmcv reads it
-    second = str(toy_project / 'pictures' / '2.png')
+    second = str(toy_project / 'pictures' / '1.png')
     # An array comes last: mmdet then changes the model's config to loading from arrays.
     of_path = inference_detector(model, picture)
     of_list = inference_detector(model, [picture, second])
@@ -64,7 +64,7 @@ def test_inference_detector_takes_paths_arrays_and_lists(paths, picture, toy_pro
 @pytest.mark.parametrize('kind', ['path', 'array', 'list', 'folder'])
 def test_inferencer_takes_any_input(inferencer, picture, toy_project, kind):
     array = np.asarray(Image.open(picture))[..., ::-1]
-    second = str(toy_project / 'pictures' / '2.png')
+    second = str(toy_project / 'pictures' / '1.png')
     inputs, count = {
         'path': (picture, 1),
         'array': (array, 1),
@@ -112,7 +112,7 @@ def test_category_ids_as_labels_have_their_names(
     assert {model.dataset_meta['classes'][label] for label in labels} == {'clock'}
     inferencer = DetInferencer(cfg.copy(), path, device='cpu', show_progress=False)
     inferencer(picture, out_dir=str(tmp_path), pred_score_thr=0.0)
-    assert (tmp_path / 'vis' / '1.png').exists()
+    assert (tmp_path / 'vis' / '0.png').exists()
 
 
 @pytest.mark.parametrize('outputs', [1, len(CLASSES), len(CLASSES) + 1])
@@ -137,10 +137,10 @@ def test_other_outputs_than_the_checkpoint_has_names_are_a_warning(
 def test_inferencer_draws_and_writes(inferencer, picture, tmp_path):
     inferencer(picture, out_dir=str(tmp_path), no_save_pred=False, pred_score_thr=0.0)
     with (
-        Image.open(tmp_path / 'vis' / '1.png') as drawn,
+        Image.open(tmp_path / 'vis' / '0.png') as drawn,
         Image.open(picture) as original,
     ):
         assert drawn.size == original.size
         assert drawn.tobytes() != original.convert('RGB').tobytes()
-    written = json.loads((tmp_path / 'preds' / '1.json').read_text())
+    written = json.loads((tmp_path / 'preds' / '0.json').read_text())
     assert len(written['bboxes']) == 10

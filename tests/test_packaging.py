@@ -14,9 +14,9 @@ from mmengine.config import Config
 from packaging.requirements import Requirement
 
 import mmdet_rfdetr
+from tests.factory import write_project
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
-from tests.project import NANO, write_project
 
 
 @pytest.fixture(scope='module')
@@ -160,7 +160,7 @@ def train(project, installed):
 
 @pytest.mark.long
 def test_project_inherits_by_name(installed, tmp_path):
-    write_project(tmp_path / 'project', NANO)
+    write_project(tmp_path / 'project')
     train(tmp_path / 'project', installed)
 
 
@@ -173,7 +173,7 @@ def test_project_inherits_by_relative_path(installed, tmp_path):
 
 
 def test_project_imports_the_plugin_by_custom_imports_only(installed, tmp_path):
-    write_project(tmp_path / 'project', NANO)
+    write_project(tmp_path / 'project')
     config = tmp_path / 'project' / 'mine.py'
     cfg = Config.fromfile(config)
     assert cfg.custom_imports.imports == ['mmdet_rfdetr']

@@ -55,6 +55,22 @@ class Weight(BaseMetric):
         return dict(weight=float(results[0]))
 
 
+class Scripted(BaseMetric):
+    """Metrics of one validation after the other, as given."""
+
+    default_prefix = 'coco'
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = iter(scores)
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        return dict(bbox_mAP=next(self.scores))
+
+
 def loader():
     return dict(
         dataset=Numbers(),

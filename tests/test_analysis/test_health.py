@@ -15,11 +15,11 @@ from mmdet_rfdetr.analysis.health import (
     check_objects,
     count_objects,
 )
-from tests.test_reliability.project import config
+from tests.factory import project_config
+from tests.toy import Scripted
 
 from .. import toy
 from ..factory import write_coco
-from ..test_reliability.test_model_selection import Scripted
 
 HEALTH = dict(type='RFDETRHealthHook')
 
@@ -41,10 +41,7 @@ def told(runner, train=True):
 
 
 def detector(data, folder, **changes):
-    changes.setdefault('train_cfg.max_epochs', 1)
-    cfg = config(data, folder, **changes)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
+    cfg = project_config(data, folder, **changes)
     cfg.default_hooks.health = HEALTH
     return cfg
 

@@ -13,7 +13,7 @@ from PIL import Image
 from mmdet_rfdetr import analysis
 from mmdet_rfdetr.analysis import summary_hook
 from mmdet_rfdetr.segmentation.mask_results import EncodedMasks
-from tests.project import write_project
+from tests.factory import write_project
 
 BASE = "__import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')"
 

@@ -25,9 +25,9 @@ from mmdet_rfdetr.benchmark.sides import (
     speedup,
     summarise,
 )
+from tests.factory import write_project
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run_code
-from tests.project import NANO, write_project
 
 TOOL = REPOSITORY / 'tools' / 'benchmark.py'
 
@@ -36,7 +36,7 @@ TOOL = REPOSITORY / 'tools' / 'benchmark.py'
 def project(tmp_path_factory):
     """A config of toy size, and pictures."""
     folder = tmp_path_factory.mktemp('benchmark')
-    config = write_project(folder, NANO)
+    config = write_project(folder)
     draw_data_set(folder / 'drawn', 4, 3, ['square', 'bar'])
     return SimpleNamespace(config=str(config), data=str(folder / 'drawn'))
 

@@ -18,7 +18,7 @@ from mmdet_rfdetr.command_line.config_errors import (
     unknown_type,
 )
 from mmdet_rfdetr.errors import ExplainedError, ImageSizeError
-from tests.project import NANO
+from tests.factory import NANO
 
 # mmengine leaves its copy of a broken file open.
 pytestmark = [

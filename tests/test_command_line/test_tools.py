@@ -52,9 +52,11 @@ def built(monkeypatch):
     return seen
 
 
-def test_train_writes_checkpoint_and_metrics(toy_checkpoint):
-    assert toy_checkpoint.is_file()
-    (log,) = toy_checkpoint.parent.glob('*/*.log')
+def test_train_writes_checkpoint_and_metrics(tool, toy_project):
+    tool('train.py', 'mine.py')
+    folder = toy_project / 'work_dirs' / 'mine'
+    assert (folder / 'epoch_1.pth').is_file()
+    (log,) = folder.glob('*/*.log')
     text = log.read_text()
     assert 'Epoch(train) [1][2/2]' in text
     assert 'eta:' in text
@@ -102,7 +104,7 @@ def test_test_evaluates_draws_and_dumps(toy_checkpoint, tool, capsys, tmp_path):
     assert 'coco/bbox_mAP:' in printed
     assert 'WARNING' not in printed
     drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
-    assert drawn == ['1.png', '2.png', '3.png', '4.png']
+    assert drawn == ['0.png', '1.png', '2.png', '3.png']
     with dump.open('rb') as file:
         predictions = load_pickle(file)
     assert [len(each['pred_instances']['scores']) for each in predictions] == [10] * 4

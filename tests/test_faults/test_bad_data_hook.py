@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from tests.project import write_project
+from tests.factory import write_project
 
 BASE = "__import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')"
 

@@ -14,9 +14,8 @@ from mmdet_rfdetr.class_names import compare_classes
 from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.faults import class_checks
 from mmdet_rfdetr.faults.class_checks import check_evaluator, check_loaders, loaders_of
-from tests.test_reliability.project import config
 
-from ..factory import write_coco
+from ..factory import project_config, write_coco
 
 CLASSES = ('a', 'b', 'c')
 DIFFERENT = [
@@ -35,18 +34,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def cfg(data, tmp_path):
-    cfg = config(data, tmp_path / 'run', **{'train_cfg.max_epochs': 1})
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-    cfg.default_hooks.bad_data = dict(type='RFDETRBadDataHook')
-    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
-    cfg.test_evaluator = dict(
-        type='RFDETRCocoMetric', ann_file=str(data / 'annotations.json'), metric='bbox'
-    )
-    cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
-    cfg.test_cfg = {}
-    cfg.custom_hooks = []
-    return cfg
+    hook = dict(type='RFDETRBadDataHook')
+    return project_config(data, tmp_path / 'run', default_hooks=dict(bad_data=hook))
 
 
 def plain(dataset):

@@ -7,8 +7,7 @@ import pytest
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.errors import BadDataError, ExplainedError
-from tests.factory import write_coco
-from tests.test_reliability.project import config
+from tests.factory import project_config, write_coco
 
 
 @pytest.fixture(scope='module')
@@ -28,10 +27,7 @@ def told(runner, train=True):
 
 
 def detector(data, folder, **changes):
-    changes.setdefault('train_cfg.max_epochs', 1)
-    cfg = config(data, folder, **changes)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
+    cfg = project_config(data, folder, **changes)
     cfg.default_hooks.bad_data = dict(type='RFDETRBadDataHook')
     return cfg
 
@@ -50,7 +46,7 @@ def test_a_class_that_the_annotations_lack(data, tmp_path):
 def test_classes_in_another_order_than_in_the_file(data, tmp_path, kind):
     """mmdet's data set numbers them in the order of the file, ours by name."""
     cfg = detector(data, tmp_path)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.metainfo = dict(classes=('c', 'a', 'b'))
     cfg.train_dataloader.dataset.type = kind
     cfg.val_evaluator.type = 'RFDETRCocoMetric'

@@ -7,12 +7,11 @@ import signal
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.factory import CLASSES, SIDE, model_config
+from tests.factory import ANNOTATIONS, LOAD, RESIZE, SIDE, project_config
 
 EPOCHS = 3
 # What a clock or the machine says; everything else has to be the same.
@@ -21,100 +20,46 @@ MEASURED = ('time', 'data_time', 'memory')
 
 def config(data, work_dir, **changes):
     """Two workers, augmentation, multi-scale, dropout, accumulation, EMA."""
-    model = model_config(**{'backbone.drop_path_rate': 0.2})
-    model['decoder']['dropout'] = 0.1
-    model['data_preprocessor']['batch_augments'] = [
-        dict(
-            type='RFDETRBatchMultiScale',
-            image_size=SIDE,
-            size_divisor=8,
-            offsets=(-1, 0, 1),
-        )
-    ]
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='LoadAnnotations', with_bbox=True),
+    workers = dict(num_workers=2, persistent_workers=True)
+    augmentation = dict(
+        type='RFDETRBatchMultiScale',
+        image_size=SIDE,
+        size_divisor=8,
+        offsets=(-1, 0, 1),
+    )
+    best = dict(save_best='coco/bbox_mAP', rule='greater')
+    stopping = dict(monitor='coco/bbox_mAP', rule='greater', patience=10)
+    cfg = project_config(
+        data,
+        work_dir,
+        model=dict(
+            backbone=dict(drop_path_rate=0.2),
+            decoder=dict(dropout=0.1),
+            data_preprocessor=dict(batch_augments=[augmentation]),
+        ),
+        train_dataloader=workers,
+        val_dataloader=workers,
+        val_evaluator=dict(type='CocoMetric'),
+        train_cfg=dict(type='RFDETRTrainLoop', max_epochs=EPOCHS),
+        optim_wrapper=dict(optimizer=dict(lr=1e-3), accumulative_counts=2),
+        default_hooks=dict(
+            checkpoint=dict(type='RFDETRCheckpointHook', max_keep_ckpts=2, **best),
+            ema=dict(type='RFDETREMAHook', decay=0.9, tau=2),
+        ),
+        custom_hooks=[dict(type='EarlyStoppingHook', **stopping)],
+        env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0)),
+        log_level='WARNING',
+    )
+    cfg.train_dataloader.dataset.pipeline = [
+        LOAD,
+        ANNOTATIONS,
         dict(type='RandomFlip', prob=0.5),
         dict(type='RFDETRResize', sizes=(40, 48, 64), keep_ratio=True),
         dict(type='RFDETRRandomSquareCrop', min_side=24, max_side=40),
-        dict(type='RFDETRResize', image_size=SIDE),
+        RESIZE,
         dict(type='PhotoMetricDistortion'),
         dict(type='PackDetInputs'),
     ]
-    test_pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='RFDETRResize', image_size=SIDE),
-        dict(type='LoadAnnotations', with_bbox=True),
-        dict(
-            type='PackDetInputs',
-            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-        ),
-    ]
-    dataset = dict(
-        type='RFDETRCocoDataset',
-        data_root=str(data),
-        ann_file='annotations.json',
-        data_prefix=dict(img=''),
-        metainfo=dict(classes=CLASSES),
-    )
-    loader = dict(batch_size=2, num_workers=2, persistent_workers=True)
-    metric = dict(
-        type='CocoMetric', ann_file=str(data / 'annotations.json'), metric='bbox'
-    )
-    cfg = Config(
-        dict(
-            default_scope='mmdet',
-            work_dir=str(work_dir),
-            model=model,
-            train_dataloader=dict(
-                loader,
-                sampler=dict(type='DefaultSampler', shuffle=True),
-                dataset=dict(
-                    dataset,
-                    filter_cfg=dict(filter_empty_gt=False),
-                    pipeline=pipeline,
-                ),
-            ),
-            val_dataloader=dict(
-                loader,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=dict(dataset, test_mode=True, pipeline=test_pipeline),
-            ),
-            val_evaluator=metric,
-            train_cfg=dict(type='RFDETRTrainLoop', max_epochs=EPOCHS),
-            val_cfg=dict(type='ValLoop'),
-            optim_wrapper=dict(
-                type='RFDETRAmpOptimWrapper',
-                optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-                clip_grad=dict(max_norm=0.1),
-                accumulative_counts=2,
-            ),
-            param_scheduler=dict(
-                type='RFDETRLR', preset='cosine', convert_to_iter_based=True
-            ),
-            default_hooks=dict(
-                logger=dict(type='LoggerHook', interval=1),
-                checkpoint=dict(
-                    type='RFDETRCheckpointHook',
-                    max_keep_ckpts=2,
-                    interval=1,
-                    save_best='coco/bbox_mAP',
-                    rule='greater',
-                ),
-                ema=dict(type='RFDETREMAHook', decay=0.9, tau=2),
-            ),
-            custom_hooks=[
-                dict(
-                    type='EarlyStoppingHook',
-                    monitor='coco/bbox_mAP',
-                    rule='greater',
-                    patience=10,
-                ),
-            ],
-            env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0)),
-            log_level='WARNING',
-        )
-    )
     cfg.merge_from_dict(changes)
     return cfg
 

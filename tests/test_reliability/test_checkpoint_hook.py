@@ -13,8 +13,7 @@ from mmengine.hooks import Hook
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, ExplainedError, SettingError
 from mmdet_rfdetr.reliability.checkpoint_files import CompleteFiles
-from tests.test_reliability.test_model_selection import Scripted
-from tests.toy import runner
+from tests.toy import Scripted, runner
 
 HOOK = dict(
     type='RFDETRCheckpointHook',

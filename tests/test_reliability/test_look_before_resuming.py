@@ -11,8 +11,7 @@ from torch import nn
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, ResumeError, SettingError
 from mmdet_rfdetr.reliability.resume import find_last_checkpoint
-from tests.test_reliability.test_model_selection import Scripted
-from tests.toy import Numbers, Toy, loader, runner
+from tests.toy import Numbers, Scripted, Toy, loader, runner
 
 ADAMW = dict(type='AdamW', lr=0.01, weight_decay=0.1)
 COSINE = dict(type='CosineAnnealingLR', convert_to_iter_based=True)

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 
-from ..toy import runner
+from ..toy import Scripted, runner
 
 EARLY_STOPPING = dict(
     type='EarlyStoppingHook',
@@ -25,22 +24,6 @@ LOOPS = {
 @pytest.fixture(params=LOOPS)
 def loop(request):
     return request.param
-
-
-class Scripted(BaseMetric):
-    """Metrics of one validation after the other, as given."""
-
-    default_prefix = 'coco'
-
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = iter(scores)
-
-    def process(self, data_batch, data_samples):
-        self.results.extend(data_samples)
-
-    def compute_metrics(self, results):
-        return dict(bbox_mAP=next(self.scores))
 
 
 def train(work_dir, loop, scores, hooks=()):

@@ -7,7 +7,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError
 from tests import toy
-from tests.test_reliability.test_model_selection import Scripted
+from tests.toy import Scripted
 
 from .test_checkpoint_hook import HOOK, files, last
 

@@ -11,10 +11,10 @@ from mmengine.runner import Runner
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.reliability.selection import check_metric_names
 from tests.test_reliability.project import config
+from tests.toy import Scripted
 
 from .. import toy
 from ..factory import CLASSES, write_coco
-from .test_model_selection import Scripted
 
 STOPPING = dict(type='EarlyStoppingHook', rule='greater', patience=2, min_delta=0.001)
 NAN = float('nan')

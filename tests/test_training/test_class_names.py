@@ -6,8 +6,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from tests.factory import CLASSES, write_coco
-from tests.test_reliability.project import config
+from tests.factory import CLASSES, project_config, write_coco
 
 REVERSED = CLASSES[::-1]
 FEWER = (*CLASSES[2:], 'new')
@@ -32,12 +31,10 @@ def folder(tmp_path_factory):
 
 
 def build(folder, classes, wrap=None, **changes):
-    cfg = config(folder / 'data', folder / 'work')
-    cfg.test_dataloader, cfg.test_cfg = cfg.val_dataloader, dict(type='TestLoop')
-    cfg.test_evaluator = cfg.val_evaluator
+    hook = dict(checkpoint=dict(type='RFDETRCheckpointHook'))
+    cfg = project_config(folder / 'data', folder / 'work', default_hooks=hook)
     cfg.model.bbox_head.num_classes = len(classes)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.num_workers, loader.persistent_workers = 0, False
         loader.dataset.metainfo = dict(classes=classes)
         if wrap:
             loader.dataset = wrap(loader.dataset)

@@ -17,7 +17,6 @@ from mmdet_rfdetr.data import RFDETRDataPreprocessor
 from mmdet_rfdetr.errors import ExplainedError
 from tests import factory
 from tests.fixtures import REPOSITORY
-from tests.project import CLASSES, write_pictures
 from tests.test_precision.recorder import expected, recorded
 
 from .test_recipe import cfg
@@ -134,7 +133,7 @@ def test_the_config_for_other_channels_loads_them(tmp_path):
     text = (REPOSITORY / 'docs' / 'training.md').read_text()
     block = text.partition('**Other channels.**')[2].split('```python\n')[1]
     (tmp_path / 'mine.py').write_text(block.partition('```')[0])
-    write_pictures(tmp_path / 'pictures', count=1)
+    factory.write_coco(tmp_path / 'pictures', [2])
     for path in (tmp_path / 'pictures').glob('*.png'):
         Image.open(path).convert('RGBA').save(path)
     made = Config.fromfile(tmp_path / 'mine.py')
@@ -143,7 +142,7 @@ def test_the_config_for_other_channels_loads_them(tmp_path):
         dataset = made[f'{name}_dataloader'].dataset
         dataset.update(ann_file='annotations.json', data_prefix=dict(img=''))
         dataset.update(data_root=str(tmp_path / 'pictures'))
-        dataset.update(metainfo=dict(classes=CLASSES))
+        dataset.update(metainfo=dict(classes=factory.CLASSES))
         sample = DATASETS.build(dataset)[0]
         assert len(sample['data_samples'].gt_instances) == 2
         batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
