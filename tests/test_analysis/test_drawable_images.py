@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests import test_inference_images
-from tests.project import CLASSES
+from tests.factory import USER_CLASSES as CLASSES
 from tests.test_inference_images import arrays, save
 
 cfg = test_inference_images.cfg
