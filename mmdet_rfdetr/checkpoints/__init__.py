@@ -7,7 +7,7 @@ from ..errors import CheckpointError, UntrustedCheckpointError
 from .hooks import register_backbone_adapter, register_state_dict_adapter
 from .loading import load_checkpoint_file, trust_checkpoint
 from .names import from_official, to_official
-from .saving import save_checkpoint_file
+from .writing import save_checkpoint_file
 
 __all__ = [
     'CheckpointError',

@@ -1,43 +1,64 @@
-"""The rows of class layers, which belong to the names of classes."""
+"""The rows of class layers, which belong to the names of classes.
 
-from collections.abc import Mapping, Sequence
+The official package uses COCO's category ids as labels: 1 to 90 with ten holes, so that
+its COCO models have 91 class rows. MMDetection numbers the same 80 classes from 0.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..class_names import ClassMatch, match_classes
-from . import adapt, coco_rows
 
 CLASS_LAYER = '.fc_cls.'
 """In the names of the entries with a row for each class."""
+
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
+"""Category id of each of MMDetection's 80 labels."""
+
+NUM_ID_ROWS = CATEGORY_IDS[-1] + 1
+"""Class rows of a model whose labels are category ids."""
 
 _UNUSED = ''  # the name of a row that stands for no class
 _MOST_SHOWN = 12
 
 
-def name_rows(num_rows: int, class_names: Sequence[str] | None) -> list[str] | None:
-    """Name the rows of a file's class layers.
+def label_names() -> tuple[str, ...]:
+    """Return the names of MMDetection's 80 labels."""
+    from mmdet.datasets import CocoDataset  # takes seconds; hardly any caller needs it
+
+    return CocoDataset.METAINFO['classes']
+
+
+def row_names() -> tuple[str, ...]:
+    """Return a name for each of the 91 class rows, also of those without a class."""
+    names = [f'class {index}' for index in range(NUM_ID_ROWS)]
+    for index, name in zip(CATEGORY_IDS, label_names(), strict=True):
+        names[index] = name
+    return tuple(names)
+
+
+def are_rows_of_ids(num_rows: int, names: Sequence[str] | None) -> bool:
+    """Tell whether the class rows of a checkpoint are numbered by category id.
 
     Args:
-        num_rows: rows of the file.
-        class_names: its class names, None if it has none.
-
-    Returns:
-        A name for each row, empty for one without a class; None if it is not known
-        which row belongs to which name.
+        num_rows: Rows of its class layers.
+        names: Its class names; one without any is taken for COCO's.
     """
-    if coco_rows.are_rows_of_ids(num_rows, class_names):
-        rows = [_UNUSED] * num_rows
-        for row, name in zip(
-            coco_rows.CATEGORY_IDS, coco_rows.label_names(), strict=True
-        ):
-            rows[row] = name
-        return rows
-    if class_names is None or len(class_names) not in (num_rows, num_rows - 1):
-        return None
-    if coco_rows.are_label_names(class_names):
-        class_names = coco_rows.label_names()  # which some write in another way
-    return [*map(str, class_names), _UNUSED][:num_rows]
+    return num_rows == NUM_ID_ROWS and (not names or are_label_names(names))
+
+
+def are_label_names(names: Sequence[str]) -> bool:
+    """Tell whether names are those of COCO's 80 classes, in the order of the labels.
+
+    Args:
+        names: Class names of a checkpoint; underscores stand for spaces in some.
+    """
+    if len(names) != len(CATEGORY_IDS):
+        return False
+    return [name.replace('_', ' ') for name in names] == list(label_names())
 
 
 def match_rows(
@@ -54,44 +75,67 @@ def match_rows(
         Positions among the rows of the file; None where these are not named, or where
         the model takes the same rows by their positions.
     """
-    found = name_rows(num_rows, class_names)
-    # Without names, a file may have been trained on just these classes.
+    found = _name_rows(num_rows, class_names)
+    # Without names, a file may have been trained on just these classes; and labels
+    # that are category ids are not the names of their rows.
     unnamed = class_names is None and num_rows - len(wanted) in (0, 1)
-    if found is None or unnamed or _are_names_of_ids(wanted):
+    of_ids = len(wanted) == NUM_ID_ROWS and tuple(wanted) == row_names()
+    if found is None or unnamed or of_ids:
         return None
     match = match_classes(wanted, found)
-    if num_rows == len(wanted):
-        rows = range(num_rows)
-    else:
-        rows, _ = adapt.choose_class_rows(num_rows, len(wanted), class_names)
+    rows, _ = choose_rows(num_rows, len(wanted), class_names)
     return None if match.positions == tuple(rows) else match
 
 
-def _are_names_of_ids(classes: Sequence[str]) -> bool:
-    """Whether labels are COCO's category ids, some of which stand for no class."""
-    return (
-        len(classes) == coco_rows.NUM_ID_ROWS
-        and tuple(classes) == coco_rows.row_names()
-    )
+def choose_rows(
+    num_rows: int, num_classes: int, class_names: Sequence[str] | None
+) -> tuple[list[int], str]:
+    """Choose class rows of a file by position.
+
+    - As many rows as classes: all.
+    - 91 rows for 80 classes, in a file whose class names are COCO's or unknown: the
+      row of each label's category id.
+    - More rows than classes: the first ones. A file that was fine-tuned on C classes
+      has C + 1 rows, the last of them unused, so it gives its C classes to a model
+      that has as many.
+    - Fewer: the rows again and again, so that no class starts from random numbers.
+
+    Args:
+        num_rows: Rows of the file's class layer.
+        num_classes: Rows of the model's class layer.
+        class_names: Class names of the file, None if it has none.
+
+    Returns:
+        The row for each class of the model, and a few words on the choice.
+    """
+    of_ids = are_rows_of_ids(num_rows, class_names)
+    if num_classes == len(CATEGORY_IDS) and of_ids:
+        return list(CATEGORY_IDS), 'rows picked by COCO category id'
+    how = f'first {num_classes}' if num_rows > num_classes else 'repeated'
+    return [i % num_rows for i in range(num_classes)], f'class rows {how}'
 
 
-def take_rows(value: Tensor, own: Tensor, match: ClassMatch, axis: int) -> Tensor:
-    """Take the rows of a file by name; classes without one keep the model's.
+def take_rows(
+    value: Tensor, own: Tensor, positions: Sequence[int | None], axis: int
+) -> Tensor:
+    """Take rows of a file; classes without one keep the model's.
 
     Args:
         value: a class layer's entry of the file.
         own: the same of the model.
-        match: rows of the file for the classes of the model.
+        positions: a row of the file for each class of the model, or None.
         axis: where the rows are.
 
     Returns:
         An entry of the shape of ``own``.
     """
-    rows = torch.tensor([row or 0 for row in match.positions], device=value.device)
-    new = [index for index, row in enumerate(match.positions) if row is None]
-    new = torch.tensor(new, dtype=torch.long, device=value.device)
-    fresh = own.to(value).index_select(axis, new)
-    return value.index_select(axis, rows).index_copy(axis, new, fresh)
+    rows = torch.tensor([row or 0 for row in positions], device=value.device)
+    taken = value.index_select(axis, rows)
+    new = [index for index, row in enumerate(positions) if row is None]
+    if not new:
+        return taken
+    new = torch.tensor(new, device=value.device)
+    return taken.index_copy(axis, new, own.to(value).index_select(axis, new))
 
 
 def describe(match: ClassMatch, wanted: Sequence[str]) -> list[str]:
@@ -101,47 +145,27 @@ def describe(match: ClassMatch, wanted: Sequence[str]) -> list[str]:
         for name, row in zip(wanted, match.positions, strict=True)
         if row is not None
     ]
-    unused = [name for name in match.unused if name != _UNUSED]
-    lines = [f'classes by name: {_list(taken) or "none in common"}']
-    if match.missing:
-        lines.append(f'classes that start anew: {_list(match.missing)}')
-    if unused:
-        lines.append(f'classes of the file that are not used: {_list(unused)}')
-    if match.suggestion():
-        lines.append(match.suggestion())
-    return lines
+    lines = {
+        'classes by name': taken or ['none in common'],
+        'classes that start anew': match.missing,
+        'classes of the file that are not used': [*filter(None, match.unused)],
+    }
+    said = [f'{title}: {_list(names)}' for title, names in lines.items() if names]
+    return [*said, match.suggestion()] if match.suggestion() else said
+
+
+def _name_rows(num_rows: int, class_names: Sequence[str] | None) -> list[str] | None:
+    """A name for each row of a file, empty for one without a class; None if unknown."""
+    if are_rows_of_ids(num_rows, class_names):
+        used = set(CATEGORY_IDS)
+        return [n if i in used else _UNUSED for i, n in enumerate(row_names())]
+    if class_names is None or len(class_names) not in (num_rows, num_rows - 1):
+        return None
+    if are_label_names(class_names):
+        class_names = label_names()
+    return [*map(str, class_names), _UNUSED][:num_rows]
 
 
 def _list(names: Sequence[str]) -> str:
     more = len(names) - _MOST_SHOWN
     return ', '.join(names[:_MOST_SHOWN]) + (f' and {more} more' if more > 0 else '')
-
-
-def fit_class_rows(
-    entries: dict[str, Tensor], own: Mapping[str, Tensor], match: ClassMatch
-) -> list[str]:
-    """Fit the class layers of a file to a model by name, in place.
-
-    Args:
-        entries: of the file, under the model's names.
-        own: the model's.
-        match: rows of the file for the classes of the model.
-
-    Returns:
-        The names of the entries. Those that differ in more than the number of rows are
-        left alone.
-    """
-    fitted = []
-    for name, value in entries.items():
-        if CLASS_LAYER not in name or name not in own:
-            continue
-        axis = int(name.startswith('query_selection.'))  # heads, stacked by group
-        if axis:
-            value = value[: len(own[name])]
-        others = [
-            shape[:axis] + shape[axis + 1 :] for shape in (value.shape, own[name].shape)
-        ]
-        if others[0] == others[1]:
-            entries[name] = take_rows(value, own[name], match, axis)
-            fitted.append(name)
-    return fitted

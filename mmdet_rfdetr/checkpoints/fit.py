@@ -1,5 +1,11 @@
-"""Fitting a whole state dict to a model: its names, its sizes, and what is left."""
+"""Fitting a state dict to a model: its names, its sizes, and what is left.
 
+The rules are those of the official loader, with two additions: 91 rows for COCO's
+category ids become the 80 rows of MMDetection's labels, and the patch kernel of a
+plain DINOv2 backbone is resampled.
+"""
+
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,116 +14,89 @@ from torch import Tensor
 
 from ..class_names import ClassMatch
 from ..errors import CheckpointError
-from . import adapt
-from .adapt import Shape
-from .architecture import refuse_another_variant
-from .class_rows import describe, fit_class_rows, match_rows
-from .names import count_members, from_official, is_official, is_own
+from ..ops.resampling import resample_patch_kernel, resize_position_table
+from .class_rows import CLASS_LAYER, choose_rows, describe, match_rows, take_rows
+from .names import count_members, find_vit, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
-from .vit_names import find_vit
+from .variants import refuse_another_variant
 
-Entries = OrderedDict[str, Tensor]
-Shapes = Mapping[str, Shape]
+Entries = Mapping[str, Tensor]
+Fit = Callable[[str, Tensor, Tensor], tuple[Tensor, str]]
+Fitted = tuple[Entries, LoadReport | None]
+
+QUERY_TABLES = ('reference_embedding', 'query_embedding')
 
 
 def fit_model(
-    state_dict: Mapping[str, Tensor],
-    expected: Shapes,
+    state_dict: Entries,
+    own: Entries,
     info: Mapping,
-    *,
-    own: Mapping[str, Tensor] | None = None,
     classes: Sequence[str] | None = None,
-) -> tuple[Entries, LoadReport]:
+) -> Fitted:
     """Fit a state dict, official or of this package, to an RF-DETR model.
 
     Args:
         state_dict: Names to tensors.
-        expected: Names to shapes of the model.
+        own: State dict of the model: its sizes, and rows for classes that the file
+            does not have.
         info: What the file says about itself: ``num_queries``, ``group_detr`` and
             ``class_names``, as far as it does.
-        own: Names to tensors of the model, for classes that the file does not have.
         classes: Class names of the model, None if it does not know them. Where both
             are named, class rows are taken by name, otherwise by position.
 
     Returns:
-        Entries under the model's names, and a report of what was changed.
+        Entries under the model's names, and a report of what was changed; None where
+        all entries are the model's own and stay as they are.
 
     Raises:
         CheckpointError: it is no RF-DETR checkpoint, or one of another variant, or
             its sizes cannot be fitted.
     """
     official = is_official(state_dict)
-    if official:
-        title = 'Official RF-DETR checkpoint'
-        entries = from_official(state_dict)
-    elif is_own(state_dict):
-        title = 'RF-DETR checkpoint'
-        entries = OrderedDict(state_dict)
-    else:
+    entries = from_official(state_dict) if official else OrderedDict(state_dict)
+    match = _match_classes(entries, own, info, classes)
+    if not official and match is None and _fits_exactly(entries, own):
+        _refuse_fewer_layers(entries, own)
+        return entries, None
+    if not official and not is_own(state_dict):
         raise CheckpointError(_describe_stranger(state_dict))
+    title = f'{"Official " * official}RF-DETR checkpoint'
     report = LoadReport(title, len(state_dict))
-    refuse_another_variant(shapes(entries), expected)
-    _settle_unused_vit_entries(entries, expected, 'backbone.')
+    refuse_another_variant(entries, own)
+    _settle_unused_vit_entries(entries, own, 'backbone.')
     keep_groups = not official or _says_its_queries(entries, info)
-
-    def fit(name: str, value: Tensor, shape: Shape) -> tuple[Tensor, str] | None:
-        if name in ('reference_embedding', 'query_embedding'):
-            how = 'first queries of each group' if keep_groups else 'first rows'
-            return adapt.fit_query_table(value, shape, keep_groups=keep_groups), how
-        if name.startswith(('bbox_head.fc_cls.', 'query_selection.')):
-            return _fit_head(name, value, shape, info.get('class_names'))
-        if name.startswith('backbone.'):
-            return _fit_vit_entry(name.removeprefix('backbone.'), value, shape)
-        return None
-
-    match = find_class_rows(entries, expected, info, classes)
     if match is not None:
-        before = shapes(entries)
-        report.reshaped = [
-            Reshaped(name, before[name], expected[name], 'class rows by name')
-            for name in fit_class_rows(entries, own, match)
-        ]
         report.notes = describe(match, classes)
-    _fit_entries(entries, expected, fit, report)
+
+    def fit(name: str, value: Tensor, like: Tensor) -> tuple[Tensor, str]:
+        if name in QUERY_TABLES:
+            return fit_query_table(value, like.shape, keep_groups=keep_groups)
+        if name.startswith(('bbox_head.fc_cls.', 'query_selection.')):
+            return _fit_head(name, value, like, match, info.get('class_names'))
+        return _fit_vit_entry(name.removeprefix('backbone.'), value, like)
+
+    moved = [name for name in entries if match is not None and CLASS_LAYER in name]
+    _fit_entries(entries, own, fit, report, moved)
     return entries, report
 
 
-def find_class_rows(
-    entries: Mapping[str, Tensor],
-    expected: Shapes,
-    info: Mapping,
-    classes: Sequence[str] | None,
-) -> ClassMatch | None:
-    """Find the class rows of a file by name, if these are other ones than by position.
-
-    Args:
-        entries: Names to tensors, under the names of this package.
-        expected: Names to shapes of the model.
-        info: See :func:`fit_model`.
-        classes: The same.
-    """
-    name = 'bbox_head.fc_cls.weight'
-    if name not in entries or not classes or len(classes) != expected[name][0]:
-        return None
-    return match_rows(len(entries[name]), info.get('class_names'), classes)
-
-
-def fit_backbone(
-    state_dict: Mapping[str, Tensor], expected: Shapes
-) -> tuple[Entries, LoadReport]:
+def fit_backbone(state_dict: Entries, own: Entries) -> Fitted:
     """Fit the ViT of any file that holds one to an ``RFDETRBackbone``.
 
     Args:
         state_dict: Names to tensors.
-        expected: Names to shapes of the backbone.
+        own: State dict of the backbone.
 
     Returns:
-        Entries under the backbone's names, and a report of what was changed.
+        Entries under the backbone's names, and a report of what was changed; see
+        :func:`fit_model`.
 
     Raises:
         CheckpointError: there is no DINOv2 ViT in it, or one of another width or
             with too few blocks.
     """
+    if _fits_exactly(state_dict, own):
+        return state_dict, None
     found = find_vit(state_dict)
     if found is None:
         raise CheckpointError(
@@ -126,106 +105,181 @@ def fit_backbone(
         )
     title, entries = found
     report = LoadReport(title, len(entries))
-    _settle_unused_vit_entries(entries, expected, '')
-    _fit_entries(entries, expected, _fit_vit_entry, report)
+    _settle_unused_vit_entries(entries, own, '')
+    _fit_entries(entries, own, _fit_vit_entry, report)
     return entries, report
 
 
-def fits_exactly(state_dict: Mapping[str, Tensor], expected: Shapes) -> bool:
-    """Tell whether a model can take every entry of a state dict as it is.
+def fit_query_table(
+    table: Tensor, shape: Sequence[int], *, keep_groups: bool
+) -> tuple[Tensor, str]:
+    """Take the queries of a smaller model from a table of learned queries.
 
     Args:
-        state_dict: Names to tensors; some of the model's may be missing.
-        expected: Names to shapes of the model.
+        table: (G, Q, D) of the file.
+        shape: (G, Q, D) of the model.
+        keep_groups: Take the first queries of each of the first groups. False takes
+            the first rows of all, as the official loader does with a file that does
+            not say how many queries it was trained with; only the first group, the
+            one used for prediction, then surely holds what it held before.
+
+    Returns:
+        The table of the model, and a few words on it.
+
+    Raises:
+        CheckpointError: the file has too few groups or queries.
     """
+    groups, queries = shape[:2]
+    file_groups, file_queries = table.shape[:2]
+    settings = (('groups', groups, file_groups), ('queries', queries, file_queries))
+    lower = [f'model.num_{name}={own}' for name, ours, own in settings if ours > own]
+    if lower:
+        raise CheckpointError(
+            f'The checkpoint has {file_groups} groups of {file_queries} queries, too '
+            f'few for the model with {groups} groups of {queries}: set '
+            f'{" and ".join(lower)}.'
+        )
+    if keep_groups:
+        return table[:groups, :queries], 'first queries of each group'
+    rows = table.flatten(0, 1)[: groups * queries]
+    return rows.unflatten(0, (groups, queries)), 'first rows'
+
+
+def fit_patch_kernel(kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    """Fit a patch kernel to another patch size and number of image channels.
+
+    From RGB, one channel takes the mean over the three. More take R, G, B, R, ...
+    scaled by 3 over their number, which keeps the size of the sum.
+
+    Args:
+        kernel: (C, channels, p, p) of the file.
+        shape: (C, channels, p, p) of the model.
+
+    Raises:
+        CheckpointError: the channels differ and those of the file are not RGB.
+    """
+    before, after = kernel.shape[1], shape[1]
+    if before not in (3, after):
+        raise CheckpointError(
+            f'The checkpoint takes images of {before} channels, the model of '
+            f'{after}: set model.backbone.in_channels={before}.'
+        )
+    if before != after and after == 1:
+        kernel = kernel.mean(dim=1, keepdim=True)
+    elif before != after:
+        kernel = kernel[:, torch.arange(after) % 3] * (3 / after)
+    return resample_patch_kernel(kernel, shape[-1])
+
+
+def _fit_entries(
+    entries: OrderedDict[str, Tensor],
+    own: Entries,
+    fit: Fit,
+    report: LoadReport,
+    moved: Sequence[str] = (),
+) -> None:
+    """Fit what has another shape than the model's, in place, and fill the report.
+
+    Args:
+        entries: Of the file, under the model's names.
+        own: State dict of the model.
+        fit: Fits one entry.
+        report: What is filled.
+        moved: Names of entries to fit whatever their shape.
+    """
+    for name, value in list(entries.items()):
+        like = own.get(name)
+        if like is None or (value.shape == like.shape and name not in moved):
+            continue
+        fitted, how = value, ''
+        if value.ndim == like.ndim:
+            fitted, how = fit(name, value, like)
+        if fitted.shape != like.shape:
+            raise CheckpointError(
+                f'The checkpoint does not fit the model: {name} has the shape '
+                f'{tuple(value.shape)}, the model needs {tuple(like.shape)}; use the '
+                'config that it was trained with, or a checkpoint of a model of this '
+                'size.'
+            )
+        entries[name] = fitted
+        report.reshaped.append(Reshaped(name, value.shape, like.shape, how))
+    report.missing = [name for name in own if name not in entries]
+    report.unexpected = [name for name in entries if name not in own]
+
+
+def _fit_head(
+    name: str,
+    value: Tensor,
+    like: Tensor,
+    match: ClassMatch | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Tensor, str]:
+    """Class layers and the encoder heads, which are stacked by group."""
+    notes = []
+    axis = int(name.startswith('query_selection.'))
+    if axis and len(value) > len(like):
+        value = value[: len(like)]
+        notes.append(f'first {len(like)} groups')
+    alike = value.select(axis, 0).shape == like.select(axis, 0).shape
+    if CLASS_LAYER in name and alike:
+        rows, how = choose_rows(value.shape[axis], like.shape[axis], class_names)
+        if match is not None:
+            rows, how = match.positions, 'class rows by name'
+        if match is not None or value.shape != like.shape:
+            value = take_rows(value, like, rows, axis)
+            notes.append(how)
+    return value, ', '.join(notes)
+
+
+def _fit_vit_entry(name: str, value: Tensor, like: Tensor) -> tuple[Tensor, str]:
+    if name == 'pos_embed':
+        side = math.isqrt(like.shape[1] - 1)
+        return resize_position_table(value, (side, side)), 'position table resized'
+    if name == 'patch_embed.weight':
+        return fit_patch_kernel(value, like.shape), 'patch kernel resampled'
+    return value, ''
+
+
+def _match_classes(
+    entries: Entries, own: Entries, info: Mapping, classes: Sequence[str] | None
+) -> ClassMatch | None:
+    """Find class rows by name, None if these are the same as by position."""
+    name = 'bbox_head.fc_cls.weight'
+    if name not in entries or not classes or len(classes) != len(own[name]):
+        return None
+    return match_rows(len(entries[name]), info.get('class_names'), classes)
+
+
+def _fits_exactly(entries: Entries, own: Entries) -> bool:
+    """Whether a model can take all entries as they are; some may be missing."""
     return all(
-        name in expected and value.shape == expected[name]
-        for name, value in state_dict.items()
+        name in own and value.shape == own[name].shape
+        for name, value in entries.items()
     )
 
 
-def shapes(entries: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Return the shape of each entry of a state dict."""
-    return {name: tuple(value.shape) for name, value in entries.items()}
-
-
-def refuse_fewer_layers(state_dict: Mapping[str, Tensor], expected: Shapes) -> None:
+def _refuse_fewer_layers(entries: Entries, own: Entries) -> None:
     """Stop if whole weights of this package are those of a smaller variant.
 
     All that they hold fits, and the layers that they lack would stay random. Parts of
     a model are left alone: whoever loads them knows. So is a model without masks that
     gets a mask head, since that is how masks are added to what was trained.
-
-    Args:
-        state_dict: Names to tensors, all of which fit.
-        expected: Names to shapes of the model.
-
-    Raises:
-        CheckpointError: only decoder layers are missing.
     """
-    missing = {name for name in expected if not name.startswith('mask_head.')}
-    missing -= state_dict.keys()
+    missing = {name for name in own if not name.startswith('mask_head.')}
+    missing -= entries.keys()
     if missing and all(name.startswith('decoder.layers.') for name in missing):
-        refuse_another_variant(shapes(state_dict), expected)
+        refuse_another_variant(entries, own)
 
 
-def _fit_entries(
-    entries: Entries,
-    expected: Shapes,
-    fit: Callable[[str, Tensor, Shape], tuple[Tensor, str] | None],
-    report: LoadReport,
+def _settle_unused_vit_entries(
+    entries: OrderedDict[str, Tensor], own: Entries, prefix: str
 ) -> None:
-    """Fit what has another shape than the model's, in place, and fill the report."""
-    for name, value in list(entries.items()):
-        before, after = tuple(value.shape), expected.get(name)
-        if after is None or before == after:
-            continue
-        how = ''
-        if len(before) == len(after):
-            value, how = fit(name, value, after) or (value, '')
-        if value.shape != after:
-            raise CheckpointError(
-                f'The checkpoint does not fit the model: {name} has the shape '
-                f'{before}, the model needs {after}; use the config that it was '
-                'trained with, or a checkpoint of a model of this size.'
-            )
-        entries[name] = value
-        report.reshaped.append(Reshaped(name, before, after, how))
-    report.missing = [name for name in expected if name not in entries]
-    report.unexpected = [name for name in entries if name not in expected]
-
-
-def _fit_head(
-    name: str, value: Tensor, shape: Shape, class_names: Sequence[str] | None
-) -> tuple[Tensor, str]:
-    """Class layers and the encoder heads, which are stacked by group."""
-    notes = []
-    axis = int(name.startswith('query_selection.'))
-    if axis and len(value) > shape[0]:
-        value = value[: shape[0]]
-        notes.append(f'first {shape[0]} groups')
-    if '.fc_cls.' in name and value.shape[axis] != shape[axis]:
-        rows, how = adapt.choose_class_rows(value.shape[axis], shape[axis], class_names)
-        value = value.index_select(axis, torch.tensor(rows, device=value.device))
-        notes.append(how)
-    return value, ', '.join(notes)
-
-
-def _fit_vit_entry(name: str, value: Tensor, shape: Shape) -> tuple[Tensor, str] | None:
-    if name == 'pos_embed':
-        return adapt.fit_positions(value, shape), 'position table resized'
-    if name == 'patch_embed.weight':
-        return adapt.fit_patch_kernel(value, shape), 'patch kernel resampled'
-    return None
-
-
-def _settle_unused_vit_entries(entries: Entries, expected: Shapes, prefix: str) -> None:
     """Drop blocks that the backbone never runs; provide the mask token, never used.
 
     Both are no loss and no gain, so that the report is silent about them.
     """
     blocks = prefix + 'blocks.'
-    built, found = (count_members(names, blocks) for names in (expected, entries))
+    built, found = (count_members(names, blocks) for names in (own, entries))
     if found < built:
         raise CheckpointError(
             f'The checkpoint has a ViT of {found} blocks, the model needs {built}: use '
@@ -235,8 +289,8 @@ def _settle_unused_vit_entries(entries: Entries, expected: Shapes, prefix: str) 
     for name in [name for name in entries if name.startswith(never_run)]:
         del entries[name]
     mask_token = prefix + 'mask_token'
-    if mask_token in expected:
-        entries.setdefault(mask_token, torch.zeros(expected[mask_token]))
+    if mask_token in own:
+        entries.setdefault(mask_token, torch.zeros_like(own[mask_token]))
 
 
 def _says_its_queries(entries: Entries, info: Mapping) -> bool:
@@ -252,7 +306,7 @@ def _says_its_queries(entries: Entries, info: Mapping) -> bool:
     )
 
 
-def _describe_stranger(state_dict: Mapping[str, Tensor]) -> str:
+def _describe_stranger(state_dict: Entries) -> str:
     found = find_vit(state_dict)
     if found is not None:
         return (

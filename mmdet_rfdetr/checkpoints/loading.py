@@ -14,13 +14,14 @@ from mmengine.logging import print_log
 
 from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 from .layout import INFO_KEY, to_mmengine_layout
-from .safe_pickle import RefusedError
-from .unpickler import check_unfolding, harmless_classes
+from .unpickler import RefusedError, harmless_classes, refuse_endless
 
 _trusted = ContextVar('trusted', default=False)
 # Texts of files that were loaded untrusted, by identity: one that a user has written
 # can be equal.
 _stored_configs: dict[int, tuple[object, Path]] = {}
+# Where a checkpoint holds what mmengine makes a config of.
+_CONFIGS = (('message_hub', 'runtime_info', 'cfg'), ('meta', 'cfg'), ('meta', 'config'))
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
@@ -38,6 +39,11 @@ def trust_checkpoint() -> Iterator[None]:
         yield
     finally:
         _trusted.reset(token)
+
+
+def is_trusted() -> bool:
+    """Whether files may run code at the moment."""
+    return _trusted.get()
 
 
 def load_checkpoint_file(filename: str, map_location=None) -> dict:
@@ -59,10 +65,18 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
     """
     path = Path(filename)
     checkpoint = read_file(path, map_location)
-    _refuse_without_weights(path, checkpoint)
+    weights = checkpoint
+    if isinstance(checkpoint, dict):
+        weights = checkpoint.get('state_dict', checkpoint)
+    named = isinstance(weights, dict) and all(isinstance(x, str) for x in weights)
+    if not named or not weights:
+        found = f'an odd {type(weights).__name__}' if not named else 'nothing'
+        raise CheckpointError(
+            f'{path} is the wrong checkpoint, it holds {found} in the place of weights '
+            'by name: give a file with a state dict.'
+        )
     if not _trusted.get():
-        for text in _find_configs(checkpoint):
-            _stored_configs[id(text)] = text, path
+        _remember_configs(checkpoint, path)
     return to_mmengine_layout(checkpoint)
 
 
@@ -72,7 +86,6 @@ def read_file(filename: str | Path, map_location=None):
     try:
         if not path.is_file():
             kind = 'is no ordinary file' if path.exists() else 'does not exist'
-            kind = 'is a folder' if path.is_dir() else kind
             raise FileNotFoundError(
                 f'{path} {kind}: give the path of a checkpoint file (paths start from '
                 f'{Path.cwd()}).'
@@ -80,21 +93,97 @@ def read_file(filename: str | Path, map_location=None):
         load = _load_safetensors if path.suffix == '.safetensors' else _load_pickle
         loaded = load(path, map_location)
         if not _trusted.get():
-            check_unfolding(loaded, path.stat().st_size)
+            refuse_endless(loaded, path.stat().st_size)
         return loaded
     except (CheckpointError, FileNotFoundError):
         raise
-    except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be read ({error.strerror}): give a file that you may read.'
-        ) from error
     except Exception as error:
         # Damaged bytes can say anything, and end in any of Python's errors.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = getattr(error, 'strerror', None) or str(error).strip()
+        reason = (reason or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f'{path} cannot be read ({reason}): if it is cut off or damaged, get the '
             'file again.'
         ) from error
+
+
+def _load_pickle(path: Path, map_location):
+    with path.open('rb') as file:
+        head = file.read(16)
+    size = path.stat().st_size
+    problem = None
+    if not head.startswith((_ZIP, _PICKLE)):
+        problem = f'is no checkpoint of torch, it starts with {head!r}'
+    elif head.startswith(_ZIP):
+        problem = _find_damage(path, size)
+    if problem is not None:
+        raise CheckpointError(f'{path} {problem}: get the file again.')
+    trusted = _trusted.get()
+    if trusted:
+        print_log(
+            f'{path} is trusted: code in it may run while it is loaded.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    try:
+        with harmless_classes(size):
+            return torch.load(
+                path, map_location=map_location or 'cpu', weights_only=not trusted
+            )
+    except pickle.UnpicklingError as error:
+        # torch puts its own advice around what the unpickler says.
+        cause = error.__context__ or error
+        if not isinstance(cause, RefusedError):
+            raise cause from None
+        raise UntrustedCheckpointError(
+            f'{path} was refused and nothing in it has run: weights do not need '
+            f'{cause}. {HOW_TO_TRUST}'
+        ) from None
+
+
+def _find_damage(path: Path, size: int) -> str | None:
+    """Say what is wrong with an archive: cut off, grown in memory, or changed.
+
+    ``torch.save`` stores everything as it is, so what an archive holds is never larger
+    than the file. Packed entries, or entries that share their bytes, let a small file
+    fill the memory. torch does not look at the checksums that it writes.
+    """
+    if not zipfile.is_zipfile(path):
+        return f'is incomplete, its end is missing ({size} bytes are there)'
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > size:
+            return f'has {size} bytes and would take {unpacked} in memory, unpacked'
+        # set_crc32_options(False) of torch leaves out all of them.
+        damaged = archive.testzip() if any(entry.CRC for entry in entries) else None
+        if damaged is not None or len(set(archive.namelist())) < len(entries):
+            return f'is damaged, {damaged or "an entry"} is not what was saved'
+    return None
+
+
+def _load_safetensors(path: Path, map_location) -> dict:
+    from safetensors import safe_open
+
+    # A function or a dict says where to put what lies on a GPU; here nothing does.
+    is_device = isinstance(map_location, str | torch.device)
+    device = str(map_location) if is_device else 'cpu'
+    with safe_open(path, framework='pt', device=device) as file:
+        metadata = file.metadata() or {}
+        state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stored = json.loads(metadata.get(INFO_KEY, '{}'))
+    if 'official' in stored:
+        return {**stored['official'], 'model': state_dict}
+    return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
+
+
+def _remember_configs(checkpoint, path: Path) -> None:
+    for *keys, name in _CONFIGS:
+        place = checkpoint
+        for key in keys:
+            place = place.get(key) if isinstance(place, dict) else None
+        if isinstance(place, dict) and name in place:
+            _stored_configs[id(place[name])] = place[name], path
 
 
 def refuse_stored_config(text: str) -> None:
@@ -114,120 +203,3 @@ def refuse_stored_config(text: str) -> None:
             f'The config in {path} is Python code and has not been run: give a config '
             f'of your own besides the weights (model=CONFIG). {HOW_TO_TRUST}'
         )
-
-
-def _find_configs(checkpoint) -> Iterator:
-    """Values in a checkpoint from which mmengine makes a config."""
-    for *path, name in (
-        ('message_hub', 'runtime_info', 'cfg'),
-        ('meta', 'cfg'),
-        ('meta', 'config'),  # which its runners look at when they resume
-    ):
-        place = checkpoint
-        for key in path:
-            place = place.get(key) if isinstance(place, dict) else None
-        if isinstance(place, dict) and name in place:
-            yield place[name]
-
-
-def _refuse_without_weights(path: Path, checkpoint) -> None:
-    """Refuse what has no names and values where mmengine looks for them."""
-    weights = checkpoint
-    if isinstance(checkpoint, dict):
-        weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, dict):
-        found = f'holds a {type(weights).__name__} in the place of weights'
-    elif not weights:
-        found = 'holds no weights at all'
-    elif not all(isinstance(name, str) for name in weights):
-        found = 'holds weights without names'
-    else:
-        return
-    raise CheckpointError(
-        f'{path} {found}, it is the wrong checkpoint: give a file with a state dict.'
-    )
-
-
-def is_trusted() -> bool:
-    """Whether files may run code at the moment."""
-    return _trusted.get()
-
-
-def _load_pickle(path: Path, map_location):
-    with path.open('rb') as file:
-        head = file.read(16)
-    if not head:
-        raise CheckpointError(f'{path} is empty: get the file again.')
-    if head.startswith(_ZIP) and not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f'{path} is incomplete, its end is missing ({path.stat().st_size} bytes '
-            'are there): get the file again.'
-        )
-    if not head.startswith((_ZIP, _PICKLE)):
-        raise CheckpointError(
-            f'{path} is no checkpoint, it starts with {head!r}: give a file that '
-            'torch.save wrote, or a .safetensors file.'
-        )
-    if head.startswith(_ZIP):
-        _check_archive(path)
-    trusted = _trusted.get()
-    if trusted:
-        print_log(
-            f'{path} is trusted: code in it may run while it is loaded.',
-            logger='current',
-            level=logging.WARNING,
-        )
-    try:
-        with harmless_classes(path.stat().st_size):
-            return torch.load(
-                path, map_location=map_location or 'cpu', weights_only=not trusted
-            )
-    except pickle.UnpicklingError as error:
-        # torch puts its own advice around what the unpickler says.
-        cause = error.__context__ or error
-        if not isinstance(cause, RefusedError):
-            raise cause from None
-        raise UntrustedCheckpointError(
-            f'{path} was refused and nothing in it has run: weights do not need '
-            f'{cause}. {HOW_TO_TRUST}'
-        ) from None
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that grows in memory, or of which something has changed.
-
-    ``torch.save`` stores everything as it is, so what an archive holds is never larger
-    than the file. Packed entries, or entries that share their bytes, let a small file
-    fill the memory. torch does not look at the checksums that it writes.
-    """
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        unpacked = sum(entry.file_size for entry in entries)
-        size = path.stat().st_size
-        if unpacked > size:
-            raise CheckpointError(
-                f'{path} has {size} bytes and would take {unpacked} in memory: '
-                'torch.save packs nothing, so get the file from its maker, unpacked.'
-            )
-        # set_crc32_options(False) of torch leaves out all of them.
-        damaged = archive.testzip() if any(entry.CRC for entry in entries) else None
-        if damaged is not None or len(set(archive.namelist())) < len(entries):
-            raise CheckpointError(
-                f'{path} is damaged, {damaged or "an entry"} is not what was saved: '
-                'get the file again, or go on from an older checkpoint.'
-            )
-
-
-def _load_safetensors(path: Path, map_location) -> dict:
-    from safetensors import safe_open
-
-    # A function or a dict says where to put what lies on a GPU; here nothing does.
-    is_device = isinstance(map_location, str | torch.device)
-    device = str(map_location) if is_device else 'cpu'
-    with safe_open(path, framework='pt', device=device) as file:
-        metadata = file.metadata() or {}
-        state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    stored = json.loads(metadata.get(INFO_KEY, '{}'))
-    if 'official' in stored:
-        return {**stored['official'], 'model': state_dict}
-    return {'state_dict': state_dict, 'meta': stored.get('meta', {})}

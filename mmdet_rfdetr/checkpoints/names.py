@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .lora_entries import PARTS, unwrap
+
+PARTS = ('query', 'key', 'value')
+"""What the packed layer of a ViT block holds, in this order."""
 
 VIT = 'backbone.0.encoder.encoder.'
 """Prefix of the ViT's entries in an official file."""
 
 VIT_BLOCKS = 12
 """Blocks of every official ViT, those that no feature map needs included."""
+
+_WRAP = 'backbone.0.encoder.base_model.model.'
+"""Prefix of the encoder in official files with adapters."""
 
 KEYPOINT_MASK = '_kp_active_mask'
 """Official buffer, empty for models without keypoints; there is no such entry here."""
@@ -109,6 +114,13 @@ def _rename(
 _OFFICIAL_MARKERS = [
     _rename(name, _TO_OFFICIAL)[0] for name in (*_OWN_MARKERS, *_VIT_MARKERS)
 ]
+
+
+def unwrap(name: str) -> str:
+    """The name that an official entry has where the model has no adapters."""
+    if name.startswith(_WRAP):
+        name = 'backbone.0.encoder.' + name.removeprefix(_WRAP)
+    return name.replace('.base_layer.', '.')
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -210,28 +222,44 @@ def to_official(
     return OrderedDict((name, value.clone()) for name, value in official.items())
 
 
-_SHORT_NAMES = {
-    '.attention.q_proj.': '.attention.attention.query.',
-    '.attention.k_proj.': '.attention.attention.key.',
-    '.attention.v_proj.': '.attention.attention.value.',
-    '.attention.o_proj.': '.attention.output.dense.',
-}
-
-
-def vit_from_huggingface(
+def find_vit(
     state_dict: Mapping[str, Tensor],
-) -> OrderedDict[str, Tensor]:
-    """Give a Hugging Face DINOv2 model's entries the backbone's names.
+) -> tuple[str, OrderedDict[str, Tensor]] | None:
+    """Find a ViT in a state dict, whatever its names and wherever it sits.
 
-    The official ViT is that model, so that its names are the official ones without
-    :data:`VIT`; transformers 5 keeps shorter names of the attention layers in memory.
+    Understood are the original DINOv2 names, those of Hugging Face, and the ViT inside
+    an RF-DETR file, official or of this package.
 
     Args:
-        state_dict: Names such as ``embeddings.cls_token`` to tensors.
+        state_dict: Names to tensors of any model.
 
     Returns:
-        Names within this package's backbone (``cls_token``) to tensors.
+        What was found, and the ViT's entries under the names that they have within
+        this package's backbone (``blocks.0.attn.qkv.weight``); None without a ViT.
     """
+    for marker, title, convert in _VIT_STYLES:
+        for name in state_dict:
+            prefix = name.removesuffix(marker)
+            if prefix != name and (not prefix or prefix.endswith('.')):
+                inner = OrderedDict(
+                    (key.removeprefix(prefix), value)
+                    for key, value in state_dict.items()
+                    if key.startswith(prefix)
+                )
+                return title, convert(inner)
+    return None
+
+
+def _from_dinov2(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    def rename(name: str) -> str:
+        name = name.replace('patch_embed.proj.', 'patch_embed.')
+        return re.sub(r'\.ls([12])\.gamma$', r'.layer_scale\1', name)
+
+    return OrderedDict((rename(name), value) for name, value in state_dict.items())
+
+
+def _from_huggingface(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """The official ViT is that model, so that its names are the official ones."""
     official = {}
     for name, value in state_dict.items():
         for short, long in _SHORT_NAMES.items():
@@ -241,6 +269,21 @@ def vit_from_huggingface(
         (name.removeprefix('backbone.').removeprefix(VIT), value)
         for name, value in from_official(official).items()
     )
+
+
+# Transformers 5 keeps shorter names of the attention layers in memory.
+_SHORT_NAMES = {
+    '.attention.q_proj.': '.attention.attention.query.',
+    '.attention.k_proj.': '.attention.attention.key.',
+    '.attention.v_proj.': '.attention.attention.value.',
+    '.attention.o_proj.': '.attention.output.dense.',
+}
+# An entry that every ViT of this style has, what to call it, and the way to own names.
+_VIT_STYLES = (
+    ('blocks.0.layer_scale1', 'RF-DETR backbone', OrderedDict),
+    ('blocks.0.ls1.gamma', 'DINOv2 backbone', _from_dinov2),
+    ('encoder.layer.0.layer_scale1.lambda1', 'DINOv2 backbone', _from_huggingface),
+)
 
 
 def _in_order(name: str, members: Mapping, wanted: Iterable[str]) -> list[Tensor]:

@@ -1,34 +1,175 @@
-"""Reading pickles that hold nothing but what is on the list of ``safe_pickle``."""
+"""Reading pickles that hold nothing but what a checkpoint needs.
 
-import importlib
-import io
+A pickle is a program that calls functions by name. Tensors and plain values need a
+short list of them; official files also hold their arguments in a namespace, and a
+checkpoint of mmengine holds the history of its log. Everything else is refused.
+
+Where a file names a function that could do harm, or take any amount of memory, a
+function of this module stands in for it and does the one harmless thing.
+"""
+
+import argparse
+import functools
 import pickle
+import re
 import reprlib
+import types
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import _weights_only_unpickler
 
-from .safe_pickle import (
-    CLASSES,
-    FUNCTIONS,
-    STRUCTURES,
-    RefusedError,
-    history_statistic,
-    refuse_deep_keys,
-)
-
 _MAX_DEPTH = 100
-_limit = ContextVar('limit', default=0)
 
 
-def _codes(*names: str) -> set[int]:
-    return {getattr(pickle, name)[0] for name in names}
+class RefusedError(pickle.UnpicklingError):
+    """A pickle holds what is not on the list; the message names it."""
+
+
+class _NumberType:
+    """What a file says of a NumPy type: numbers or text, never objects.
+
+    NumPy's own class would take objects, and let a file change the size of a type
+    that is in use: both make it read memory that the file does not hold.
+    """
+
+    def __init__(self, code: str, *_flags: bool) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r'[biufcSU]\d{1,9}', code):
+            raise RefusedError(f'numpy.dtype of {reprlib.repr(code)}')
+        self.code, self.order = code, '='
+
+    def __setstate__(self, state: tuple) -> None:
+        order, *parts = state[1:5]
+        if order not in ('<', '>', '|', '=') or any(part is not None for part in parts):
+            raise RefusedError(f'numpy.dtype with {reprlib.repr(state)}')
+        self.order = order
+
+
+class _Array(np.ndarray):
+    """An array that a file fills by :meth:`__setstate__` and by nothing else."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, in_columns, raw = state
+        array = _read_numbers(raw, dtype, shape[::-1] if in_columns else shape)
+        super().__setstate__((array.T if in_columns else array).__reduce__()[2])
+
+    def __reduce__(self) -> tuple:
+        return self.view(np.ndarray).__reduce__()
+
+
+def _read_numbers(raw: bytes | str, dtype: _NumberType, shape: tuple) -> np.ndarray:
+    """Copy an array out of bytes, of which there are as many as it takes."""
+    if type(dtype) is not _NumberType:
+        raise RefusedError(f'numpy.ndarray of {reprlib.repr(dtype)}')
+    if isinstance(raw, str):  # Python 2 had no other bytes
+        raw = raw.encode('latin1')
+    kind = np.dtype(dtype.code).newbyteorder(dtype.order)
+    return np.frombuffer(raw, kind).reshape(shape).copy()
+
+
+def _empty_array(kind: type, *_shape_and_code) -> _Array:
+    if kind is not _Array:
+        raise RefusedError(f'{reprlib.repr(kind)} as an array')
+    return np.empty(0).view(_Array)
+
+
+def _scalar(dtype: _NumberType, raw: bytes | str) -> np.generic:
+    return _read_numbers(raw, dtype, ())[()]
+
+
+def _array_of_bytes(raw: bytes, dtype: _NumberType, shape: tuple, order: str):
+    """How protocol 5 says an array."""
+    array = _read_numbers(raw, dtype, shape[::-1] if order == 'F' else shape)
+    return array.T if order == 'F' else array
+
+
+def _history_statistic(owner: type, name: str) -> None:
+    """The only attributes a checkpoint of mmengine asks for; not those of the file."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise RefusedError('builtins.getattr')
+
+
+def _bytes_of_text(text: str, encoding: str) -> bytes:
+    """How protocol 2 of pickle says bytes."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise RefusedError(f'_codecs.encode to {reprlib.repr(encoding)}')
+    return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """How the same protocol says bytes of which there are none, of an empty array."""
+    return b''
+
+
+def _set(items: list) -> set:
+    _refuse_nested_keys(items)
+    return set(items)
+
+
+def _ordered_dict(items: list = ()) -> OrderedDict:
+    _refuse_nested_keys(key for key, _ in items)
+    return OrderedDict(items)
+
+
+def _settings(items: dict) -> dict:
+    """Nested settings in a data set's metainfo, as a dict."""
+    if type(items) is not dict:
+        raise RefusedError('a ConfigDict of something else')
+    return dict(items)
+
+
+def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple, *rest):
+    """A tensor of numbers that its storage has; torch would make room for more."""
+    dtypes = [value for value in rest if isinstance(value, torch.dtype)]
+    dtype = dtypes[0] if dtypes else storage.dtype  # newer types have no storage
+    numbers = storage._untyped_storage.nbytes() // dtype.itemsize
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and not 0 <= offset <= last < numbers:
+        raise pickle.UnpicklingError('a tensor is larger than its numbers')
+    return rebuild(storage, offset, size, stride, *rest)
+
+
+# What may only be named, what may be made without arguments and then filled, and what
+# may be called.
+_NAMES = {'numpy.ndarray': _Array, 'torch.storage.UntypedStorage': torch.UntypedStorage}
+CLASSES = {
+    'argparse.Namespace': argparse.Namespace,
+    'types.SimpleNamespace': types.SimpleNamespace,
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+}
+FUNCTIONS = {
+    'builtins.getattr': _history_statistic,
+    'builtins.bytes': _no_bytes,
+    'builtins.set': _set,
+    'builtins.complex': complex,
+    'collections.OrderedDict': _ordered_dict,
+    'mmengine.config.config.ConfigDict': _settings,
+    '_codecs.encode': _bytes_of_text,
+    'numpy.dtype': _NumberType,
+    'torch.Size': torch.Size,
+    'torch.device': torch.device,
+    'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
+}
+for _package in ('numpy.core', 'numpy._core'):  # of both majors
+    FUNCTIONS[f'{_package}.multiarray._reconstruct'] = _empty_array
+    FUNCTIONS[f'{_package}.multiarray.scalar'] = _scalar
+    FUNCTIONS[f'{_package}.numeric._frombuffer'] = _array_of_bytes
+for _name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_tensor_v3'):
+    _rebuild = getattr(torch._utils, _name)
+    FUNCTIONS[f'torch._utils.{_name}'] = functools.partial(_tensor, _rebuild)
+
+
+def _refuse_nested_keys(keys: Iterable) -> None:
+    """Refuse nested keys: a hash follows every reference in a tuple, each time anew."""
+    flat = (tuple, frozenset)
+    for key in keys:
+        if isinstance(key, flat) and any(isinstance(part, flat) for part in key):
+            raise pickle.UnpicklingError('a key of a dict is nested')
 
 
 def _look_at_keys(code: bytes, keys: slice) -> Callable:
@@ -36,31 +177,42 @@ def _look_at_keys(code: bytes, keys: slice) -> Callable:
     load = pickle._Unpickler.dispatch[code[0]]
 
     def load_checked(unpickler) -> None:
-        refuse_deep_keys(unpickler.stack[keys])
+        _refuse_nested_keys(unpickler.stack[keys])
         load(unpickler)
 
     return load_checked
+
+
+def _refuse_instruction(_unpickler) -> None:
+    raise RefusedError('an instruction of its pickle')
+
+
+# Calls by other ways, objects of the process, and numbers of 5,000 digits: what no file
+# of numbers has.
+_REFUSED = (
+    *('INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'LONG4'),
+    *('NEXT_BUFFER', 'READONLY_BUFFER'),
+)
 
 
 class Unpickler(pickle._Unpickler):
     """Makes tensors, numbers, text and containers, and what is on the list.
 
     ``torch.load(weights_only=True)`` reads by it inside :func:`harmless_classes`. Its
-    own would take ``bytearray(2**31)``, and calls that leave more than the file holds.
+    own would take ``bytearray(2**31)``, NumPy types of objects, and calls that leave
+    more than the file holds.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    limit = 0
+    """Bytes of the file."""
+    classes = CLASSES
+    functions = FUNCTIONS
 
     def __init__(self, file, **options) -> None:
         super().__init__(file, **options)
-        limit = _limit.get()
-        self._copies_left = 2 * limit + 1000
-        self._numbers_left, self._storages = limit, set()
-        self._others = _allowed_by_others()
-        self._classes = set(map(id, CLASSES.values()))
-        self._functions = {
-            id(function) for function in (*FUNCTIONS.values(), *self._others.values())
-        }
+        self._copies_left = 2 * self.limit + 1000
+        self._numbers_left, self._storages = self.limit, set()
 
     def find_class(self, module: str, name: str):
         """Look a name up in the list."""
@@ -69,14 +221,12 @@ class Unpickler(pickle._Unpickler):
                 module, name = NAME_MAPPING[module, name]
             module = IMPORT_MAPPING.get(module, module)
         path = f'{module}.{name}'
-        if path == 'torch.storage.UntypedStorage':  # a name of a kind, not to be called
-            return torch.UntypedStorage
         if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         owner, _, statistic = path.rpartition('.')
         if CLASSES.get(owner) is HistoryBuffer:  # as protocol 4 names what getattr does
-            return history_statistic(HistoryBuffer, statistic)
-        for known in (CLASSES, FUNCTIONS, self._others):
+            return _history_statistic(HistoryBuffer, statistic)
+        for known in (_NAMES, self.classes, self.functions):
             if path in known:
                 return known[path]
         raise RefusedError(path)
@@ -90,38 +240,34 @@ class Unpickler(pickle._Unpickler):
         """Call a function of the list, or make an object of a class."""
         args, function = self.stack.pop(), self.stack.pop()
         self._count_copies(args)
-        if id(function) in self._classes and not args:
-            self.append(function.__new__(function))
-        elif id(function) in self._functions:
+        if any(function is known for known in self.functions.values()):
             self.append(function(*args))
         else:
-            raise RefusedError(f'a call of {reprlib.repr(function)}')
+            self._make(function, args)
 
     def load_newobj(self) -> None:
         """Make an object of a class of the list."""
         args, kind = self.stack.pop(), self.stack.pop()
-        if id(kind) in map(id, self._others.values()):
-            self.append(kind.__new__(kind, *args))
-        elif not args and (id(kind) in self._classes or _is_structure(kind)):
-            self.append(kind.__new__(kind))
-        else:
-            raise RefusedError(f'an object of {reprlib.repr(kind)}')
+        self._make(kind, args)
+
+    def _make(self, kind, args) -> None:
+        if args or not any(kind is known for known in self.classes.values()):
+            raise RefusedError(f'a call of {reprlib.repr(kind)}')
+        self.append(kind.__new__(kind))
 
     def load_build(self) -> None:
         """Fill an object with what the file says of it."""
         state, target = self.stack.pop(), self.stack[-1]
         kind = type(target)
-        if id(kind) in self._functions and hasattr(target, '__setstate__'):
+        if kind in (_NumberType, _Array):
             self._count_copies(state)
             target.__setstate__(state)
             return
-        known = (OrderedDict, *CLASSES.values(), *self._others.values())
-        if kind not in known and not _is_structure(kind):
-            raise RefusedError(f'attributes of a {kind.__name__}')
         if not isinstance(state, dict) or not all(type(key) is str for key in state):
             raise pickle.UnpicklingError(f'a {kind.__name__} of something else')
-        if kind is OrderedDict and state.keys() - {'_metadata'}:
-            # Another "get" would hide what the dict has.
+        # Another "get" would hide what a dict has.
+        is_metadata = kind is OrderedDict and state.keys() <= {'_metadata'}
+        if not is_metadata and kind not in self.classes.values():
             raise RefusedError(f'attributes of a {kind.__name__}')
         if kind is HistoryBuffer:
             # They would go into the class, for the logs of this process.
@@ -146,25 +292,12 @@ class Unpickler(pickle._Unpickler):
     def _count_copies(self, values: Iterable) -> None:
         """What is copied out of a file is no larger than the file."""
         kinds = (str, bytes, bytearray, list, tuple, dict, set)
-        self._copies_left -= sum(
-            len(value) for value in values if isinstance(value, kinds)
-        )
+        self._copies_left -= sum(len(x) for x in values if isinstance(x, kinds))
         if self._copies_left < 0:
             raise pickle.UnpicklingError('it unfolds to more than it holds')
 
-    def refuse(self) -> None:
-        """Stop at an instruction that no file of numbers has."""
-        raise RefusedError('an instruction of its pickle')
-
-    # Calls by other ways, objects of the process, and numbers of 5,000 digits.
-    dispatch |= dict.fromkeys(
-        _codes(
-            *('INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'LONG4'),
-            *('NEXT_BUFFER', 'READONLY_BUFFER'),
-        ),
-        refuse,
-    )
     dispatch |= {
+        **{ord(getattr(pickle, name)): _refuse_instruction for name in _REFUSED},
         pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_newobj,
@@ -178,53 +311,6 @@ class Unpickler(pickle._Unpickler):
     }
 
 
-class _ResultsUnpickler(Unpickler):
-    """Makes the structures of MMDetection's results as well.
-
-    Not in checkpoints: they answer to a key as a dict does, and hold what is looked for
-    in dicts.
-    """
-
-    def find_class(self, module: str, name: str):
-        if f'{module}.{name}' in STRUCTURES:
-            return getattr(importlib.import_module(module), name)
-        return super().find_class(module, name)
-
-
-def _is_structure(kind) -> bool:
-    return isinstance(kind, type) and f'{kind.__module__}.{kind.__name__}' in STRUCTURES
-
-
-def _allowed_by_others() -> dict:
-    """What torch was told to take, by the user or by its own parts."""
-    found = {}
-    for thing in torch.serialization.get_safe_globals():
-        if isinstance(thing, tuple):  # with a name of its own
-            thing, path = thing
-        else:
-            path = f'{thing.__module__}.{thing.__qualname__}'
-        found[path] = thing
-    return found
-
-
-def load_pickle(file, **options):
-    """Read a pickle that is no checkpoint, such as results that a tool wrote.
-
-    Args:
-        file: opened for reading bytes.
-        **options: As for :class:`pickle.Unpickler`.
-
-    Raises:
-        RefusedError: it holds what is not on the list; nothing in it has run.
-        pickle.UnpicklingError: it is damaged, as many other errors say as well.
-    """
-    content = file.read()
-    with harmless_classes(len(content)):
-        loaded = _ResultsUnpickler(io.BytesIO(content), **options).load()
-    check_unfolding(loaded, len(content))
-    return loaded
-
-
 @contextmanager
 def harmless_classes(limit: int) -> Iterator[None]:
     """Let torch make nothing that is not on the list while it lasts.
@@ -232,17 +318,16 @@ def harmless_classes(limit: int) -> Iterator[None]:
     Args:
         limit: bytes of the file that is read.
     """
-    token = _limit.set(limit)
     of_torch = _weights_only_unpickler.Unpickler
-    _weights_only_unpickler.Unpickler = Unpickler
+    limited = type('Unpickler', (Unpickler,), {'limit': limit})
+    _weights_only_unpickler.Unpickler = limited
     try:
         yield
     finally:
         _weights_only_unpickler.Unpickler = of_torch
-        _limit.reset(token)
 
 
-def check_unfolding(loaded, limit: int) -> None:
+def refuse_endless(loaded, limit: int) -> None:
     """Refuse values that go on for ever when one walks through them.
 
     A list that names one list twice, which does the same, and so on, is small in a
@@ -255,34 +340,26 @@ def check_unfolding(loaded, limit: int) -> None:
     Raises:
         pickle.UnpicklingError: they do.
     """
-    counted = {}
-
-    def count(value, above=0) -> tuple[int, int]:
-        """Values inside of one, each as often as it is met, and levels below it."""
-        if isinstance(value, dict):
-            parts = [*value, *value.values(), *getattr(value, '__dict__', {}).values()]
-        elif isinstance(value, list | tuple | set | frozenset):
-            parts = value
-        elif type(value) in CLASSES.values() or _is_structure(type(value)):
-            parts = vars(value).values()
+    left, levels = 4 * limit + 1000, [iter((loaded,))]
+    while levels:
+        for value in levels[-1]:
+            left -= 1
+            if left < 0:
+                raise pickle.UnpicklingError('it unfolds to more than it holds')
+            if parts := _parts(value):
+                levels.append(iter(parts))
+                break
         else:
-            return 1, 0
-        if id(value) not in counted and above <= _MAX_DEPTH:
-            inner = [count(part, above + 1) for part in parts]
-            counted[id(value)] = (
-                1 + sum(number for number, _ in inner),
-                1 + max((levels for _, levels in inner), default=0),
-            )
-        number, levels = counted.get(id(value), (1, _MAX_DEPTH))
-        if above + levels > _MAX_DEPTH:
+            levels.pop()
+        if len(levels) > _MAX_DEPTH:
             raise pickle.UnpicklingError(f'it nests deeper than {_MAX_DEPTH} levels')
-        if number > _bound(limit):
-            raise pickle.UnpicklingError('it unfolds to more than it holds')
-        return number, levels
-
-    count(loaded)
 
 
-def _bound(limit: int) -> int:
-    """How many values a file of so many bytes may come to."""
-    return 4 * limit + 1000
+def _parts(value) -> list:
+    """What lies in a value, as far as it was filled by a file."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    inner = (
+        [] if isinstance(value, type) else [*getattr(value, '__dict__', {}).values()]
+    )
+    return [*value, *value.values(), *inner] if isinstance(value, dict) else inner

@@ -4,6 +4,8 @@ MMDetection's tools unpickle results, annotations and proposals. NumPy and YAML 
 can hold objects as well, and before torch 2.6 ``torch.load`` makes any.
 """
 
+import importlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +18,74 @@ from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.fileio.io import file_handlers
 
 from ..checkpoints.loading import is_trusted, read_file
-from ..checkpoints.safe_pickle import RefusedError
-from ..checkpoints.unpickler import check_unfolding, load_pickle
+from ..checkpoints.unpickler import (
+    CLASSES,
+    FUNCTIONS,
+    RefusedError,
+    Unpickler,
+    harmless_classes,
+    refuse_endless,
+)
 from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 
 _guarded = ContextVar('guarded', default=False)
+
+# Results of MMDetection. Imported when a file names one: nothing here needs them.
+_STRUCTURES = (
+    'mmengine.structures.base_data_element.BaseDataElement',
+    'mmengine.structures.instance_data.InstanceData',
+    'mmengine.structures.pixel_data.PixelData',
+    'mmdet.structures.det_data_sample.DetDataSample',
+    'mmdet.structures.bbox.horizontal_boxes.HorizontalBoxes',
+    'mmdet.structures.mask.structures.BitmapMasks',
+    'mmdet.structures.mask.structures.PolygonMasks',
+)
+
+
+def _storage(raw: bytes):
+    """A tensor's numbers in a pickle that is no checkpoint."""
+    if not raw.startswith(b'\x80\x02'):  # an archive, which might grow in memory
+        raise RefusedError('torch.storage._load_from_bytes')
+    return torch.load(io.BytesIO(raw), weights_only=True)
+
+
+class _ResultsUnpickler(Unpickler):
+    """Makes the structures of MMDetection's results as well.
+
+    Not in checkpoints: they answer to a key as a dict does, and hold what is looked for
+    in dicts.
+    """
+
+    functions = FUNCTIONS | {'torch.storage._load_from_bytes': _storage}
+
+    def __init__(self, file, **options) -> None:
+        super().__init__(file, **options)
+        self.classes = dict(CLASSES)
+
+    def find_class(self, module: str, name: str):
+        path = f'{module}.{name}'
+        if path in _STRUCTURES:
+            self.classes[path] = getattr(importlib.import_module(module), name)
+        return super().find_class(module, name)
+
+
+def load_pickle(file, **options):
+    """Read a pickle that is no checkpoint, such as results that a tool wrote.
+
+    Args:
+        file: opened for reading bytes.
+        **options: As for :class:`pickle.Unpickler`.
+
+    Raises:
+        RefusedError: it holds what is not on the list; nothing in it has run.
+        pickle.UnpicklingError: it is damaged, as many other errors say as well.
+    """
+    content = file.read()
+    with harmless_classes(len(content)):
+        limited = type('Unpickler', (_ResultsUnpickler,), {'limit': len(content)})
+        loaded = limited(io.BytesIO(content), **options).load()
+    refuse_endless(loaded, len(content))
+    return loaded
 
 
 @contextmanager
@@ -62,7 +127,7 @@ class _SafeYamlHandler(YamlHandler):
         kwargs['Loader'] = yaml.FullLoader
         with _explained('A YAML file', Exception):
             loaded = super().load_from_fileobj(file, **kwargs)
-            check_unfolding(loaded, file.tell())
+            refuse_endless(loaded, file.tell())
             return loaded
 
 

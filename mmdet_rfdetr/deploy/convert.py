@@ -1,21 +1,38 @@
 """Converting a checkpoint file between the official format and mmengine's."""
 
+import json
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
-from ..checkpoints import coco_rows, lora_entries
-from ..checkpoints.expected import entries_that_fit
-from ..checkpoints.layout import class_names, to_official_layout
+from ..checkpoints.class_rows import (
+    CATEGORY_IDS,
+    CLASS_LAYER,
+    NUM_ID_ROWS,
+    are_label_names,
+)
+from ..checkpoints.hooks import FORMS
+from ..checkpoints.layout import EXTRAS, INFO_KEY, class_names, entries_that_fit
 from ..checkpoints.loading import load_checkpoint_file
-from ..checkpoints.names import from_official, is_official, is_own, to_official
-from ..checkpoints.saving import save_checkpoint_file
+from ..checkpoints.names import (
+    VIT,
+    count_members,
+    from_official,
+    is_official,
+    is_own,
+    to_official,
+)
+from ..checkpoints.writing import replacing, save_checkpoint_file
 from ..errors import CheckpointError
 
 FORMATS = ('official', 'mmdet')
+SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 UNUSED_CLASS_BIAS = -100.0
 """Logit of a class row that is added for the official layout: never the best one."""
@@ -42,11 +59,16 @@ def convert_checkpoint(
             cannot be written.
         FileNotFoundError: there is no source.
     """
+    path = Path(target)
     if to not in (*FORMATS, None):
         raise ValueError(f'to={to!r}: choose one of {", ".join(FORMATS)}.')
-    if os.path.exists(target) and not overwrite:
+    if path.suffix not in SUFFIXES:
         raise CheckpointError(
-            f'{target} exists: choose another name, or replace it with --overwrite.'
+            f'{path}: a checkpoint ends in {", ".join(SUFFIXES)}; rename it.'
+        )
+    if os.path.exists(path) and not overwrite:
+        raise CheckpointError(
+            f'{path} exists: choose another name, or replace it with --overwrite.'
         )
     checkpoint = load_checkpoint_file(source)
     weights = checkpoint.get('state_dict', {})
@@ -59,8 +81,46 @@ def convert_checkpoint(
     if to is None:
         to = 'mmdet' if official else 'official'
     converted, note = _convert(source, checkpoint, official, to)
-    save_checkpoint_file(converted, target)
-    return f'{target}: {to} checkpoint made from {source}{note}.'
+    is_safetensors = path.suffix == '.safetensors'
+    (save_safetensors if is_safetensors else save_checkpoint_file)(converted, path)
+    return f'{path}: {to} checkpoint made from {source}{note}.'
+
+
+def save_safetensors(checkpoint: Mapping, path: str | Path) -> None:
+    """Write a checkpoint as safetensors, with what JSON can say of the rest.
+
+    Args:
+        checkpoint: ``state_dict`` and ``meta``, or ``model`` and ``args``.
+        path: of the file; a warning says what it lacks.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    rest = dict(checkpoint)
+    weights = rest.pop('model', None)
+    stored = {'official': rest}
+    if weights is None:
+        weights = rest.pop('state_dict')
+        stored = {'meta': rest.get('meta', {})}
+    lacking = []
+    text = json.dumps(stored, skipkeys=True, default=lambda x: lacking.append(type(x)))
+    # The format knows no strides, and no tensors that share their memory.
+    apart = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in weights.items()
+    }
+    with replacing(path) as file:
+        file.write(save(apart, {'format': 'pt', INFO_KEY: text}))
+    if lacking:
+        kinds = ', '.join(sorted({kind.__name__ for kind in lacking}))
+        print_log(
+            f'{path} has null where JSON cannot say a value ({kinds}): write a .pth '
+            'file to keep all.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 @entries_that_fit()
@@ -68,20 +128,22 @@ def _convert(
     source: str, checkpoint: Mapping, official: bool, to: str
 ) -> tuple[dict, str]:
     """The content of the converted file, and a few words on it."""
-    state_dict, adapters, scale = lora_entries.separate(checkpoint['state_dict'])
     meta = checkpoint.get('meta', {})
-    own = from_official(state_dict) if official else state_dict
+
+    def rename(entries: Mapping, _own: Mapping) -> Mapping:
+        return from_official(entries) if official else entries
+
+    for form in FORMS.values():  # a plain model is what others can load
+        rename = form(rename)
+    state_dict = checkpoint['state_dict']
+    own = rename(state_dict, {})
     if official:
         _refuse_unnamed(source, state_dict, own, 'this package')
-    note = ''
-    if adapters:
-        own = lora_entries.merge(own, adapters, scale)
-        note = ', LoRA adapters merged into its weights'
     if to == 'mmdet':
-        return {'state_dict': own, 'meta': meta}, note
+        return {'state_dict': own, 'meta': meta}, ''
+    note = ''
     if not official:
-        own, rows = add_unused_class_rows(own, class_names(meta))
-        note += rows
+        own, note = add_unused_class_rows(own, class_names(meta))
     renamed = to_official(own)
     _refuse_unnamed(source, own, renamed, 'the official package')
     if not is_official(renamed):
@@ -104,6 +166,34 @@ def _refuse_unnamed(
         )
 
 
+def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
+    """Bring weights with official names into the layout of an official file.
+
+    Args:
+        state_dict: Official names to tensors.
+        meta: As in mmengine's layout. Arguments that came from an official file are
+            given back; otherwise those that its loader reads are made.
+
+    Returns:
+        ``model`` and ``args``, and what else an official file brought.
+    """
+    kept = meta.get(INFO_KEY, {})
+    args = kept.get('args')
+    if not args:
+        groups = count_members(state_dict, 'transformer.enc_output.')
+        kernel = state_dict[VIT + 'embeddings.patch_embeddings.projection.weight']
+        args = {
+            'num_queries': len(state_dict['refpoint_embed.weight']) // groups,
+            'group_detr': groups,
+            'patch_size': kernel.shape[-1],
+            'segmentation_head': 'segmentation_head.bias' in state_dict,
+        }
+        if names := class_names(meta):
+            args['class_names'] = names
+    extras = {key: kept[key] for key in EXTRAS if key in kept}
+    return {'model': dict(state_dict), 'args': args, **extras}
+
+
 def add_unused_class_rows(
     state_dict: Mapping[str, Tensor], names: Sequence[str] | None
 ) -> tuple[Mapping[str, Tensor], str]:
@@ -123,15 +213,15 @@ def add_unused_class_rows(
     num_classes = len(state_dict['bbox_head.fc_cls.weight'])
     if not names or len(names) != num_classes:
         return state_dict, ''
-    if coco_rows.are_label_names(names):
-        places, num_rows = coco_rows.CATEGORY_IDS, coco_rows.NUM_ID_ROWS
+    if are_label_names(names):
+        places, num_rows = CATEGORY_IDS, NUM_ID_ROWS
         note = ', class rows placed by COCO category id'
     else:
         places, num_rows = range(num_classes), num_classes + 1
         note = ', with an unused class row at the end'
     spread = OrderedDict(state_dict)
     for name, value in state_dict.items():
-        if '.fc_cls.' not in name:
+        if CLASS_LAYER not in name:
             continue
         axis = int(name.startswith('query_selection.'))
         shape = list(value.shape)

@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints import register_backbone_adapter
 from ..errors import SettingError, check_counts
 from ..ops.resampling import resize_position_table
-from .lora import add_adapters
 
 LAYER_NORM_EPS = 1e-6
 """Epsilon of every layer norm in the ViT."""
@@ -137,8 +136,6 @@ class RFDETRBackbone(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first n
             blocks, ``out_indices[-1]`` the whole encoder with its last norm.
         with_cp: recompute each block in the backward pass to save memory.
-        lora: None, or ``dict(r=16, alpha=16, use_dora=True)`` to train adapters on
-            query, key and value in place of the encoder; see :func:`add_adapters`.
         init_cfg: mmengine's initialisation config, e.g. ``dict(type=
             'Pretrained', checkpoint=...)`` with a DINOv2 or RF-DETR file.
 
@@ -160,7 +157,6 @@ class RFDETRBackbone(BaseModule):
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        lora: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -216,8 +212,6 @@ class RFDETRBackbone(BaseModule):
         self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self._reset_parameters()
         self._freeze()
-        if lora is not None:
-            add_adapters(self, lora)
         register_backbone_adapter(self)
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Container
 
 from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
 
-from mmdet_rfdetr.checkpoints.atomic import replacing
+from mmdet_rfdetr.checkpoints.writing import replacing
 
 BACKEND = 'rfdetr_local'
 

@@ -10,8 +10,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmdet_rfdetr.checkpoints.atomic import remove_leftovers, replacing
-from mmdet_rfdetr.checkpoints.expected import check_own, entries_that_fit
+from mmdet_rfdetr.checkpoints.layout import entries_that_fit
+from mmdet_rfdetr.checkpoints.writing import remove_leftovers, replacing
 from mmdet_rfdetr.data.wrappers import metainfo_of
 
 from ..errors import (
@@ -24,6 +24,7 @@ from ..errors import (
 from ..ops.unwrapped import unwrap_model
 from ..training.class_names import name_classes, warn_of_other_classes
 from .checkpoint_files import BACKEND, FormerFiles
+from .entry_types import check_own
 from .finite_weights import infinite_buffers, require_finite
 from .resume import (
     POINTER,

@@ -14,10 +14,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file, save_checkpoint_file
-from mmdet_rfdetr.checkpoints.expected import check_kinds, entries_that_fit
+from mmdet_rfdetr.checkpoints.layout import entries_that_fit
 
 from ..errors import CheckpointError
 from .diagnosis import Diagnosis, diagnose, non_finite_weights
+from .entry_types import check_kinds
 from .random_state import capture_random_state, restore_random_state
 from .serialise import plain_entries
 

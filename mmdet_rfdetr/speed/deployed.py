@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints.lora_entries import PARTS
 from ..models.backbone import Attention, Block, RFDETRBackbone
 from ..models.decoder import GroupSelfAttention
-from ..models.lora import SplitQKV
 from ..models.query_selection import GroupLinear
 from .packed_linear import PackedLinear, PackedMLP
 
@@ -63,18 +61,11 @@ class DeployedBlock(nn.Module):
         return tokens.view(x.shape)
 
 
-def _merged(qkv: nn.Linear | SplitQKV) -> tuple[Tensor, Tensor]:
+def _merged(qkv: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight and bias of the packed layer, with adapters added to the weight."""
     if isinstance(qkv, nn.Linear):
         return qkv.weight, qkv.bias
-    parts = [getattr(qkv, part) for part in PARTS]
-    for part in parts:
-        part.merge()
-    layers = [part.base_layer for part in parts]
-    return (
-        torch.cat([layer.weight for layer in layers]),
-        torch.cat([layer.bias for layer in layers]),
-    )
+    return qkv.packed()
 
 
 def _scaled(linear: nn.Linear, scale: Tensor) -> PackedLinear:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mmengine.optim import BaseOptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
-from ..checkpoints import coco_rows
+from ..checkpoints import class_rows
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, match_classes, show_classes
 from ..data.wrappers import classes_of_loader, metainfo_of
@@ -40,8 +40,8 @@ def warn_of_other_classes(runner: Runner, checkpoint: Mapping) -> None:
     classes = _metainfo(runner).get('classes')
     if _is_training(runner) or not trained or not classes:
         return
-    if coco_rows.are_label_names(trained):
-        trained = coco_rows.label_names()  # which some write in another way
+    if class_rows.are_label_names(trained):
+        trained = class_rows.label_names()  # which some write in another way
     difference = compare_classes(trained, classes)
     if difference:
         match = match_classes(classes, trained)

@@ -9,7 +9,7 @@ from mmengine.model import BaseAveragedModel
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 
-from ..checkpoints.expected import entries_that_fit
+from ..checkpoints.layout import entries_that_fit
 from ..errors import ExplainedError, SettingError
 
 

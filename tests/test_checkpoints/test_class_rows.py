@@ -4,10 +4,8 @@ import pytest
 import torch
 from mmengine.runner import load_checkpoint
 
-from mmdet_rfdetr.checkpoints import coco_rows, from_official, load_checkpoint_file
-from mmdet_rfdetr.checkpoints.class_rows import match_rows, name_rows
+from mmdet_rfdetr.checkpoints import class_rows, from_official, load_checkpoint_file
 
-from ..test_lora import needs_peft
 from .models import build_tiny, official_file
 from .test_hooks import log, tables  # noqa: F401  a fixture
 
@@ -17,8 +15,7 @@ CLASS_LAYERS = [
     for layer in ('bbox_head', 'query_selection')
     for kind in ('weight', 'bias')
 ]
-LORA = {'backbone.lora': dict(r=2, alpha=4)}
-UNDERSCORES = [name.replace(' ', '_') for name in coco_rows.label_names()]
+UNDERSCORES = [name.replace(' ', '_') for name in class_rows.label_names()]
 
 
 @pytest.mark.parametrize(
@@ -35,10 +32,10 @@ UNDERSCORES = [name.replace(' ', '_') for name in coco_rows.label_names()]
         # By position, which is the same:
         (3, ABC, ABC, None),
         (4, ABC, ABC, None),
-        (91, None, coco_rows.label_names(), None),
-        (91, UNDERSCORES, coco_rows.label_names(), None),
-        (80, UNDERSCORES, coco_rows.label_names(), None),
-        (91, None, coco_rows.row_names(), None),
+        (91, None, class_rows.label_names(), None),
+        (91, UNDERSCORES, class_rows.label_names(), None),
+        (80, UNDERSCORES, class_rows.label_names(), None),
+        (91, None, class_rows.row_names(), None),
         # Nobody knows better:
         (5, None, ABC, None),
         (9, ABC, ABC, None),
@@ -47,15 +44,50 @@ UNDERSCORES = [name.replace(' ', '_') for name in coco_rows.label_names()]
     ],
 )
 def test_rows_are_found_by_name(num_rows, names, wanted, positions):
-    match = match_rows(num_rows, names, wanted)
+    match = class_rows.match_rows(num_rows, names, wanted)
     assert (match and match.positions) == positions
 
 
-def test_every_row_has_a_name_or_none():
-    assert name_rows(4, ABC) == ['a', 'b', 'c', '']
-    assert name_rows(3, ABC) == ['a', 'b', 'c']
-    assert sum(map(bool, name_rows(91, None))) == 80
-    assert name_rows(2, ABC) is None
+@pytest.mark.parametrize('names', [None, [], 'coco'])
+def test_coco_rows_are_picked_by_category_id(names):
+    if names == 'coco':
+        names = class_rows.label_names()
+    rows, how = class_rows.choose_rows(91, 80, names)
+    assert rows[:13] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14]
+    assert (rows[-1], len(rows), len(set(rows))) == (90, 80, 80)
+    assert 'category id' in how
+    labels = dict(zip(class_rows.label_names(), rows, strict=True))
+    assert (labels['person'], labels['dog'], labels['toothbrush']) == (1, 18, 90)
+
+
+@pytest.mark.parametrize(
+    ('num_rows', 'num_classes', 'rows'),
+    [
+        (91, 80, list(range(80))),  # other names than COCO's
+        (91, 4, [0, 1, 2, 3]),
+        (4, 3, [0, 1, 2]),  # fine-tuned on three classes: the last row is unused
+        (3, 7, [0, 1, 2, 0, 1, 2, 0]),
+        (92, 80, list(range(80))),
+    ],
+)
+def test_rows_are_cut_or_repeated(num_rows, num_classes, rows):
+    names = [f'class {i}' for i in range(num_rows - 1)]
+    assert class_rows.choose_rows(num_rows, num_classes, names)[0] == rows
+
+
+def test_category_ids_leave_out_the_unused_ones():
+    assert len(class_rows.CATEGORY_IDS) == 80
+    assert not {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83} & set(
+        class_rows.CATEGORY_IDS
+    )
+
+
+@pytest.mark.parametrize('separator', [' ', '_'])
+def test_coco_names_are_known_in_both_spellings(separator):
+    names = [name.replace(' ', separator) for name in class_rows.label_names()]
+    assert class_rows.are_label_names(names)
+    assert not class_rows.are_label_names(names[:-1])
+    assert not class_rows.are_label_names([*names[:-1], 'unicorn'])
 
 
 def file_of(kind, tmp_path, **sizes):
@@ -145,23 +177,6 @@ def check_rows(file, **changes):
 
 def test_fewer_groups_take_rows_by_name(file):
     check_rows(file, num_groups=2)
-
-
-@needs_peft
-def test_files_without_adapters_take_rows_by_name(file):
-    check_rows(file, **LORA)
-
-
-@needs_peft
-@pytest.mark.parametrize('changes', [LORA, {}])
-def test_files_with_adapters_take_rows_by_name(changes, tmp_path):
-    trained = build_tiny(**{'bbox_head.num_classes': 3}, **LORA).state_dict()
-    for name in CLASS_LAYERS:  # equal rows would prove nothing
-        trained[name] = torch.rand_like(trained[name])
-    meta = dict(dataset_meta=dict(classes=ABC))
-    file = str(tmp_path / 'lora.pth')
-    torch.save(dict(state_dict=trained, meta=meta), file)
-    check_rows(file, **changes)
 
 
 def test_a_model_without_names_takes_rows_by_position(tmp_path):

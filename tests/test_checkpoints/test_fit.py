@@ -1,17 +1,21 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import coco_rows, from_official
-from mmdet_rfdetr.checkpoints.fit import fit_backbone, fit_model, fits_exactly
+from mmdet_rfdetr.checkpoints import class_rows, from_official
+from mmdet_rfdetr.checkpoints.fit import (
+    fit_backbone,
+    fit_model,
+    fit_patch_kernel,
+    fit_query_table,
+)
 from mmdet_rfdetr.errors import CheckpointError
 
 from .official import official_sizes, official_state
 
 
-def shapes_of(**sizes):
-    """Names and shapes of a model of this package."""
-    own = from_official(official_sizes(**sizes))
-    return {name: tuple(value.shape) for name, value in own.items()}
+def model_of(**sizes):
+    """State dict of a model of this package, without numbers."""
+    return from_official(official_sizes(**sizes))
 
 
 def reshaped(report):
@@ -20,7 +24,7 @@ def reshaped(report):
 
 def test_official_entries_of_the_same_size_all_fit():
     official = official_state()
-    entries, report = fit_model(official, shapes_of(), {})
+    entries, report = fit_model(official, model_of(), {})
     assert not (report.reshaped or report.missing or report.unexpected)
     assert str(report) == (
         f'Official RF-DETR checkpoint, {len(official)} entries: all fit'
@@ -32,12 +36,14 @@ def test_official_entries_of_the_same_size_all_fit():
 @pytest.mark.parametrize('official', [True, False])
 def test_everything_that_can_be_fitted_is_fitted_and_listed(official):
     state = official_state()
-    expected = shapes_of(num_rows=3, num_groups=2, num_queries=4, grid=5)
+    expected = model_of(num_rows=3, num_groups=2, num_queries=4, grid=5)
     said = {'num_queries': 5, 'group_detr': 3}
     entries, report = fit_model(
         state if official else from_official(state), expected, said
     )
-    assert fits_exactly(entries, expected)
+    assert {n: v.shape for n, v in entries.items()} == {
+        n: v.shape for n, v in expected.items()
+    }
     assert not (report.missing or report.unexpected)
     changes = reshaped(report)
     assert changes['bbox_head.fc_cls.weight'] == ((7, 16), (3, 16))
@@ -45,8 +51,8 @@ def test_everything_that_can_be_fitted_is_fitted_and_listed(official):
     assert changes['query_selection.fc.weight'] == ((3, 16, 16), (2, 16, 16))
     assert changes['query_embedding'] == ((3, 5, 16), (2, 4, 16))
     assert changes['backbone.pos_embed'] == ((1, 10, 8), (1, 26, 8))
-    before = shapes_of()
-    assert set(changes) == {n for n in expected if expected[n] != before[n]}
+    before = model_of()
+    assert set(changes) == {n for n in expected if expected[n].shape != before[n].shape}
     own = from_official(state)
     table = own['reference_embedding']
     assert torch.equal(entries['reference_embedding'], table[:2, :4])
@@ -61,8 +67,8 @@ def test_everything_that_can_be_fitted_is_fitted_and_listed(official):
 
 def test_coco_rows_are_picked_in_every_class_layer():
     official = official_state(num_rows=91)
-    entries, report = fit_model(official, shapes_of(num_rows=80), {})
-    rows = list(coco_rows.CATEGORY_IDS)
+    entries, report = fit_model(official, model_of(num_rows=80), {})
+    rows = list(class_rows.CATEGORY_IDS)
     for kind in ('weight', 'bias'):
         torch.testing.assert_close(
             entries[f'bbox_head.fc_cls.{kind}'], official[f'class_embed.{kind}'][rows]
@@ -86,7 +92,7 @@ def test_coco_rows_are_picked_in_every_class_layer():
 def test_own_class_names_keep_a_file_from_being_taken_for_coco():
     official = official_state(num_rows=91)
     info = {'class_names': [f'class {i}' for i in range(90)]}
-    entries, _ = fit_model(official, shapes_of(num_rows=80), info)
+    entries, _ = fit_model(official, model_of(num_rows=80), info)
     assert torch.equal(
         entries['bbox_head.fc_cls.bias'], official['class_embed.bias'][:80]
     )
@@ -108,7 +114,7 @@ def test_queries_are_cut_by_group_if_the_file_says_how_many(
     info, first_of_second_group
 ):
     official = official_state()
-    entries, _ = fit_model(official, shapes_of(num_queries=4), info)
+    entries, _ = fit_model(official, model_of(num_queries=4), info)
     rows = official['query_feat.weight']
     assert torch.equal(entries['query_embedding'][0], rows[:4])
     assert torch.equal(entries['query_embedding'][1, 0], rows[first_of_second_group])
@@ -117,14 +123,14 @@ def test_queries_are_cut_by_group_if_the_file_says_how_many(
 @pytest.mark.parametrize('sizes', [dict(num_queries=6), dict(num_groups=4)])
 def test_more_queries_or_groups_than_the_file_has_are_refused(sizes):
     with pytest.raises(CheckpointError, match='3 (query )?groups'):
-        fit_model(official_state(), shapes_of(**sizes), {})
+        fit_model(official_state(), model_of(**sizes), {})
 
 
 @pytest.mark.parametrize('unused', [1, 3])
 def test_blocks_that_are_never_run_are_dropped_without_a_word(unused):
     expected = {
         name: shape
-        for name, shape in shapes_of().items()
+        for name, shape in model_of().items()
         if not any(f'blocks.{12 - n}.' in name for n in range(1, unused + 1))
     }
     entries, report = fit_model(official_state(), expected, {})
@@ -134,7 +140,7 @@ def test_blocks_that_are_never_run_are_dropped_without_a_word(unused):
 
 def test_a_shallower_vit_is_refused():
     with pytest.raises(CheckpointError, match='ViT of 11 blocks, the model needs 12'):
-        fit_model(official_state(num_blocks=11), shapes_of(), {})
+        fit_model(official_state(num_blocks=11), model_of(), {})
 
 
 def test_missing_and_unexpected_entries_are_listed():
@@ -143,7 +149,7 @@ def test_missing_and_unexpected_entries_are_listed():
     for layer in (0, 1):
         del official[f'transformer.decoder.layers.{layer}.norm2.weight']
     official['something.else'] = torch.zeros(2)
-    entries, report = fit_model(official, shapes_of(), {})
+    entries, report = fit_model(official, model_of(), {})
     assert 'something.else' in entries, 'a strict load must still see it'
     lines = [line.split() for line in str(report).splitlines()]
     assert lines[1:] == [
@@ -171,7 +177,7 @@ def test_missing_and_unexpected_entries_are_listed():
 )
 def test_another_variant_is_refused_with_both_sizes(sizes, text):
     with pytest.raises(CheckpointError, match='another variant .*' + text):
-        fit_model(official_state(**sizes), shapes_of(), {})
+        fit_model(official_state(**sizes), model_of(), {})
 
 
 def test_another_variant_is_refused_with_its_config():
@@ -187,25 +193,25 @@ def test_another_variant_is_refused_with_its_config():
     with pytest.raises(
         CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
     ):
-        fit_model(official_sizes(**nano), shapes_of(**{**nano, 'num_layers': 4}), {})
+        fit_model(official_sizes(**nano), model_of(**{**nano, 'num_layers': 4}), {})
     nano['grid'] = 25  # the same network for another input size
     with pytest.raises(
         CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
     ):
-        fit_model(official_sizes(**nano), shapes_of(**{**nano, 'num_layers': 4}), {})
+        fit_model(official_sizes(**nano), model_of(**{**nano, 'num_layers': 4}), {})
 
 
 def test_a_keypoint_file_is_refused_as_such():
     official = official_state()
     official['keypoint_embed.layers.0.weight'] = torch.zeros(2, 2)
     with pytest.raises(CheckpointError, match='a keypoint model.* no keypoint models'):
-        fit_model(official, shapes_of(), {})
+        fit_model(official, model_of(), {})
 
 
 @pytest.mark.parametrize('sizes', [dict(feedforward=48), dict(samples=4)])
 def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
     with pytest.raises(CheckpointError, match=r'decoder.layers.0.* has the shape'):
-        fit_model(official_state(**sizes), shapes_of(), {})
+        fit_model(official_state(**sizes), model_of(), {})
 
 
 @pytest.mark.parametrize(
@@ -227,16 +233,62 @@ def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
 )
 def test_strangers_are_refused(names, text):
     with pytest.raises(CheckpointError, match=text):
-        fit_model(dict.fromkeys(names, torch.zeros(2)), shapes_of(), {})
+        fit_model(dict.fromkeys(names, torch.zeros(2)), model_of(), {})
+
+
+def table(groups, queries):
+    rows = torch.arange(groups * queries).view(groups, queries, 1)
+    return torch.cat((rows, -rows), dim=2)
+
+
+def test_queries_are_cut_in_each_group():
+    cut = fit_query_table(table(3, 5), (2, 3, 2), keep_groups=True)[0]
+    assert cut[..., 0].tolist() == [[0, 1, 2], [5, 6, 7]]
+
+
+def test_queries_of_an_unknown_layout_are_cut_flat():
+    cut = fit_query_table(table(3, 5), (2, 3, 2), keep_groups=False)[0]
+    assert cut[..., 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize('keep_groups', [False, True])
+@pytest.mark.parametrize(
+    ('shape', 'settings'),
+    [
+        ((4, 5, 2), 'model.num_groups=3'),
+        ((2, 8, 2), 'model.num_queries=5'),
+        ((4, 6, 2), 'model.num_groups=3 and model.num_queries=5'),
+    ],
+)
+def test_too_few_queries_are_refused_with_what_to_lower(shape, settings, keep_groups):
+    with pytest.raises(CheckpointError, match=f'3 groups of 5 .*: set {settings}.$'):
+        fit_query_table(table(3, 5), shape, keep_groups=keep_groups)
+
+
+def test_patch_kernel_for_grey_images_is_the_mean():
+    kernel = torch.randn(2, 3, 4, 4)
+    grey = fit_patch_kernel(kernel, (2, 1, 4, 4))
+    torch.testing.assert_close(grey[:, 0], kernel.mean(1))
+
+
+def test_patch_kernel_for_more_channels_repeats_rgb():
+    kernel = torch.randn(2, 3, 4, 4)
+    more = fit_patch_kernel(kernel, (2, 4, 4, 4))
+    torch.testing.assert_close(more, kernel[:, [0, 1, 2, 0]] * 0.75)
+
+
+def test_patch_kernel_of_other_channels_is_refused():
+    with pytest.raises(CheckpointError, match='4 channels, the model of 3'):
+        fit_patch_kernel(torch.zeros(2, 4, 4, 4), (2, 3, 4, 4))
 
 
 # Backbones alone.
 
 
-def backbone_shapes(**sizes):
+def backbone_of(**sizes):
     return {
         name.removeprefix('backbone.'): shape
-        for name, shape in shapes_of(**sizes).items()
+        for name, shape in model_of(**sizes).items()
         if name.startswith('backbone.')
     }
 
@@ -291,7 +343,7 @@ def dinov2(**sizes):
     ],
 )
 def test_every_backbone_file_gives_the_same_backbone(file):
-    expected = backbone_shapes()
+    expected = backbone_of()
     entries, report = fit_backbone(file(), expected)
     own = from_official(official_state())
     assert set(entries) == set(expected)
@@ -302,7 +354,7 @@ def test_every_backbone_file_gives_the_same_backbone(file):
 
 @pytest.mark.parametrize('file', [dinov2, huggingface])
 def test_patch_kernel_and_position_table_are_resampled(file):
-    entries, report = fit_backbone(file(), backbone_shapes(patch_size=6, grid=5))
+    entries, report = fit_backbone(file(), backbone_of(patch_size=6, grid=5))
     assert reshaped(report) == {
         'pos_embed': ((1, 10, 8), (1, 26, 8)),
         'patch_embed.weight': ((8, 3, 4, 4), (8, 3, 6, 6)),
@@ -313,28 +365,28 @@ def test_patch_kernel_and_position_table_are_resampled(file):
 
 def test_a_backbone_of_another_width_is_refused():
     with pytest.raises(CheckpointError, match='has the shape .*8.* needs .*12'):
-        fit_backbone(dinov2(), backbone_shapes(vit_width=12))
+        fit_backbone(dinov2(), backbone_of(vit_width=12))
 
 
 def test_a_backbone_with_too_few_blocks_is_refused():
     with pytest.raises(CheckpointError, match='12 blocks, the model needs 13'):
-        fit_backbone(dinov2(), backbone_shapes(num_blocks=13))
+        fit_backbone(dinov2(), backbone_of(num_blocks=13))
 
 
 def test_registers_that_the_backbone_lacks_are_listed():
     state = {**dinov2(), 'register_tokens': torch.zeros(1, 4, 8)}
-    _, report = fit_backbone(state, backbone_shapes())
+    _, report = fit_backbone(state, backbone_of())
     assert report.unexpected == ['register_tokens']
 
 
 def test_a_missing_mask_token_is_no_matter():
     state = dinov2()
     del state['mask_token']
-    entries, report = fit_backbone(state, backbone_shapes())
+    entries, report = fit_backbone(state, backbone_of())
     assert entries['mask_token'].shape == (1, 8)
     assert not report.missing
 
 
 def test_a_file_without_a_vit_is_refused():
     with pytest.raises(CheckpointError, match='no DINOv2 backbone: .* conv1.weight'):
-        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_shapes())
+        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_of())

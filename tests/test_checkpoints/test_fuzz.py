@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
-from mmdet_rfdetr.checkpoints.loading import _refuse_without_weights
 from mmdet_rfdetr.errors import ExplainedError
 
 from .models import build_tiny
@@ -125,9 +124,8 @@ def test_every_entry_of_every_simple_type(model, write):
     failed = []
 
     def attempt(content, of_weights):
-        _refuse_without_weights('a file', content)
         loaded = to_mmengine_layout(content)
-        if of_weights and 'state_dict' in loaded:
+        if of_weights and isinstance(loaded.get('state_dict'), dict):
             model.load_state_dict(loaded['state_dict'], strict=False)
 
     for index, place in enumerate(places(content)):

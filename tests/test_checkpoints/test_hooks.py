@@ -338,12 +338,12 @@ def test_a_backbone_within_another_model_loads_its_own_weights():
 
 
 def test_a_position_table_is_resized_once(official, monkeypatch):
-    from mmdet_rfdetr.checkpoints import adapt
+    from mmdet_rfdetr.checkpoints import fit
 
     calls = []
-    original = adapt.resize_position_table
+    original = fit.resize_position_table
     monkeypatch.setattr(
-        adapt,
+        fit,
         'resize_position_table',
         lambda *args: calls.append(args) or original(*args),
     )

@@ -3,12 +3,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mmdet_rfdetr.checkpoints import coco_rows, from_official
-from mmdet_rfdetr.checkpoints.layout import (
-    class_names,
-    to_mmengine_layout,
-    to_official_layout,
-)
+from mmdet_rfdetr.checkpoints import class_rows, from_official
+from mmdet_rfdetr.checkpoints.layout import class_names, to_mmengine_layout
 from mmdet_rfdetr.errors import CheckpointError
 
 from .official import official_state
@@ -56,13 +52,13 @@ def test_arguments_that_say_nothing_do_no_harm(args):
 def test_weights_without_names_for_91_rows_are_cocos():
     checkpoint = {'model': official_state(num_rows=91)}
     assert class_names(to_mmengine_layout(checkpoint)['meta']) == list(
-        coco_rows.label_names()
+        class_rows.label_names()
     )
 
 
 @pytest.mark.parametrize('names', [None, 'labels'])
 def test_rows_of_coco_are_named_by_category_id(names):
-    args = {'class_names': list(coco_rows.label_names())} if names else {}
+    args = {'class_names': list(class_rows.label_names())} if names else {}
     meta = to_mmengine_layout({'model': official_state(num_rows=91), 'args': args})[
         'meta'
     ]
@@ -109,33 +105,6 @@ def test_weights_are_found_wherever_a_file_keeps_them(wrap):
     assert all(found[name] is state[name] for name in state)
 
 
-def test_the_official_layout_comes_back():
-    extras = {
-        'model_name': 'RFDETRNano',
-        'model_config': {'num_queries': 5},
-        'rfdetr_version': '1.11.2',
-    }
-    checkpoint = official(**extras)
-    loaded = to_mmengine_layout(checkpoint)
-    back = to_official_layout(loaded['state_dict'], loaded['meta'])
-    assert back.keys() == checkpoint.keys()
-    assert back['args'] == ARGS
-    assert {key: back[key] for key in extras} == extras
-
-
-@pytest.mark.parametrize('masks', [0, 2])
-def test_arguments_are_made_for_weights_that_never_had_any(masks):
-    state = official_state(num_mask_blocks=masks)
-    meta = {'dataset_meta': {'classes': ('cat', 'dog')}}
-    assert to_official_layout(state, meta)['args'] == {
-        'num_queries': 5,
-        'group_detr': 3,
-        'patch_size': 4,
-        'segmentation_head': bool(masks),
-        'class_names': ['cat', 'dog'],
-    }
-
-
 def test_own_checkpoints_keep_everything():
     own = from_official(official_state())
     own._metadata = OrderedDict({'': {'version': 1}, 'backbone': {'version': 1}})
@@ -158,16 +127,11 @@ def test_checkpoints_of_other_models_are_not_touched():
 
 
 @pytest.mark.parametrize(
-    ('value', 'text'),
-    [
-        (None, 'a NoneType'),
-        (torch.zeros(1).expand(10**6, 10**6), r'fewer numbers than .*1000000'),
-    ],
-    ids=['none', 'expanded'],
+    'value', [None, torch.zeros(1).expand(10**6, 10**6)], ids=['none', 'expanded']
 )
-def test_what_is_no_ordinary_tensor_is_told(value, text):
+def test_what_is_no_ordinary_tensor_is_told(value):
     state = {**official_state(), 'class_embed.bias': value}
-    with pytest.raises(CheckpointError, match=f'{text}.* as .class_embed.bias.; get'):
+    with pytest.raises(CheckpointError, match='class_embed.bias'):
         to_mmengine_layout({'model': state})
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import pickle
+import re
 import shutil
 import types
 import zipfile
@@ -20,8 +21,8 @@ from safetensors.torch import save_file
 
 from mmdet_rfdetr.checkpoints import (
     load_checkpoint_file,
-    safe_pickle,
     trust_checkpoint,
+    unpickler,
 )
 from mmdet_rfdetr.errors import CheckpointError, UntrustedCheckpointError
 from tests.fixtures import REPOSITORY
@@ -228,10 +229,9 @@ def test_a_missing_file_is_told_from_where(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f'nowhere.pth does not.*{tmp_path}'):
         load_checkpoint_file('nowhere.pth')
-    with pytest.raises(FileNotFoundError, match='is a folder'):
-        load_checkpoint_file(tmp_path)
-    with pytest.raises(FileNotFoundError, match='/dev/null is no ordinary file'):
-        load_checkpoint_file('/dev/null')
+    for path in (tmp_path, '/dev/null'):
+        with pytest.raises(FileNotFoundError, match=f'{path} is no ordinary file'):
+            load_checkpoint_file(path)
 
 
 @pytest.mark.parametrize('keep', [5, 500, -100])
@@ -257,48 +257,30 @@ def test_a_truncated_safetensors_file_is_told(tmp_path, keep):
 
 
 @pytest.mark.parametrize(
-    ('content', 'text'),
-    [
-        (b'', 'is empty: get the file again'),
-        (b'<!DOCTYPE html>', 'is no checkpoint, it starts with .*DOCTYPE'),
-        (b'version https://git-lfs.github.com/spec/v1', 'is no checkpoint'),
-    ],
+    'content', [b'', b'<!DOCTYPE html>', b'version https://git-lfs.github.com/spec/v1']
 )
-def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
+def test_what_is_no_checkpoint_is_told(tmp_path, content):
     path = tmp_path / 'checkpoint.pth'
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=text):
-        load_checkpoint_file(path)
-
-
-def test_a_file_without_a_state_dict_is_told(tmp_path):
-    path = save(tmp_path, [1, 2])
-    with pytest.raises(CheckpointError, match='holds a list in the place of weights'):
-        load_checkpoint_file(path)
-
-
-@pytest.mark.parametrize('content', [{}, {'state_dict': {}, 'meta': {}}])
-def test_a_file_without_weights_is_refused(tmp_path, content):
-    path = save(tmp_path, content)
-    text = 'holds no weights at all, it is the wrong checkpoint'
-    with pytest.raises(CheckpointError, match=text):
-        load_checkpoint_file(path)
-    with pytest.raises(CheckpointError, match=text):
-        CheckpointLoader.load_checkpoint(str(path))
-    path = tmp_path / 'empty.safetensors'
-    save_file({}, path)
-    with pytest.raises(CheckpointError, match=text):
+    with pytest.raises(CheckpointError, match=re.escape(repr(content[:10])[:-1])):
         load_checkpoint_file(path)
 
 
 @pytest.mark.parametrize(
-    ('state_dict', 'text'),
-    [(None, 'a NoneType in the place'), ({1: torch.zeros(1)}, 'weights without names')],
+    ('content', 'found'),
+    [
+        ([1, 2], 'list'),
+        ({}, 'nothing'),
+        ({'state_dict': {}, 'meta': {}}, 'nothing'),
+        ({'state_dict': None}, 'NoneType'),
+        ({'state_dict': {1: torch.zeros(1)}}, 'dict'),
+    ],
 )
-def test_a_state_dict_that_is_none_is_refused(tmp_path, state_dict, text):
-    path = save(tmp_path, {'state_dict': state_dict})
-    with pytest.raises(CheckpointError, match=f'holds {text}.*wrong checkpoint'):
-        load_checkpoint_file(path)
+def test_a_file_without_weights_is_refused(tmp_path, content, found):
+    path = save(tmp_path, content)
+    for load in (load_checkpoint_file, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=f'wrong checkpoint.* {found} '):
+            load(str(path))
 
 
 def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path):
@@ -311,9 +293,9 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert len(torch.load(packed, weights_only=True)['state_dict']['a']) == 10**6
-    with pytest.raises(CheckpointError, match=r'bytes and would take 400\d{4}'):
+    with pytest.raises(CheckpointError, match=r'would take 400\d{4}'):
         load_checkpoint_file(packed)
-    with trust_checkpoint(), pytest.raises(CheckpointError, match='packs nothing'):
+    with trust_checkpoint(), pytest.raises(CheckpointError, match='would take'):
         load_checkpoint_file(packed)
 
 
@@ -399,9 +381,9 @@ def test_the_search_for_unsafe_loads_finds_them(tmp_path):
 
 def test_bytes_as_old_pickles_say_them():
     """torch before 2.5 needs the stand-in for the log of mmengine's checkpoints."""
-    assert safe_pickle._bytes_of_text('a\xff', 'latin1') == b'a\xff'
+    assert unpickler._bytes_of_text('a\xff', 'latin1') == b'a\xff'
     with pytest.raises(pickle.UnpicklingError, match='rot13'):
-        safe_pickle._bytes_of_text('a', 'rot13')
+        unpickler._bytes_of_text('a', 'rot13')
 
 
 # What rebuilds a NumPy number, under the path of the installed major.

@@ -1,5 +1,7 @@
 """No file that a tool reads runs code."""
 
+import argparse
+import io
 import json
 import pickle
 
@@ -12,8 +14,8 @@ from mmengine.fileio.io import file_handlers
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.checkpoints.unpickler import load_pickle
-from mmdet_rfdetr.command_line.guard import no_code_in_files
+from mmdet_rfdetr.checkpoints.unpickler import RefusedError
+from mmdet_rfdetr.command_line.guard import load_pickle, no_code_in_files
 from mmdet_rfdetr.errors import CheckpointError
 
 
@@ -131,3 +133,39 @@ def test_latin_pickles_of_python_2_load(tmp_path):
     path.write_bytes(raw)
     with path.open('rb') as file:
         assert load_pickle(file, encoding='latin1') == {'a': 1.0}
+
+
+@pytest.mark.parametrize(
+    'raw',
+    [
+        pickle.dumps(argparse.Namespace, 2)[:-1] + b'}X\x01\x00\x00\x00aK\x01sb.',
+        b'\x80\x04cmmengine.logging.history_buffer\nHistoryBuffer.min\n(tR.',
+    ],
+    ids=['filled', 'called'],
+)
+def test_classes_and_functions_are_neither_filled_nor_called(raw):
+    """Filling a function or a class would change it for the whole process."""
+    with pytest.raises(RefusedError):
+        load_pickle(io.BytesIO(raw))
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_results_of_tools_are_read_in_every_protocol(protocol):
+    results = [
+        {
+            'img_id': 'a',
+            'img_shape': (3, 4),
+            'pred_instances': {
+                'bboxes': torch.arange(8.0).view(2, 4)[:, :3],
+                'scores': np.array([0.5, 1], np.float32),
+                'masks': [{'size': [2, 3], 'counts': b'\x00\xff'}],
+                'labels': torch.tensor([1, 2]),
+            },
+        }
+    ]
+    read = load_pickle(io.BytesIO(pickle.dumps(results, protocol)))[0]
+    expected, found = results[0]['pred_instances'], read['pred_instances']
+    assert read['img_shape'] == (3, 4)
+    assert torch.equal(found['bboxes'], expected['bboxes'])
+    assert found['scores'].tolist() == [0.5, 1]
+    assert found['masks'] == expected['masks']

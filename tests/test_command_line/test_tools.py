@@ -14,8 +14,8 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
 
 from mmdet_rfdetr import compat
-from mmdet_rfdetr.checkpoints.unpickler import load_pickle
 from mmdet_rfdetr.command_line import running as cli
+from mmdet_rfdetr.command_line.guard import load_pickle
 from mmdet_rfdetr.errors import (
     BadDataError,
     CheckpointError,

@@ -1,18 +1,23 @@
 import argparse
+import json
 import runpy
 import sys
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
+from safetensors import safe_open
 
 from mmdet_rfdetr.checkpoints import (
-    coco_rows,
+    class_rows,
     from_official,
     load_checkpoint_file,
     to_official,
 )
+from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
 from mmdet_rfdetr.deploy import convert_checkpoint
+from mmdet_rfdetr.deploy.convert import save_safetensors, to_official_layout
 from mmdet_rfdetr.errors import CheckpointError
 from tests.fixtures import REPOSITORY
 
@@ -104,7 +109,7 @@ def test_the_unused_class_row_is_added_where_it_lacks(tmp_path, names, places, r
 
 
 def test_coco_classes_go_to_their_category_ids(tmp_path):
-    check_class_rows(tmp_path, coco_rows.label_names(), coco_rows.CATEGORY_IDS, 91)
+    check_class_rows(tmp_path, class_rows.label_names(), class_rows.CATEGORY_IDS, 91)
 
 
 def check_class_rows(tmp_path, names, places, rows):
@@ -199,6 +204,40 @@ def test_a_keypoint_model_is_refused(tmp_path):
         convert_checkpoint(source, tmp_path / 'own.pth')
 
 
+def test_safetensors_say_null_for_what_json_cannot(tmp_path, caplog):
+    path = tmp_path / 'model.safetensors'
+    args = {'num_queries': 5, 'device': torch.device('cpu'), 'names': {7: 'a'}}
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        save_safetensors({'model': official_state(), 'args': args}, path)
+        save_safetensors({'state_dict': {'a': torch.ones(2)}}, tmp_path / 'b')
+    finally:
+        logger.removeHandler(caplog.handler)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert 'device' in warning
+    with safe_open(path, framework='pt') as file:
+        stored = json.loads(file.metadata()['rfdetr'])
+    expected = {'num_queries': 5, 'device': None, 'names': {'7': 'a'}}
+    assert stored == {'official': {'args': expected}}
+    info = load_checkpoint_file(path)['state_dict']._metadata['']['rfdetr']
+    assert info['num_queries'] == 5
+
+
+def test_safetensors_of_entries_that_share_their_memory(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    table = torch.arange(6.0).view(2, 3)
+    save_safetensors({'state_dict': {'a': table.T, 'b': table[:1]}}, path)
+    loaded = load_checkpoint_file(path)['state_dict']
+    assert torch.equal(loaded['a'], table.T)
+    assert torch.equal(loaded['b'], table[:1])
+
+
+def test_another_ending_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match='model.bin'):
+        convert_checkpoint(tmp_path / 'official.pth', tmp_path / 'model.bin')
+
+
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="to='onnx': choose one of official, mmdet"):
         convert_checkpoint('a.pth', 'b.pth', to='onnx')
@@ -211,6 +250,34 @@ def test_converted_files_hold_plain_values_only(tmp_path):
         convert_checkpoint(path, tmp_path / name)
         path = tmp_path / name
         torch.load(path, weights_only=True)
+
+
+def test_the_official_layout_comes_back():
+    extras = {
+        'model_name': 'RFDETRNano',
+        'model_config': {'num_queries': 5},
+        'rfdetr_version': '1.11.2',
+    }
+    args = {'num_queries': 5, 'class_names': ['cat', 'dog'], 'lr': 1e-4}
+    checkpoint = {'model': official_state(), 'args': args, **extras}
+    loaded = to_mmengine_layout(checkpoint)
+    back = to_official_layout(loaded['state_dict'], loaded['meta'])
+    assert back.keys() == checkpoint.keys()
+    assert back['args'] == args
+    assert {key: back[key] for key in extras} == extras
+
+
+@pytest.mark.parametrize('masks', [0, 2])
+def test_arguments_are_made_for_weights_that_never_had_any(masks):
+    state = official_state(num_mask_blocks=masks)
+    meta = {'dataset_meta': {'classes': ('cat', 'dog')}}
+    assert to_official_layout(state, meta)['args'] == {
+        'num_queries': 5,
+        'group_detr': 3,
+        'patch_size': 4,
+        'segmentation_head': bool(masks),
+        'class_names': ['cat', 'dog'],
+    }
 
 
 TOOL = REPOSITORY / 'tools' / 'convert_checkpoint.py'
@@ -250,9 +317,9 @@ def test_the_tool_ends_with_one_sentence(tmp_path, tool):
 @pytest.mark.parametrize(
     ('content', 'text'),
     [
-        ({'state_dict': None}, 'holds a NoneType in the place of weights'),
+        ({'state_dict': None}, 'is the wrong checkpoint.* NoneType'),
         ({'model': None}, 'is no RF-DETR checkpoint'),
-        ({}, 'holds no weights at all'),
+        ({}, 'is the wrong checkpoint'),
     ],
     ids=['state_dict', 'model', 'empty'],
 )

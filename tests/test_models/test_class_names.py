@@ -1,7 +1,7 @@
 import pytest
 from mmdet.datasets import CocoDataset
 
-from mmdet_rfdetr.checkpoints import coco_rows
+from mmdet_rfdetr.checkpoints import class_rows
 from mmdet_rfdetr.models.class_names import complete_names
 from tests.test_checkpoints.models import build_tiny
 
@@ -9,7 +9,7 @@ PALETTE = CocoDataset.METAINFO['palette']
 
 
 def of_coco():
-    return {'classes': coco_rows.label_names(), 'row_names': coco_rows.row_names()}
+    return {'classes': class_rows.label_names(), 'row_names': class_rows.row_names()}
 
 
 @pytest.mark.parametrize(('num_classes', 'name'), [(80, 'bicycle'), (91, 'person')])

@@ -1,12 +1,32 @@
-"""Replacing a file by a complete new one, or not at all."""
+"""Writing files so that there is never half of one."""
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
+
 from ..errors import CheckpointError
+
+
+def save_checkpoint_file(checkpoint: Mapping, filename: str | Path) -> None:
+    """Write a checkpoint in torch's format, complete or not at all.
+
+    Args:
+        checkpoint: ``state_dict`` and ``meta``, or ``model`` and ``args``.
+        filename: Path of the file.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    with replacing(filename) as file:
+        # Through memory: on a full disk torch's writer hides the system's error.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        file.write(buffer.getbuffer())
 
 
 @contextmanager

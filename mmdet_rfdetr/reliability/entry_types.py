@@ -1,14 +1,11 @@
-"""What the entries of a checkpoint are expected to be, apart from its weights."""
+"""What the entries are expected to be of a checkpoint that a run goes on from."""
 
-from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import NoneType, SimpleNamespace
+from collections.abc import Mapping
+from types import NoneType
 
-import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ExplainedError
+from ..errors import CheckpointError
 
 _OWN = {
     'meta': Mapping,
@@ -37,12 +34,6 @@ _OWN = {
     'training_state': Mapping | None,
     'training_state.loop': Mapping,
 }
-_ARGUMENTS = Mapping | Namespace | SimpleNamespace | None
-_OFFICIAL = {
-    **dict.fromkeys(('args', 'hyper_parameters', 'model_config'), _ARGUMENTS),
-    **{f'args.{name}': int | None for name in ('num_queries', 'group_detr')},
-    **{f'model_config.{name}': int | None for name in ('num_queries', 'group_detr')},
-}
 
 
 def check_own(checkpoint: Mapping) -> None:
@@ -55,17 +46,12 @@ def check_own(checkpoint: Mapping) -> None:
     meta = checkpoint.get('meta', {})
     for name in meta.get('dataset_meta', ()):
         if not isinstance(name, str):
-            raise damaged('a name in meta.dataset_meta', name, str)
+            raise _damaged('a name in meta.dataset_meta', name, str)
     seed = meta.get('seed') or 0
     if not 0 <= seed < 2**32:
         raise CheckpointError(
             'The checkpoint is damaged: meta.seed is out of range; get the file again.'
         )
-
-
-def check_official(checkpoint: Mapping) -> None:
-    """The same of an official checkpoint."""
-    check_kinds(checkpoint, _OFFICIAL)
 
 
 def check_kinds(checkpoint: Mapping, expected: Mapping) -> None:
@@ -82,34 +68,10 @@ def check_kinds(checkpoint: Mapping, expected: Mapping) -> None:
     for path, kinds in expected.items():
         for value in _find(checkpoint, path.split('.')):
             if not isinstance(value, kinds):
-                raise damaged(path.replace('.*', ''), value, kinds)
+                raise _damaged(path.replace('.*', ''), value, kinds)
 
 
-@contextmanager
-def entries_that_fit() -> Iterator[None]:
-    """Say of entries that contradict each other that the file is damaged.
-
-    Any of them can be anything, and fails where it is first used.
-
-    Raises:
-        CheckpointError: for an error of torch or Python.
-    """
-    try:
-        yield
-    except (ExplainedError, torch.cuda.OutOfMemoryError):
-        raise
-    except (
-        *(ArithmeticError, AssertionError, AttributeError, LookupError),
-        *(RuntimeError, TypeError, ValueError),
-    ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f'The checkpoint is damaged, its entries do not fit together ({reason}): '
-            'get the file again, or take an older one.'
-        ) from error
-
-
-def damaged(name: str, value, kinds) -> CheckpointError:
+def _damaged(name: str, value, kinds) -> CheckpointError:
     """The error for an entry of another type than expected."""
     kinds = getattr(kinds, '__args__', (kinds,))
     wanted = ' or '.join(kind.__name__ for kind in kinds if kind is not NoneType)

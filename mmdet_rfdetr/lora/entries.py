@@ -8,21 +8,19 @@ files; adapters of both have the names that ``peft`` gives them.
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
+from ..checkpoints.hooks import FORMS, Entries
+from ..checkpoints.names import PARTS, unwrap
 from ..errors import CheckpointError
 
-PARTS = ('query', 'key', 'value')
 SCALE = 'lora_scale'
 """Buffer of the backbone: what the product of the adapters is multiplied with."""
 
-OFFICIAL_WRAP = 'backbone.0.encoder.base_model.model.'
-"""Prefix of the encoder in official files with adapters."""
-
-_ENCODER = 'backbone.0.encoder.'
 _LOW = ('lora_A', 'lora_B')
 _KINDS = (*_LOW, 'lora_magnitude_vector')
 _ADAPTER = re.compile(rf'(.+)\.({"|".join(_KINDS)})\.default\.weight')
@@ -32,20 +30,42 @@ _OFFICIAL_LAYER = re.compile(
 _SPLIT = re.compile(rf'(.+\.qkv)\.({"|".join(PARTS)})\.(weight|bias)')
 _PACKED = re.compile(r'(.*\battn\.qkv)\.(weight|bias)')
 
+Fit = Callable[[Entries, Entries], Entries]
 Adapters = dict[str, dict[str, Tensor]]
 """Layer (``backbone.blocks.0.attn.qkv.query``) to kind to weight."""
 
 
-def has_adapters(names) -> bool:
-    """Tell whether names are those of a model with adapters."""
-    return any(_ADAPTER.fullmatch(name) for name in names)
+def fit_adapters(fit: Fit) -> Fit:
+    """Make the fitting of plain models one of models and files with adapters.
+
+    Args:
+        fit: of the entries of a file to the state dict of a model, both plain.
+    """
+
+    def fit_with_adapters(entries: Entries, own: Entries) -> Entries:
+        plain, adapters, scale = separate(entries)
+        own_plain, own_adapters, own_scale = separate(own)
+        if own_adapters and adapters:
+            check_scale(own_scale, scale)
+        fitted = (
+            fit(plain, own_plain) if adapters or own_adapters else fit(entries, own)
+        )
+        if not any(name.startswith('backbone.') for name in fitted):
+            # The backbone alone, while the file may hold a whole model.
+            adapters = {k.removeprefix('backbone.'): v for k, v in adapters.items()}
+        if own_adapters:
+            return put_beside(fitted, adapters, own, own_scale)
+        if adapters:
+            print_log(
+                'The LoRA adapters of the checkpoint are merged into the weights.',
+                logger='current',
+            )
+        return merge(fitted, adapters, scale) if adapters else fitted
+
+    return fit_with_adapters
 
 
-def unwrap(name: str) -> str:
-    """The name of an official entry as it is without adapters."""
-    if name.startswith(OFFICIAL_WRAP):
-        name = _ENCODER + name.removeprefix(OFFICIAL_WRAP)
-    return name.replace('.base_layer.', '.')
+FORMS['lora'] = fit_adapters
 
 
 def separate(
@@ -151,7 +171,8 @@ def put_beside(
         if match and adapters:
             placed[name] = _fitting(name, value, adapters.get(match[1], {}), match[2])
         elif match and match[2] == 'lora_magnitude_vector':
-            weight = placed[f'{match[1]}.base_layer.weight'].to(value)
+            name_of_base = f'{match[1]}.base_layer.weight'
+            weight = placed.get(name_of_base, own[name_of_base]).to(value)
             low = {kind: own[f'{match[1]}.{kind}.default.weight'] for kind in _LOW}
             placed[name] = merged_weight(weight, low, scale).norm(dim=1)
         elif match or name.rpartition('.')[2] == SCALE:

@@ -1,10 +1,13 @@
 """LoRA and DoRA adapters on the encoder's attention, through ``peft``."""
 
 import torch
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoints.lora_entries import PARTS, SCALE
+from ..checkpoints.names import PARTS
 from ..errors import MissingPackageError, SettingError
+from ..models import RFDETRBackbone
+from .entries import SCALE
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
 """Those of the official package: DoRA of rank 16, scaled by alpha / r = 1."""
@@ -29,6 +32,32 @@ class SplitQKV(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., 3C)."""
         return torch.cat([getattr(self, part)(x) for part in PARTS], dim=-1)
+
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """Add the adapters for good; weight (3C, C) and bias (3C,) of one layer."""
+        parts = [getattr(self, part) for part in PARTS]
+        for part in parts:
+            part.merge()
+        layers = [part.base_layer for part in parts]
+        return (
+            torch.cat([layer.weight for layer in layers]),
+            torch.cat([layer.bias for layer in layers]),
+        )
+
+
+@MODELS.register_module(name='RFDETRBackbone', force=True)
+def build_backbone(*, lora: dict | None = None, **settings) -> RFDETRBackbone:
+    """Build a backbone, with adapters if its config asks for them.
+
+    Args:
+        lora: None, or ``dict(r=16, alpha=16, use_dora=True)`` to train adapters on
+            query, key and value in place of the encoder; see :func:`add_adapters`.
+        **settings: those of :class:`RFDETRBackbone`, which refuses others.
+    """
+    backbone = RFDETRBackbone(**settings)
+    if lora is not None:
+        add_adapters(backbone, lora)
+    return backbone
 
 
 def add_adapters(backbone: nn.Module, lora: dict) -> None:

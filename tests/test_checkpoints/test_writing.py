@@ -1,13 +1,31 @@
-"""A file is what it was or complete, whenever the process dies."""
+"""A file is what it was or complete, whatever happens while it is written."""
 
 import multiprocessing
 import os
+import resource
 import signal
 
 import pytest
+import torch
 
-from mmdet_rfdetr.checkpoints.atomic import replacing
+from mmdet_rfdetr.checkpoints import load_checkpoint_file, save_checkpoint_file
+from mmdet_rfdetr.checkpoints.writing import replacing
 from mmdet_rfdetr.errors import CheckpointError
+from tests.interpreter import fork_together
+
+CHECKPOINT = {'state_dict': {'layer.weight': torch.arange(6.0)}, 'meta': {'epoch': 3}}
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / 'model.pth'
+    save_checkpoint_file(CHECKPOINT, path)
+    loaded = load_checkpoint_file(path)
+    assert loaded['meta'] == CHECKPOINT['meta']
+    assert torch.equal(loaded['state_dict']['layer.weight'], torch.arange(6.0))
+    usual = tmp_path / 'usual'
+    usual.touch()
+    assert path.stat().st_mode == usual.stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ['model.pth', 'usual']
 
 
 def directly(path):
@@ -57,20 +75,34 @@ def test_everything_is_on_the_disk_before_the_name_changes(tmp_path, monkeypatch
     assert events == [('flush', temporary), ('rename', ''), ('flush', tmp_path.name)]
 
 
-def test_an_error_while_writing_leaves_nothing(tmp_path):
+@pytest.mark.parametrize('error', [KeyError, OSError(28, 'No space left on device')])
+def test_an_error_while_writing_leaves_the_old_file(tmp_path, error):
     path = tmp_path / 'epoch_1.pth'
     path.write_bytes(b'old')
-    with pytest.raises(KeyError), replacing(path) as file:
+    with pytest.raises((KeyError, CheckpointError)), replacing(path) as file:
         file.write(b'new')
-        raise KeyError
+        raise error
     assert path.read_bytes() == b'old'
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     path = tmp_path / 'nowhere' / 'epoch_1.pth'
-    with (
-        pytest.raises(CheckpointError, match=f'{path} cannot be written .No such file'),
-        replacing(path),
-    ):
-        pass
+    with pytest.raises(CheckpointError, match=str(path)):
+        save_checkpoint_file(CHECKPOINT, path)
+
+
+def fill_a_disk(folder):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with pytest.raises(CheckpointError, match='cannot be written'):
+        save_checkpoint_file({'a': torch.ones(10**6)}, folder / 'weights.pth')
+
+
+def test_a_disk_that_fills_up_ends_in_one_sentence(tmp_path):
+    """A limit on the size of files stands in for the disk, in another process."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    ended = fork_together(fill_a_disk, disk, folder=tmp_path, processes=1)
+    assert ended == ([0], [''])
+    assert not list(disk.iterdir())
