@@ -8,12 +8,12 @@ import torch
 from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
 from mmdet_rfdetr.matching.costs import pair_costs
 
-from .. import parity
-from ..test_matching.test_assigner import make_outputs, make_stages, make_targets
-from ..test_models.small import small_config
-from ..test_precision.project import project_config, run
-from ..test_speed.test_compiled import assert_close
-from ..test_speed.test_device_solver import pairs, unpadded
+from ... import parity
+from ...test_matching.test_assigner import make_outputs, make_stages, make_targets
+from ...test_models.small import small_config
+from ...test_precision.project import project_config, run
+from ..test_compiled import assert_close
+from ..test_device_solver import pairs, unpadded
 from .conftest import COMPILING
 
 pytest.importorskip('torch_linear_assignment')

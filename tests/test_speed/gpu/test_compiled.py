@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ..test_speed.test_compiled import (
+from ..test_compiled import (
     PARTS,
     assert_close,
     batch,

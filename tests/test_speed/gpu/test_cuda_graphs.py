@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from .. import parity
-from ..test_models.small import small_config as detection
-from ..test_segmentation.case import tiny_config as segmentation
+from ... import parity
+from ...gpu.test_precision import skip_without_bfloat16
+from ...test_models.small import small_config as detection
+from ...test_segmentation.case import tiny_config as segmentation
 from .conftest import COMPILING
-from .test_precision import skip_without_bfloat16
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in COMPILING]
 CONFIGS = dict(detection=detection, segmentation=segmentation)
