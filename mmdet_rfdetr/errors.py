@@ -1,7 +1,6 @@
 """All errors that users see; each says everything in its message."""
 
 from collections.abc import Sequence
-from enum import Enum
 from numbers import Integral
 
 
@@ -40,13 +39,13 @@ class BadImageError(ExplainedError):
     """An image file that cannot be used.
 
     Args:
-        finding: which kind of fault it is.
+        kind: ``'missing'``, ``'empty'``, ``'huge'`` or ``'unreadable'``.
         reason: what the decoder said.
     """
 
-    def __init__(self, finding: Enum, reason: str) -> None:
+    def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
-        self.finding = finding
+        self.kind = kind
 
 
 class CheckpointError(ExplainedError, RuntimeError):

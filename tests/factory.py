@@ -197,7 +197,7 @@ def edit(folder, change, to=None):
 # --- Data sets -----------------------------------------------------------------------
 
 META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-LOAD = dict(type='LoadImageFromFile')
+LOAD = dict(type='RFDETRLoadImage')
 ANNOTATIONS = dict(type='LoadAnnotations', with_bbox=True)
 RESIZE = dict(type='RFDETRResize', image_size=SIDE)
 PACK = dict(type='PackDetInputs', meta_keys=META)

@@ -83,14 +83,18 @@ def seen(model, monkeypatch):
     return inputs
 
 
-@pytest.mark.parametrize('named', [True, False], ids=['named', 'replaced'])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    ('kind', 'loader'),
+    [(kind, 'RFDETRLoadImage') for kind in KINDS]
+    # Which it reads with pixels of its own.
+    + [(kind, 'LoadImageFromFile') for kind in ('grey', 'cmyk', 'turned')],
+)
 def test_pixels_are_those_of_the_data_set(
-    kind, named, cfg, model, inferencer, seen, tmp_path, monkeypatch
+    kind, loader, cfg, model, inferencer, seen, tmp_path, monkeypatch
 ):
     path = save(kind, tmp_path)
-    settings = dict(type='RFDETRLoadImage' if named else 'LoadImageFromFile')
-    if kind == 'bits12' and named:
+    settings = dict(type=loader)
+    if kind == 'bits12':
         settings['deep_range'] = (0, 4095)
     changed = Config(cfg.to_dict())
     dataset = changed.test_dataloader.dataset
@@ -146,7 +150,7 @@ def test_no_images_give_no_results(model, nothing):
         (None, 'a path or an array, and got None'),
         (5, 'a path or an array, and got 5'),
         ('absent.jpg', 'absent.jpg: does not exist'),
-        ('.', 'folder, device or pipe'),
+        ('.', 'Is a directory'),
     ],
 )
 def test_what_is_no_image_is_one_sentence(model, image, sentence):

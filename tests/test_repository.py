@@ -34,7 +34,6 @@ WINGS = {
 PENDING = {
     ('matching', 'speed'),
     ('models', 'speed'),
-    ('data', 'faults'),
 }
 
 

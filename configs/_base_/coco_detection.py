@@ -45,8 +45,6 @@ train_dataloader = dict(
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=False),
-        # Leave out what cannot be used and list it; 'error' stops the run instead.
-        bad_data='skip',
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

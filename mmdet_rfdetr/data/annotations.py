@@ -1,12 +1,9 @@
-"""COCO annotation files: reading, and what their ids and categories mean."""
+"""Reading COCO annotation files, and their labels by name."""
 
 import json
 import logging
-import math
-import re
 import reprlib
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 from mmengine import fileio
 from mmengine.logging import print_log
@@ -14,8 +11,6 @@ from mmengine.utils import is_filepath
 
 from ..class_names import match_classes, read_class_list, show_classes
 from ..errors import BadDataError, SettingError
-
-_WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 
 
 def read_annotations(
@@ -44,25 +39,16 @@ def read_annotations(
             'with a metric for each, or a metric without ann_file for all.'
         )
     try:
-        text = fileio.get(path, backend_args=backend_args)
+        document = json.loads(fileio.get(path, backend_args=backend_args))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'Annotation file {path} does not exist: set data_root and ann_file.'
         ) from error
-    except (IsADirectoryError, PermissionError) as error:
+    # Of JSON that nests too deeply, or has numbers of thousands of digits, too.
+    except (OSError, ValueError, RecursionError) as error:
         raise BadDataError(
-            f'Annotation file {path} cannot be read ({error.strerror}): set data_root '
-            'and ann_file.'
-        ) from error
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(
-            f'{path} is cut off or not JSON ({error}): export or copy it again.'
-        ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits
-        raise BadDataError(
-            f'{path} holds what is in no COCO file ({error}): export it again.'
+            f'{path} is cut off or not JSON ({error}): export or copy it again, or set '
+            'data_root and ann_file.'
         ) from error
     if not isinstance(document, dict):
         document = {}
@@ -78,19 +64,10 @@ def read_annotations(
                 f'{path} has no list {key!r}, so it is not in COCO format: convert it'
                 f'{without if key == "annotations" else ""}.'
             )
-        if text.count(f'"{key}"'.encode()) > 1:
-            _refuse_twice(key, text, path)
         # What is no JSON object lacks all its keys.
         entries = document[key]
         document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
     return document
-
-
-def _refuse_twice(key: str, text: bytes, path: str) -> None:
-    """Stop if a document has a key twice, of which JSON takes the last."""
-    pairs = json.loads(text, object_pairs_hook=list)
-    if [name for name, _ in pairs].count(key) > 1:
-        raise BadDataError(f'{path} has the list {key!r} twice: join the two.')
 
 
 def match_categories(
@@ -147,29 +124,3 @@ def match_categories(
         level=logging.WARNING,
     )
     return labels
-
-
-def as_id(value: Any) -> Hashable:
-    """An id as it compares: a whole number is the same number if written as text.
-
-    ``"1"`` is 1, and ``"01"`` is another id, which stays a text.
-    """
-    if type(value) is int:  # the common case first
-        return value
-    if isinstance(value, str):
-        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
-    number = finite_number(value)
-    if number is None:
-        return None
-    return int(number) if number == int(number) else number
-
-
-def finite_number(value: Any) -> float | None:
-    """A finite number, also if written as text; None if it is none."""
-    if isinstance(value, float):  # the common case first
-        return value if math.isfinite(value) else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -1,14 +1,16 @@
 """COCO annotation files as they really are, made usable."""
 
 import math
+import re
 import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from ..data.annotations import as_id, finite_number
 from ..errors import BadDataError
 from ..ops.masks import is_near, is_polygon
 from .findings import Finding, Findings
+
+_WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 
 
 def clean_annotations(document: dict, findings: Findings) -> dict:
@@ -152,6 +154,32 @@ def _grouping(document: dict) -> set[int]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str | int | float)
+
+
+def as_id(value: Any) -> Hashable:
+    """An id as it compares: a whole number is the same number if written as text.
+
+    ``"1"`` is 1, and ``"01"`` is another id, which stays a text.
+    """
+    if type(value) is int:  # the common case first
+        return value
+    if isinstance(value, str):
+        return int(value) if _WHOLE_NUMBER.fullmatch(value) else value
+    number = finite_number(value)
+    if number is None:
+        return None
+    return int(number) if number == int(number) else number
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number, also if written as text; None if it is none."""
+    if isinstance(value, float):  # the common case first
+        return value if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:

@@ -9,10 +9,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.wrappers import innermost
 from ..ops.unwrapped import unwrap_model
 from .class_checks import check_classes, check_evaluation, check_loaders, loaders_of
+from .coco_dataset import CheckedCocoDataset
 
 _EXAMPLES = 3
 _WHAT = dict(
@@ -88,8 +88,8 @@ class RFDETRBadDataHook(Hook):
             )
 
 
-def coco_parts(dataset) -> Iterator[RFDETRCocoDataset]:
-    """The data sets of ours within mmengine's and mmdet's wrappers."""
+def coco_parts(dataset) -> Iterator[CheckedCocoDataset]:
+    """The data sets within wrappers that know which files are broken."""
     for part in innermost(dataset):
-        if isinstance(part, RFDETRCocoDataset):
+        if isinstance(part, CheckedCocoDataset):
             yield part

@@ -11,12 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.images import Reading, decode_image
 from ..data.loading import read_file
 from ..errors import BadDataError, BadImageError
 from .bad_data_hook import coco_parts
-from .findings import Finding, Findings
+from .coco_dataset import CheckedCocoDataset
+from .findings import Finding, Findings, finding_of
 
 SPLITS = ('train', 'val', 'test')
 
@@ -75,7 +75,7 @@ def _with_settings(value: Any, **settings) -> Any:
     }
 
 
-def decode_all(dataset: RFDETRCocoDataset) -> None:
+def decode_all(dataset: CheckedCocoDataset) -> None:
     """Decode every image and add those that fail to the findings.
 
     Args:
@@ -90,7 +90,7 @@ def decode_all(dataset: RFDETRCocoDataset) -> None:
     with ThreadPoolExecutor() as pool:
         for info, error in zip(infos, pool.map(decode, infos), strict=True):
             if error is not None:
-                dataset.findings.add(error.finding, Path(info['img_path']).name)
+                dataset.findings.add(finding_of(error), Path(info['img_path']).name)
             progress.update()
 
 
@@ -99,7 +99,7 @@ def _decode(
 ) -> BadImageError | None:
     """Decode an image for its errors alone."""
     try:
-        data = read_file(info['img_path'], backend_args, reading)
+        data = read_file(info['img_path'], backend_args)
         decode_image(data, (info['height'], info['width']), reading)
     except BadImageError as error:
         return error

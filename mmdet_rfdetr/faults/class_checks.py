@@ -20,6 +20,7 @@ from ..data.wrappers import classes_of, classes_of_loader, innermost
 from ..errors import BadDataError, ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from .annotations import clean_categories
+from .coco_dataset import CheckedCocoDataset
 from .findings import Finding, Findings
 from .same_images import find_images
 
@@ -183,7 +184,7 @@ def _check_images(parts: Sequence[Any], metric: CocoMetric, path: str) -> None:
     # What the data set has found to be stated wrongly, another file may as well.
     faults = (Finding.SIZE_WRONG, Finding.SIZE_MISSING)
     exact = all(
-        isinstance(part, RFDETRCocoDataset)
+        isinstance(part, CheckedCocoDataset)
         and not any(part.findings.counts[fault] for fault in faults)
         for part in parts
     )

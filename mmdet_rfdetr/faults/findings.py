@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from enum import Enum
 from typing import Any
 
+from ..errors import BadImageError
+
 _EXAMPLES = 2
 _EXAMPLE_LENGTH = 200
 
@@ -30,7 +32,7 @@ class Finding(Enum):
     FILE_UNREADABLE = 'image file that cannot be decoded', 'image left out'
     DEEP_PIXELS = (
         'deep image that turns nearly black or white',
-        'kept; set deep_range of RFDETRLoadImage',
+        'kept; set deep_range of RFDETRLoadImage, or convert colours to 8 bits',
     )
     OBJECT_BROKEN = 'object without four finite box numbers', 'left out'
     OBJECT_TWICE = 'object id used before', 'kept, renumbered'
@@ -58,6 +60,11 @@ class Finding(Enum):
         self.what = what
         self.done = done
         self.fault = fault
+
+
+def finding_of(error: BadImageError) -> Finding:
+    """The finding that the kind of an error about an image file is."""
+    return Finding[f'FILE_{error.kind.upper()}']
 
 
 def _show(value: Any) -> str:

@@ -1,18 +1,23 @@
 """Looking at the image files of a data set before they are needed."""
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..data.images import ImageSource, Reading, read_header, require_file
-from ..data.loading import read_file
+import numpy as np
+
+from ..data.images import Reading, is_deep, naming_faults, open_image, sizes_of
+from ..data.levels import to_levels
 from ..errors import BadImageError
-from .findings import Finding, Findings
+from .findings import Finding, Findings, finding_of
 
 _DEEP_SAMPLES = 32  # deep images that are decoded, spread over the data set
+_DARK, _BRIGHT = 64, 191  # levels that a usable image passes
+_CLIPPED = 0.01  # share of the pixels
 
 
 def is_url(name: str) -> bool:
@@ -75,30 +80,64 @@ def check_files(
             could do harm are left out: a device never ends, a pipe waits for ever.
 
     Returns:
-        The other images, with ``file_size`` if headers were looked at: what
-        :func:`~mmdet_rfdetr.data.images.read_size` returns.
+        The other images, with ``file_size`` if headers were looked at: see
+        :func:`read_sizes`.
     """
 
     def look(image: dict) -> Any:
         path = str(Path(folder, image['file_name']))
         if is_url(image['file_name']):
-            raise BadImageError(Finding.FILE_REMOTE, 'is a URL')
-        return read_header(path, reading) if headers else require_file(path)
+            raise BadImageError('remote', 'is a URL')
+        return read_sizes(path, reading) if headers else require_file(path)
 
     usable, deep = [], []
-    for image, header in zip(images, _in_threads(look, images), strict=True):
-        harms = (Finding.FILE_REMOTE, Finding.FILE_SPECIAL)
-        is_bad = isinstance(header, BadImageError)
-        if is_bad and (headers or header.finding in harms):
-            findings.add(header.finding, image['file_name'])
+    for image, seen in zip(images, _in_threads(look, images), strict=True):
+        is_bad = isinstance(seen, BadImageError)
+        if is_bad and (headers or seen.kind in ('remote', 'special')):
+            findings.add(finding_of(seen), image['file_name'])
         elif headers:
-            size, is_deep = header
-            usable.append(dict(image, file_size=size))
-            deep += [image['file_name']] * is_deep
+            sizes, is_deep_image = seen
+            usable.append(dict(image, file_size=sizes))
+            deep += [image['file_name']] * is_deep_image
         else:
             usable.append(image)
     _check_deep(deep, folder, findings, reading)
     return usable
+
+
+def require_file(path: str) -> None:
+    """Look at what a path names, without opening it: a pipe would wait for ever.
+
+    Raises:
+        BadImageError: if there is nothing, or no ordinary file with content.
+    """
+    try:
+        status = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImageError('missing', 'does not exist') from error
+    except (OSError, ValueError) as error:  # a name can be too long, a folder closed
+        raise BadImageError('unreadable', str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImageError('special', 'is a folder, device or pipe')
+    if not status.st_size:
+        raise BadImageError('empty', 'has zero bytes')
+
+
+def read_sizes(
+    path: str, reading: Reading
+) -> tuple[tuple[tuple[int, int], tuple[int, int]], bool]:
+    """Read what the header of an image says, without decoding pixels.
+
+    Returns:
+        (height, width) as stored and as shown, see
+        :func:`~mmdet_rfdetr.data.images.sizes_of`, and whether the image is deep.
+
+    Raises:
+        BadImageError: if there is no image.
+    """
+    require_file(path)
+    with naming_faults(), open_image(path, reading) as image:
+        return sizes_of(image)[1:], is_deep(image)
 
 
 def _check_deep(
@@ -107,13 +146,42 @@ def _check_deep(
     """Decode some deep images, and find those that turn black or white."""
 
     def look(name: str) -> str | None:
-        data = read_file(str(Path(folder, name)), reading=reading)
-        return ImageSource(data, reading=reading).range_problem()
+        with naming_faults(), open_image(Path(folder, name), reading) as image:
+            image.load()
+            pixels = np.asarray(image)
+        if pixels.dtype == np.uint8:  # what Pillow leaves of colours of 16 bits
+            return range_problem(pixels[..., :3].astype(np.uint16) << 8, None)
+        return range_problem(pixels, reading.deep_range)
 
     names = names[:: -(-len(names) // _DEEP_SAMPLES) or 1]
     for name, problem in zip(names, _in_threads(look, names), strict=True):
         if isinstance(problem, str):  # and no error, which is found later
             findings.add(Finding.DEEP_PIXELS, f'{name} ({problem})')
+
+
+def range_problem(
+    pixels: np.ndarray, deep_range: tuple[float, float] | None
+) -> str | None:
+    """Say whether little of an image is left in its levels.
+
+    Args:
+        pixels: see :func:`~mmdet_rfdetr.data.levels.to_levels`; finite values are
+            looked at.
+        deep_range: likewise.
+
+    Returns:
+        Least and greatest value of an image that turns nearly black or nearly white, or
+        of which more than 1 % lies above the default range; None of any other.
+    """
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size or (low := finite.min()) == (high := finite.max()):
+        return None  # nothing was there to be lost
+    darkest, brightest = to_levels(np.array([low, high]), deep_range)
+    white = 255 if pixels.dtype.kind == 'f' else 2**16 - 1
+    is_clipped = deep_range is None and (finite > white).mean() > _CLIPPED
+    if brightest >= _DARK and darkest <= _BRIGHT and not is_clipped:
+        return None
+    return f'{low:.4g} to {high:.4g}'
 
 
 def _in_threads(look: Callable, values: Sequence) -> list:

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 from mmengine.logging import print_log
 
-from ..data.annotations import as_id
 from ..errors import BadDataError
+from .annotations import as_id
 
 _TOLERANCE = 1.0  # pixels; annotation tools round
 _REMEDY = (

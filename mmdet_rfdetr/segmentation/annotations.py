@@ -30,7 +30,7 @@ class RFDETRLoadAnnotations(LoadAnnotations):
         if 'ori_shape' not in results:
             raise SettingError(
                 'masks are loaded after their image: begin the pipeline with '
-                'LoadImageFromFile (RFDETRLoadJittered is for training without masks)'
+                'RFDETRLoadImage (RFDETRLoadJittered is for training without masks)'
             )
         super()._load_masks(results)
 

@@ -101,7 +101,7 @@ class RFDETRLoadJittered(BaseTransform):
             )
         stated = (results.get('height'), results.get('width'))
         with naming(results['img_path']):
-            data = read_file(results['img_path'], self.backend_args, self.reading)
+            data = read_file(results['img_path'], self.backend_args)
             source = ImageSource(data, stated, self.reading)
             size = self.sizes[np.random.randint(len(self.sizes))]
             region = self.draw_region(source.shape)
@@ -153,7 +153,7 @@ def _require_boxes(results: dict) -> None:
     """Stop if there are annotations that would not follow the crop."""
     if results.get('gt_masks') is not None:
         raise SettingError(
-            'RFDETRLoadJittered does not move masks: put LoadImageFromFile, '
+            'RFDETRLoadJittered does not move masks: put RFDETRLoadImage, '
             'RFDETRResize and RandomFlip in its place, as the rfdetr-seg configs do'
         )
     if results.get('instances') and 'gt_bboxes' not in results:

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.speed.jittered import RFDETRLoadJittered
 from tests.factory import build, document, write
 
 SCALE = (48, 48)
@@ -84,8 +82,3 @@ def test_augmentations_go_before_our_steps(loaded, with_masks, step):
 @pytest.mark.parametrize('step', SINGLE, ids=lambda step: step['type'])
 def test_augmentations_go_after_our_steps(loaded, step):
     assert len(list(run(loaded, RESIZE, CROP, step, PACK))) == 6
-
-
-def test_a_loader_does_not_throw_a_mixed_image_away(loaded):
-    with pytest.raises(SettingError, match='Mosaic.*put RFDETRResize in its place'):
-        RFDETRLoadJittered(image_size=64)(loaded[0])

@@ -1,6 +1,5 @@
 """Annotation files in which anything can stand anywhere."""
 
-import copy
 import json
 import math
 import resource
@@ -236,18 +235,6 @@ def test_text_that_python_does_not_read_is_one_sentence(tmp_path, text):
     write(tmp_path, text)
     with pytest.raises(BadDataError, match=r'annotations\.json'):
         build(tmp_path)
-
-
-def test_a_list_that_stands_twice_is_an_error(tmp_path):
-    """JSON takes the last of the two, and the first would be lost without a word."""
-    text = json.dumps(document())
-    write(tmp_path, f'{text[:-1]}, "annotations": []}}')
-    with pytest.raises(BadDataError, match="list 'annotations' twice"):
-        build(tmp_path)
-    # As a value it may stand anywhere.
-    data = copy.deepcopy(document())
-    data['categories'][0]['supercategory'] = 'annotations'
-    assert len(build(write(tmp_path, data))) == 3
 
 
 @pytest.mark.parametrize('kind', ['RFDETRCocoDataset', 'CocoDataset'])

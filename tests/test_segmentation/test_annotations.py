@@ -118,7 +118,7 @@ def test_masks_without_an_image_are_refused():
     load = TRANSFORMS.build(
         dict(type='RFDETRLoadAnnotations', with_bbox=True, with_mask=True)
     )
-    with pytest.raises(ValueError, match='begin the pipeline with LoadImageFromFile'):
+    with pytest.raises(ValueError, match='begin the pipeline with RFDETRLoadImage'):
         load(dict(img_path='a.jpg', height=4, width=4, instances=[]))
 
 

@@ -1,9 +1,30 @@
-"""Images that come as arrays and not as files."""
+"""Pixels of any type made levels of 0 to 255."""
 
 import numpy as np
 
 from ..errors import SettingError
-from .deep import to_levels
+
+
+def to_levels(
+    pixels: np.ndarray, deep_range: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Convert deep pixels, of more than 8 bits, to levels of 0 to 255.
+
+    Args:
+        pixels: of any shape, of whole numbers of 16 bits or more, or floats.
+        deep_range: the values that become 0 and 255. None is what the official package
+            does: of whole numbers the upper 8 of 16 bits count, floats are levels.
+
+    Returns:
+        uint8 of the same shape; NaN is 0.
+    """
+    if deep_range is not None:
+        low, high = deep_range
+        scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+        pixels = np.round(scaled)
+    elif pixels.dtype.kind != 'f':
+        pixels = pixels >> 8
+    return np.nan_to_num(pixels.clip(0, 255)).astype(np.uint8)
 
 
 def array_to_bgr(
