@@ -1,7 +1,6 @@
 """The decoder: queries attend to each other in groups and to the memory."""
 
 import copy
-import functools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import SettingError, check_counts
+from ..ops.constants import constant
 from ..precision import float32_island
 from .deformable_attention import MultiScaleDeformableAttention
 from .relu_mlp import ReLUMLP
@@ -30,18 +30,14 @@ def sine_embedding(boxes: Tensor, embed_dims: int) -> Tensor:
     """
     cx, cy, w, h = boxes.float().unbind(-1)
     ordered = torch.stack((cy, cx, w, h), dim=-1)[..., None]
-    # A compiled function warns of caches, and needs none to compute constants once.
-    wavelengths = _make_wavelengths if torch.compiler.is_compiling() else _wavelengths
-    angles = ordered * (2 * math.pi) / wavelengths(embed_dims // 2, boxes.device)
+    angles = ordered * (2 * math.pi) / _wavelengths(embed_dims // 2, boxes.device)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)
 
 
-def _make_wavelengths(count: int, device: torch.device) -> Tensor:
+@constant
+def _wavelengths(count: int, device: torch.device) -> Tensor:
     """Ascending from 1, each for the sine and the cosine of ``count`` features."""
     return 10000 ** (torch.arange(0, count, 2, device=device) / count)
-
-
-_wavelengths = functools.cache(torch.inference_mode(False)(_make_wavelengths))
 
 
 class GroupSelfAttention(nn.Module):

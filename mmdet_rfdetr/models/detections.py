@@ -1,12 +1,12 @@
 """From raw outputs to the detections of a batch, without a read by the host."""
 
-import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..ops.boxes import cxcywh_to_xyxy
+from ..ops.constants import constant
 from ..ops.transfer import upload
 from ..precision import float32_island
 
@@ -37,8 +37,7 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return scores.gather(-1, indices), indices
 
 
-@functools.cache
-@torch.inference_mode(False)
+@constant
 def _last_keys(count: int, device: torch.device) -> Tensor:
     """The keys of scores of zero, so large that no smaller key overflows."""
     return torch.arange(count, device=device) + (2**63 - _SHIFT)

@@ -1,6 +1,5 @@
 """Two-stage proposals: which memory tokens become reference boxes."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops.boxes import apply_deltas
+from ..ops.constants import constant
 from ..precision import float32_island
 from .relu_mlp import ReLUMLP
 
@@ -115,14 +115,11 @@ def make_proposals(
     return proposals, valid
 
 
-@functools.cache
-@torch.inference_mode(False)
+@constant
 def unpadded_proposals(
     spatial_shapes: tuple[tuple[int, int], ...], device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`make_proposals` of images without padding, made once for each size.
-
-    They are never dropped, because CUDA graphs read them where they lie.
 
     Returns:
         Tuple of proposals (1, S, 4) and their validity (1, S), None if all are valid.

@@ -3,10 +3,10 @@
 Boxes are ``cxcywh`` normalised to the image unless a name says ``xyxy``.
 """
 
-import functools
-
 import torch
 from torch import Tensor
+
+from .constants import constant
 
 EPS = 1e-7
 """Smallest area that an overlap is divided by."""
@@ -26,8 +26,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.addcmul(centre, side, halves).flatten(-2)
 
 
-@functools.cache
-@torch.inference_mode(False)
+@constant
 def _halves(device: torch.device, dtype: torch.dtype) -> Tensor:
     """From the centre to both corners, as parts of the size: (2, 1)."""
     return torch.tensor([[-0.5], [0.5]], device=device, dtype=dtype)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from ..errors import ExplainedError, RecordingError, SettingError
 from ..matching import Targets
 from ..models.log_figures import Losses
+from ..ops.constants import collect_constants
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
@@ -98,7 +99,8 @@ class _Graph:
                 function(*self._inputs)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=memory):
+        recording = torch.cuda.graph(self._graph, pool=memory)
+        with recording, collect_constants() as self._constants:
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor):
@@ -203,6 +205,7 @@ class _Step(nn.Module):
 
     Attributes:
         names: of the loss terms, and of the figures for the log.
+        constants: that were read, and are read wherever the step is replayed.
     """
 
     def __init__(self, model: nn.Module, counts: tuple[int, ...]) -> None:
@@ -210,13 +213,15 @@ class _Step(nn.Module):
         self.model = model
         self.counts = counts
         self.names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self.constants: list = []
 
     def forward(
         self, images: Tensor, labels: Tensor, boxes: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss terms; figures, and whether a cost was not finite, as 0 or 1."""
         targets = Targets(labels, boxes, self.counts, valid=valid)
-        losses = self.model.loss_of_targets(images, targets)
+        with collect_constants() as self.constants:
+            losses = self.model.loss_of_targets(images, targets)
         self.names = tuple(losses), tuple(losses.figures)
         figures = *losses.figures.values(), losses.non_finite_costs.float()
         return torch.stack([*losses.values()]), torch.stack(figures)
