@@ -1,7 +1,7 @@
 """Twenty steps of the demo model from a fixed seed, and what they came to.
 
 ``tests/data/golden_training.json`` holds the numbers, ``tools/make_golden_training.py``
-renews them, and ``docs/reliability.md`` says when that is allowed.
+renews them, and ``CONTRIBUTING.md`` says when that is allowed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What importing the plugin changes in a process: what the README lists, no more."""
+"""Importing the plugin changes in a process what ``docs/process.md`` lists, no more."""
 
 import json
 import re
@@ -53,9 +53,9 @@ def changes():
 
 @pytest.fixture(scope='module')
 def listed():
-    """Names in the first columns of the two tables of the README."""
-    readme = (REPOSITORY / 'README.md').read_text()
-    section = readme.partition('## What it changes in your process')[2]
+    """Names in the first columns of the two tables of ``docs/process.md``."""
+    text = (REPOSITORY / 'docs' / 'process.md').read_text()
+    section = text.partition('## What it changes in your process')[2]
     section = section.partition('\n## ')[0]
     tables = section.split('Once an RF-DETR model is built')
     return [
@@ -68,11 +68,11 @@ def listed():
     ]
 
 
-def test_importing_changes_what_the_readme_lists(changes, listed):
+def test_importing_changes_what_the_docs_list(changes, listed):
     assert changes[0] - listed[0] == set()
     assert listed[0] - changes[0] <= SOMETIMES
 
 
-def test_a_model_changes_what_the_readme_lists(changes, listed):
+def test_a_model_changes_what_the_docs_list(changes, listed):
     changed = {name.replace('FUNCTIONS', 'registry.FUNCTIONS') for name in changes[1]}
     assert changed == listed[1]

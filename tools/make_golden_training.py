@@ -1,6 +1,6 @@
 """Renew ``tests/data/golden_training.json``: twenty steps of the demo model.
 
-Run it in a checkout, and only where ``docs/reliability.md`` allows it. It prints how
+Run it in a checkout, and only where ``CONTRIBUTING.md`` allows it. It prints how
 far the numbers moved, which belongs into the message of the commit.
 """
 

@@ -5,8 +5,8 @@ closes it, and returns the reason as one sentence; without the gap it changes no
 and returns ``None``. ``python -m mmdet_rfdetr env`` prints what is active and why.
 
 This package is a guest in the processes of others. What is closed on import is what
-cannot wait until a model is built, and is listed in the README; the rest waits, and
-where it can be told apart touches RF-DETR alone.
+cannot wait until a model is built, and is listed in ``docs/process.md``; the rest
+waits, and where it can be told apart touches RF-DETR alone.
 """
 
 from collections.abc import Callable, Iterable
