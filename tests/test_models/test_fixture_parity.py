@@ -13,11 +13,10 @@ from tests.fixtures import load_json, load_pair, needs_fixtures, rule, strided
 
 pytestmark = needs_fixtures
 
-EVAL_CASES = ('nano', 'nano_q30', 'nano_few_tokens', 'medium', 'seg_nano')
+EVAL_CASES = ('nano', 'nano_q30', 'nano_few_tokens', 'medium')
 TRAIN_CASES = (
     *('nano_q30', 'nano_few_tokens'),
     *(pytest.param(case, marks=pytest.mark.long) for case in ('nano', 'medium')),
-    pytest.param('seg_nano', marks=pytest.mark.long),
 )
 
 
@@ -91,7 +90,11 @@ def assert_sums_agree(ours, description):
 
 @pytest.fixture(scope='module', params=EVAL_CASES)
 def evaluated(request):
-    case = request.param
+    return evaluate(request.param)
+
+
+def evaluate(case):
+    """Case, model, config, and the stages of its images."""
     model, config = build(case, training=False)
     (height, width), *_ = config['eval_input']
     images = rule().image_batch(
@@ -194,6 +197,10 @@ def test_equal_scores_are_ordered_by_query_and_class(select):
 
 @pytest.mark.parametrize('case', TRAIN_CASES)
 def test_train_stages(case):
+    check_train_stages(case)
+
+
+def check_train_stages(case):
     model, config = build(case, training=True)
     expected, view, description = expected_training(case)
     stages = train(model, config)

@@ -39,13 +39,6 @@ DETECTION_PARTS = {
     'models/query_selection.py:make_proposals',
     'ops/resampling.py',
 }
-MASK_PARTS = {
-    'segmentation/mask_costs.py',
-    'segmentation/point_loss.py',
-    'segmentation/point_sampling.py:at_points',
-    'segmentation/point_sampling.py:sample',
-    'segmentation/mask_results.py',
-}
 
 
 class Observer(TorchDispatchMode):
@@ -86,10 +79,21 @@ def _is_in(name, part):
     return name.startswith(path) and function in ('', name.rpartition(':')[2])
 
 
-@pytest.fixture(params=['levels', 'masks'])
-def case(request):
-    """Model, images and samples: with padding on two levels, or with masks."""
-    model, images, samples = golden_batch(request.param, training=True)
+@pytest.fixture
+def parts():
+    """Parts that compute in float32."""
+    return DETECTION_PARTS
+
+
+@pytest.fixture
+def case():
+    """Model, images and samples, with padding on two levels."""
+    return low_batch('levels')
+
+
+def low_batch(name):
+    """A golden case in bfloat16."""
+    model, images, samples = golden_batch(name, training=True)
     model.precision = PrecisionPolicy('cpu', 'bfloat16')
     return model, images, samples
 
@@ -103,17 +107,16 @@ def observe(model, images, samples):
     return observer, losses
 
 
-def test_every_named_part_computes_in_float32(case):
-    observer, losses = observe(*case)
-    has_masks = 'loss_mask' in losses
-    for part in sorted(DETECTION_PARTS | (MASK_PARTS if has_masks else set())):
+def test_every_named_part_computes_in_float32(case, parts):
+    observer, _ = observe(*case)
+    for part in sorted(parts):
         assert observer.of(part) == {torch.float32}, part
     # Else there would be nothing to guard against.
     for part in ('models/backbone.py', 'models/decoder.py:forward'):
         assert torch.bfloat16 in observer.of(part)
 
 
-@pytest.mark.parametrize('part', sorted(DETECTION_PARTS | MASK_PARTS))
+@pytest.mark.parametrize('part', sorted(DETECTION_PARTS))
 def test_one_low_operation_in_a_part_is_found(part):
     path, _, function = part.partition(':')
     root = MMDET if path.startswith('models/losses') else PACKAGE

@@ -1,7 +1,6 @@
-"""What the official package makes of predicted masks, and where it draws points.
+"""Seg Nano compared with the official package, stage by stage.
 
-Outputs, matches, losses and gradients of Seg Nano are compared together with those
-of the other models, in ``tests/test_models/test_fixture_parity.py``.
+And what that makes of predicted masks, and where it draws points.
 """
 
 import numpy as np
@@ -13,15 +12,29 @@ from mmdet_rfdetr.matching import Stages
 from mmdet_rfdetr.segmentation.point_sampling import MaskFeatures
 from tests import parity
 from tests.fixtures import load_json, load_pair, needs_fixtures, rule
-from tests.test_models.test_fixture_parity import build
+from tests.test_models.test_fixture_parity import (
+    check_train_stages,
+    evaluate,
+    test_eval_stages,  # noqa: F401
+)
 from tests.test_segmentation.case import tiny_config
 
 pytestmark = needs_fixtures
 
 
 @pytest.fixture(scope='module')
-def model():
-    return build('seg_nano', training=False)[0].eval()
+def model(evaluated):
+    return evaluated[1]
+
+
+@pytest.fixture(scope='module')
+def evaluated():
+    return evaluate('seg_nano')
+
+
+@pytest.mark.long
+def test_train_stages():
+    check_train_stages('seg_nano')
 
 
 @pytest.mark.parametrize('size', [0, 1])
