@@ -114,6 +114,8 @@ def runner(
         param_scheduler=scheduler or dict(type='RFDETRLR', convert_to_iter_based=True),
         custom_hooks=hooks or [dict(type='RFDETREMAHook')],
         default_scope='mmdet',
+        # mmengine writes the seed of a resumed run into its default, for all runs.
+        randomness=dict(seed=None),
         experiment_name=experiment_name,
         cfg=Config({}),
         **cfg,

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from ..data.wrappers import innermost
 from ..errors import list_names
 from ..ops.unwrapped import unwrap_model
+from .metric_names import check_metric_names
 
 # What is zero at the start keeps what lies behind it from a gradient for some steps.
 _LEAST_STEPS = 10
@@ -41,7 +42,8 @@ class RFDETRHealthHook(Hook):
     - detections that are not finite, for any metric: they turn all of them into NaN.
 
     Each is one sentence with what to do next. The first epoch is longer where it has
-    fewer than ten optimizer steps.
+    fewer than ten optimizer steps. A run whose ``save_best`` or ``monitor`` names no
+    metric is stopped before its first step.
     """
 
     def __init__(self) -> None:
@@ -55,7 +57,13 @@ class RFDETRHealthHook(Hook):
         self._without_gradient: dict[str, nn.Parameter] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the data and at the optimizer; prepare to look at the first epoch."""
+        """Look at settings, data and optimizer; prepare to look at the first epoch.
+
+        Raises:
+            SettingError: a metric that chooses the best checkpoint or stops the run is
+                none of those that there will be.
+        """
+        check_metric_names(runner)
         model = unwrap_model(runner.model)
         check_objects(runner, model)
         check_groups(runner, model)

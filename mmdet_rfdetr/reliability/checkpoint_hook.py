@@ -1,46 +1,41 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
-import glob
+import math
 import os
 from collections.abc import Callable
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
-from mmengine.fileio import LocalBackend
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmdet_rfdetr.checkpoints.layout import entries_that_fit
-from mmdet_rfdetr.checkpoints.writing import remove_leftovers, replacing
-from mmdet_rfdetr.data.wrappers import metainfo_of
-
-from ..errors import (
-    CheckpointError,
-    ExplainedError,
-    RuinedWeightsError,
-    SettingError,
-    list_names,
-)
+from ..checkpoints.layout import entries_that_fit
+from ..checkpoints.writing import remove_leftovers, replacing
+from ..data.wrappers import metainfo_of
+from ..errors import CheckpointError, ExplainedError, RuinedWeightsError, SettingError
 from ..ops.unwrapped import unwrap_model
-from ..training.class_names import name_classes, warn_of_other_classes
-from .checkpoint_files import BACKEND, FormerFiles
-from .entry_types import check_own
 from .finite_weights import infinite_buffers, require_finite
-from .resume import (
-    POINTER,
-    TRAINED_WITH,
-    compare,
-    find_last_checkpoint,
-    follow_move,
-    trained_with,
-)
-from .selection import check_metric_names, has_value, pause_early_stopping
-from .serialise import log_from_plain, log_to_plain, plain_entries
+from .resume import POINTER, TRAINED_WITH, find_last_checkpoint, take_up, trained_with
+from .serialise import to_plain
 
 INTERRUPTED = 'interrupted.pth'
+BACKEND = 'rfdetr_local'
 
 
-class _Before(Hook):
+class CompleteFiles(LocalBackend):
+    """mmengine's local files, except that what is written replaces a file at once."""
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        """Write bytes, completely or not at all."""
+        with replacing(filepath) as file:
+            file.write(obj)
+
+
+register_backend(BACKEND, CompleteFiles, force=True)
+
+
+class _FirstLook(Hook):
     """Lets a hook look at a checkpoint before all others do.
 
     Args:
@@ -100,9 +95,8 @@ class RFDETRCheckpointHook(CheckpointHook):
     _has_new_best = False
     # Buffers that are not finite from the start.
     _infinite: frozenset[str] = frozenset()
-
-    # Whether the checkpoint that is resumed has been compared with this run.
-    _has_compared = False
+    # Whether the checkpoint that is resumed has been taken up.
+    _is_resumed = False
 
     def __init__(self, *args, resume_settings: str = 'checkpoint', **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -112,7 +106,6 @@ class RFDETRCheckpointHook(CheckpointHook):
                 "'checkpoint' or 'config'."
             )
         self.resume_settings = resume_settings
-        self._go_on: Callable[[], None] = lambda: None
         # What mmengine does not know would end the run at the first checkpoint.
         if self.args:
             raise ExplainedError(
@@ -121,22 +114,14 @@ class RFDETRCheckpointHook(CheckpointHook):
             )
 
     def before_run(self, runner: Runner) -> None:
-        """Prepare for a checkpoint, that of a run that is to be resumed above all."""
-        name_classes(runner)
+        """Find the checkpoint that is to be resumed, and be the first to see it."""
         if not runner._resume:
             return
         if runner._load_from is None:
-            folder = self._folder(runner)
-            runner._load_from = find_last_checkpoint(runner.work_dir, folder)
-            former = glob.glob(self.filename_tmpl.format('*'), root_dir=folder)
-            if runner._load_from is None and former:
-                runner.logger.warning(
-                    f'{runner.work_dir} has no file {POINTER}: the run begins anew, '
-                    f'and overwrites {list_names(sorted(former))} in {folder}. To go '
-                    'on from one, add --cfg-options load_from=FILE to --resume.'
-                )
+            folder, pattern = self._folder(runner), self.filename_tmpl.format('*')
+            runner._load_from = find_last_checkpoint(runner, folder, pattern)
         # A new list, since mmengine is going through the present one.
-        runner._hooks = [_Before(self._compare), *runner._hooks]
+        runner._hooks = [_FirstLook(self.after_load_checkpoint), *runner._hooks]
 
     def _folder(self, runner: Runner) -> str:
         """Where mmengine will save, which it only decides when training begins."""
@@ -144,22 +129,19 @@ class RFDETRCheckpointHook(CheckpointHook):
             return runner.work_dir
         return os.path.join(self.out_dir, os.path.basename(runner.work_dir))
 
-    def _compare(self, runner: Runner, checkpoint: dict) -> None:
-        if not runner._resume or runner._has_loaded or self._has_compared:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take up a run that is resumed; what is loaded later is only loaded."""
+        if not runner._resume or runner._has_loaded or self._is_resumed:
             return
+        self._is_resumed = True
         with entries_that_fit():
-            check_own(checkpoint)
-            compare(runner, checkpoint, settings=self.resume_settings)
-        self._has_compared = True
-        # The run's own config stays, which mmengine would replace by a stranger's.
-        checkpoint['message_hub']['runtime_info'].pop('cfg', None)
-        source = os.path.dirname(os.path.abspath(runner._load_from or runner.work_dir))
-        if source == os.path.abspath(self._folder(runner)):
-            follow_move(checkpoint['message_hub']['runtime_info'], source)
+            folder = self._folder(runner)
+            take_up(runner, checkpoint, folder=folder, settings=self.resume_settings)
+            state = checkpoint.get('training_state')
+            self._last_step = state and state['last_step']
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
-        check_metric_names(runner)
         super().before_train(runner)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.logger.warning(
@@ -170,7 +152,6 @@ class RFDETRCheckpointHook(CheckpointHook):
         if self.backend_args is None and isinstance(self.file_backend, LocalBackend):
             self.backend_args = dict(backend=BACKEND)
             self._on_all_ranks(lambda: self._prepare(runner), None)
-        self.file_backend = FormerFiles(self.file_backend, self.out_dir)
         self._infinite = infinite_buffers(unwrap_model(runner.model))
 
     @master_only
@@ -182,11 +163,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                 f'{self.out_dir} cannot be made ({error.strerror}): choose another '
                 'work_dir.'
             ) from error
-        removed = {
-            name
-            for folder in (self.out_dir, runner.work_dir)
-            for name in remove_leftovers(folder)
-        }
+        removed = {*remove_leftovers(self.out_dir), *remove_leftovers(runner.work_dir)}
         if removed:
             runner.logger.info(
                 'Removed what an earlier process did not finish writing: '
@@ -202,75 +179,24 @@ class RFDETRCheckpointHook(CheckpointHook):
         require_finite(checkpoint, self._infinite)
         if self._training_state is not None:
             checkpoint['training_state'] = self._training_state
-        if 'dataset_meta' in checkpoint['meta']:
-            metainfo = metainfo_of(runner.train_dataloader.dataset)
-            checkpoint['meta']['dataset_meta'] = metainfo
+        meta, left_out = checkpoint['meta'], {}
+        if 'dataset_meta' in meta:
+            meta['dataset_meta'] = metainfo_of(runner.train_dataloader.dataset)
         if 'optimizer' in checkpoint:
-            checkpoint['meta'][TRAINED_WITH] = trained_with(runner)
+            meta[TRAINED_WITH] = trained_with(runner)
+        plain = to_plain(checkpoint, left_out)
+        checkpoint.clear()
+        checkpoint.update(plain)
+        # mmengine warns of what is to be resumed and not there.
         hub = checkpoint['message_hub']
-        hub['log_scalars'] = log_to_plain(hub['log_scalars'])
-        dropped = {}
-        for entries in (hub['runtime_info'], checkpoint['meta'], checkpoint):
-            plain, others = plain_entries(entries)
-            entries.clear()
-            entries.update(plain)
-            dropped |= others
-        hub = checkpoint['message_hub']
-        hub['resumed_keys'] = {
-            key: resumed
-            for key, resumed in hub['resumed_keys'].items()
-            if resumed and (key in hub['log_scalars'] or key in hub['runtime_info'])
-        }
-        if dropped:
-            names = ', '.join(f'{key} ({kind})' for key, kind in dropped.items())
+        there = hub['log_scalars'].keys() | hub['runtime_info'].keys()
+        resumed = hub['resumed_keys'].items()
+        hub['resumed_keys'] = {key: is_ for key, is_ in resumed if is_ and key in there}
+        if left_out:
+            names = ', '.join(f'{key} ({kind})' for key, kind in left_out.items())
             runner.logger.warning(
                 f'The checkpoint leaves out {names}: it holds plain values only.'
             )
-
-    @entries_that_fit()
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Name the classes of the model; see to a run that is resumed.
-
-        mmengine expects objects of its own in the checkpoint of one.
-        """
-        name_classes(runner)  # where no before_run comes before
-        if not runner._resume:
-            warn_of_other_classes(runner, checkpoint)
-        if not runner._resume or runner._has_loaded:  # later ones are only loaded
-            return
-        self._compare(runner, checkpoint)  # where no before_run comes before
-        hub = checkpoint['message_hub']
-        scalars = hub['log_scalars']
-        if all(isinstance(entry, dict) for entry in scalars.values()):
-            hub['log_scalars'] = log_from_plain(scalars)
-        # mmengine compares pickles, which differ for equal values.
-        dataset = runner.train_dataloader.dataset
-        plain, _ = plain_entries({'metainfo': metainfo_of(dataset)})
-        if plain['metainfo'] == checkpoint['meta'].get('dataset_meta', {}):
-            checkpoint['meta']['dataset_meta'] = getattr(dataset, 'metainfo', None)
-        self._load_training_state(runner, checkpoint.get('training_state'))
-
-    def _load_training_state(self, runner: Runner, state: dict | None) -> None:
-        loop = runner.train_loop
-        can_continue = hasattr(loop, 'load_state_dict')
-        if state is None:
-            if can_continue:
-                runner.logger.warning(
-                    'The checkpoint holds no random states and no place in an epoch: '
-                    'the run goes on, with other random numbers than it would have.'
-                )
-            return
-        if not can_continue:
-            raise CheckpointError(
-                f'The checkpoint was written by RFDETRTrainLoop, and '
-                f'{type(loop).__name__} cannot continue it: add --cfg-options '
-                'train_cfg.type=RFDETRTrainLoop.'
-            )
-        loop.load_state_dict(state['loop'])
-        self._last_step = state['last_step']
-        for name, parameter in unwrap_model(runner.model).named_parameters():
-            if name in state['gradients']:
-                parameter.grad = state['gradients'][name].to(parameter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Give up a validation when the run is to end."""
@@ -278,24 +204,18 @@ class RFDETRCheckpointHook(CheckpointHook):
         if leave is not None:
             leave(batch_idx)
 
-    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint; early stopping comes after it."""
-        self._go_on = pause_early_stopping(runner, metrics)
-        super().after_val_epoch(runner, metrics)
-
     def after_val(self, runner: Runner) -> None:
         """Note in the last checkpoint that its epoch is validated, and what is best.
 
         Early stopping, the last hook after a validation, has counted by now.
         """
-        self._go_on()
         step, is_due = self._step(runner), self._has_new_best
         position = getattr(runner._train_loop, 'position', None)
         if position is not None:
             position.validation_due = False
             is_due = step == self._last_step
         if is_due:
-            self._save_last(runner, step)
+            self._save_checkpoint_with_step(runner, step, _place(runner))
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save between two iterations, until the next regular checkpoint.
@@ -306,34 +226,16 @@ class RFDETRCheckpointHook(CheckpointHook):
         self._save_as_last(runner, INTERRUPTED, _place(runner))
         return self.last_ckpt
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save what is being trained.
-
-        mmengine calls it once more after a validation, for what is best by then; that
-        is left to after_val.
-        """
-        if step == self._step(runner):
-            self._has_new_best = True
-        else:
-            self._save_last(runner, step, meta)
-
     def _step(self, runner: Runner) -> int:
         return runner.epoch if self.by_epoch else runner.iter
 
-    def _save_last(self, runner: Runner, step: int, meta: dict | None = None) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Save, point to it, and only then remove the oldest checkpoint."""
         outdated = self._count_in(runner, step)
         self._last_step, self._has_new_best = step, False
-        self._save_as_last(
-            runner, self.filename_tmpl.format(step), meta or _place(runner)
-        )
-        if is_main_process():
-            names = map(self.filename_tmpl.format, outdated)
-            for old in (*names, INTERRUPTED):
-                path = self.file_backend.join_path(self.out_dir, old)
-                if self.file_backend.isfile(path):
-                    self.file_backend.remove(path)
-        self.file_backend.remove_outdated()
+        self._save_as_last(runner, self.filename_tmpl.format(step), meta)
+        for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
+            self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _count_in(self, runner: Runner, step: int) -> list[int]:
         """Count a new checkpoint and return the steps of those that it outdates."""
@@ -345,12 +247,15 @@ class RFDETRCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('keep_ckpt_ids', kept)
         return steps[: -self.max_keep_ckpts]
 
+    @master_only
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
     def _save_as_last(self, runner: Runner, name: str, meta: dict) -> None:
         """Save everything under ``name``, and let ``last_checkpoint`` point to it."""
         before = self.last_ckpt
-        self._training_state = _training_state(runner)
-        if self._training_state is not None:
-            self._training_state['last_step'] = self._last_step
+        self._training_state = _training_state(runner, self._last_step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
 
@@ -365,8 +270,7 @@ class RFDETRCheckpointHook(CheckpointHook):
                 backend_args=self.backend_args,
             )
             if is_main_process():
-                pointer = os.path.join(runner.work_dir, POINTER)
-                with replacing(pointer) as file:
+                with replacing(os.path.join(runner.work_dir, POINTER)) as file:
                     file.write(self.last_ckpt.encode())
 
         self._on_all_ranks(save, before)
@@ -376,26 +280,58 @@ class RFDETRCheckpointHook(CheckpointHook):
         """Save the best weights, and only then remove the former best ones."""
         if not self.save_best or not hasattr(self, 'file_backend'):
             return  # the latter is made by training
-        scores = dict(metrics)
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
-            key = next(iter(metrics)) if key == 'auto' else key
             if key not in metrics:
                 raise SettingError(
                     f'save_best={key!r} is no metric of this validation: choose one of '
                     f'{", ".join(metrics)}.'
                 )
-            if not has_value(metrics[key], rule):
-                scores[key] = None  # mmengine passes over it
+            if has_value(metrics[key], rule):
+                self._save_if_best(runner, key, metrics[key])
+            else:
                 runner.logger.warning(
                     f'{key} is {metrics[key]}, which is no score: this is not the best '
                     'checkpoint.'
                 )
-        save = super()._save_best_checkpoint
-        self._on_all_ranks(lambda: save(runner, scores), self.last_ckpt)
-        # mmengine has one or the other.
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        best = {getattr(self, 'best_ckpt_path', None), *best}
-        self.file_backend.remove_outdated(kept=best)
+
+    def _save_if_best(self, runner: Runner, key: str, score: float) -> None:
+        hub, is_one = runner.message_hub, len(self.key_indicators) == 1
+        score_name, path_name = (
+            name if is_one else f'{name}_{key}' for name in ('best_score', 'best_ckpt')
+        )
+        best = hub.runtime_info.get(score_name)
+        if best is not None and not self.is_better_than[key](score, best):
+            return
+        former = hub.runtime_info.get(path_name)
+        step = self._step(runner)
+        name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+        path = self.file_backend.join_path(self.out_dir, name)
+        hub.update_info(score_name, score)
+        hub.update_info(path_name, path)
+        self._has_new_best = self.last_ckpt is not None
+
+        def save() -> None:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                save_optimizer=False,
+                save_param_scheduler=False,
+                meta=_place(runner),
+                by_epoch=False,
+                backend_args=self.backend_args,
+            )
+
+        self._on_all_ranks(save, self.last_ckpt)
+        if is_one:
+            self.best_ckpt_path = path
+        else:
+            self.best_ckpt_path_dict[key] = path
+        runner.logger.info(f'The best checkpoint, with {score:.4f} {key}, is {name}.')
+        # That of a run which this one continues elsewhere stays there.
+        if former not in (None, path) and os.path.dirname(former) == self.out_dir:
+            self._remove(former)
 
     def _on_all_ranks(self, save: Callable[[], None], complete: str | None) -> None:
         """Save on the main rank; where that fails, stop all ranks.
@@ -425,7 +361,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             raise CheckpointError(problem)
 
 
-def _training_state(runner: Runner) -> dict | None:
+def _training_state(runner: Runner, last_step: int | None) -> dict | None:
     """What a resumed run needs beside weights and optimizer, from all processes."""
     loop = runner.train_loop
     if not hasattr(loop, 'load_state_dict'):
@@ -441,7 +377,21 @@ def _training_state(runner: Runner) -> dict | None:
         }
         for gradient in gradients.values():
             all_reduce(gradient, 'mean')
-    return dict(loop=loop.state_dict(), gradients=gradients)
+    return dict(loop=loop.state_dict(), gradients=gradients, last_step=last_step)
+
+
+def has_value(score: object, rule: str | None = 'greater') -> bool:
+    """Whether a score can be the best: a finite number, and not COCO's -1 for none.
+
+    Args:
+        score: a metric.
+        rule: ``'less'`` if small ones are better, of which -1 may be one.
+    """
+    try:
+        score = float(score)
+    except (TypeError, ValueError):  # none, or a text
+        return False
+    return math.isfinite(score) and (score != -1 or rule == 'less')
 
 
 def _place(runner: Runner) -> dict:

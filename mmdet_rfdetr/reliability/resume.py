@@ -1,14 +1,15 @@
 """What was trained beside what will be, compared before a run is resumed."""
 
-import math
+import glob
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import PureWindowsPath
 from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..class_names import compare_classes, show_classes
 from ..data.wrappers import metainfo_of
 from ..errors import CheckpointError, ResumeError, list_names
 from ..ops.unwrapped import unwrap_model
+from .serialise import log_from_plain, to_plain
 
 TRAINED_WITH = 'trained_with'
 """Where ``meta`` of a checkpoint says what the states in it belong to."""
@@ -62,12 +64,13 @@ def trained_with(runner: Runner) -> dict:
     )
 
 
-def find_last_checkpoint(work_dir: str, folder: str) -> str | None:
+def find_last_checkpoint(runner: Runner, folder: str, pattern: str) -> str | None:
     """Follow the pointer of a work folder, which may have been moved or copied.
 
     Args:
-        work_dir: where the pointer lies.
+        runner: of the work folder.
         folder: where the run writes its checkpoints.
+        pattern: of their names; checkpoints without a pointer are warned of.
 
     Returns:
         The path of the last checkpoint, None without a pointer.
@@ -75,15 +78,21 @@ def find_last_checkpoint(work_dir: str, folder: str) -> str | None:
     Raises:
         CheckpointError: there is no such file.
     """
-    pointer = os.path.join(work_dir, POINTER)
+    pointer = os.path.join(runner.work_dir, POINTER)
     if not os.path.isfile(pointer):
+        if former := glob.glob(pattern, root_dir=folder):
+            runner.logger.warning(
+                f'{runner.work_dir} has no file {POINTER}: the run begins anew, and '
+                f'overwrites {list_names(sorted(former))} in {folder}. To go on from '
+                'one, add --cfg-options load_from=FILE to --resume.'
+            )
         return None
     with open(pointer, encoding='utf-8') as file:
         path = file.read().strip()
     if '://' in path:  # a storage, which does not move with the folder
         return path
     beside = os.path.join(folder, PureWindowsPath(path).name)  # of any system
-    for found in (beside, os.path.join(work_dir, path)):
+    for found in (beside, os.path.join(runner.work_dir, path)):
         if os.path.isfile(found):
             return found
     raise CheckpointError(
@@ -93,55 +102,48 @@ def find_last_checkpoint(work_dir: str, folder: str) -> str | None:
     )
 
 
-def follow_move(info: dict[str, Any], folder: str) -> None:
-    """Let the paths in a checkpoint follow a folder that was moved or copied.
+def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> None:
+    """Compare a checkpoint with the run that is to go on from it, and prepare both.
 
-    Args:
-        info: ``runtime_info`` of the checkpoint's message hub, changed.
-        folder: where the checkpoint was found.
-    """
-    before = os.path.dirname(info.get('last_ckpt') or '')
-    for key, path in info.items():
-        is_path = key == 'last_ckpt' or key.startswith('best_ckpt')
-        if is_path and isinstance(path, str) and os.path.dirname(path) == before:
-            info[key] = os.path.join(folder, os.path.basename(path))
-
-
-def compare(runner: Runner, checkpoint: dict, *, settings: str) -> None:
-    """Compare a checkpoint with the run that is to go on from it.
-
-    Nothing is loaded yet. Differences with which a run can go on are logged.
+    Differences with which a run can go on are logged. Nothing is loaded where an error
+    is raised; the rest is left to mmengine, which expects objects of its own.
 
     Args:
         runner: with everything built.
-        checkpoint: as mmengine loads it; changed where ``settings`` says so.
+        checkpoint: as mmengine loads it; changed.
+        folder: where the run writes its checkpoints.
         settings: whose learning rates, decay and schedule count, ``'checkpoint'`` or
             ``'config'``.
 
     Raises:
-        CheckpointError: it holds no run.
+        CheckpointError: it is damaged or holds no run.
         ResumeError: its classes, parameters or optimizer are others than those of this
             run, or its schedule, or its images in an iteration.
     """
-    meta = checkpoint.get('meta', {})
+    meta, loop = checkpoint.get('meta', {}), runner.train_loop
     if 'message_hub' not in checkpoint or 'epoch' not in meta:
         raise CheckpointError(
             'The checkpoint holds weights only and no run to resume: start from it '
             'with --cfg-options load_from=FILE and without --resume.'
         )
-    before, now = meta.get(TRAINED_WITH, {}), trained_with(runner)
+    now = trained_with(runner)
+    before = {**now, **meta.get(TRAINED_WITH, {})}
     has_optimizer = bool(now) and 'optimizer' in checkpoint
     difference = _other_classes(runner, meta) or _other_weights(runner, checkpoint)
     if has_optimizer and not difference:
-        difference = _other_optimizer(runner, checkpoint['optimizer'], before, now)
+        difference = _other_optimizer(runner, checkpoint, before, now)
     if difference:
-        name = runner._load_from or 'FILE'
         raise ResumeError(
-            f'{difference}, so the run cannot be resumed: start a new one from its '
-            f'weights with --cfg-options load_from={name} and without --resume.'
+            f'{difference}, so the run cannot be resumed: {_new_run(runner)}.'
         )
-    if 'training_state' in checkpoint and hasattr(runner.train_loop, 'check'):
-        runner.train_loop.check(checkpoint['training_state']['loop'])
+    state = checkpoint.get('training_state')
+    if state is not None and not hasattr(loop, 'load_state_dict'):
+        raise CheckpointError(
+            f'The checkpoint was written by RFDETRTrainLoop, and {type(loop).__name__} '
+            'cannot continue it: add --cfg-options train_cfg.type=RFDETRTrainLoop.'
+        )
+    if state is not None:
+        loop.check(state['loop'])
     if has_optimizer:
         _settle(runner, checkpoint, before, now, settings)
     elif 'optimizer' not in checkpoint:
@@ -150,6 +152,24 @@ def compare(runner: Runner, checkpoint: dict, *, settings: str) -> None:
         )
     _settle_average(runner, checkpoint)
     _log_changes(runner, checkpoint, before, now)
+    _prepare_for_mmengine(runner, checkpoint, folder)
+    if state is not None:
+        loop.load_state_dict(state['loop'])
+        for name, parameter in unwrap_model(runner.model).named_parameters():
+            if name in state['gradients']:
+                parameter.grad = state['gradients'][name].to(parameter)
+    elif hasattr(loop, 'load_state_dict'):
+        runner.logger.warning(
+            'The checkpoint holds no random states and no place in an epoch: the run '
+            'goes on, with other random numbers than it would have.'
+        )
+
+
+def _new_run(runner: Runner) -> str:
+    return (
+        'start a new one from the weights with --cfg-options '
+        f'load_from={runner._load_from or "FILE"} and without --resume'
+    )
 
 
 def _other_classes(runner: Runner, meta: Mapping) -> str | None:
@@ -168,12 +188,11 @@ def _other_classes(runner: Runner, meta: Mapping) -> str | None:
 def _other_weights(runner: Runner, checkpoint: Mapping) -> str | None:
     """Say which weights the model and the checkpoint do not have in common."""
     theirs, ours = checkpoint['state_dict'], unwrap_model(runner.model).state_dict()
-    for names, what in (
-        (ours.keys() - theirs.keys(), 'lacks weights of the model'),
-        (theirs.keys() - ours.keys(), 'has weights that the model lacks'),
-    ):
-        if names:
-            return f'The checkpoint {what} ({list_names(sorted(names))})'
+    if missing := sorted(ours.keys() - theirs.keys()):
+        return f'The checkpoint lacks weights of the model ({list_names(missing)})'
+    if unknown := sorted(theirs.keys() - ours.keys()):
+        names = list_names(unknown)
+        return f'The checkpoint has weights that the model lacks ({names})'
     for name, value in ours.items():
         if value.shape != theirs[name].shape:
             return (
@@ -184,50 +203,34 @@ def _other_weights(runner: Runner, checkpoint: Mapping) -> str | None:
 
 
 def _other_optimizer(
-    runner: Runner, state: Mapping, before: Mapping, now: Mapping
+    runner: Runner, checkpoint: Mapping, before: Mapping, now: Mapping
 ) -> str | None:
     """Say how the optimizer differs from the one whose state a checkpoint holds."""
-    ours, theirs = runner.optim_wrapper.optimizer.param_groups, state['param_groups']
-    kind = before.get('optimizer', now['optimizer'])
-    if kind != now['optimizer']:
+    if before['optimizer'] != now['optimizer']:
         return (
-            f'The checkpoint was trained by {kind}, and this run has {now["optimizer"]}'
+            f'The checkpoint was trained by {before["optimizer"]}, and this run has '
+            f'{now["optimizer"]}'
         )
-    sizes, their_sizes = (
-        [len(group['params']) for group in groups] for groups in (ours, theirs)
+    ours, theirs = (
+        [len(group['params']) for group in groups]
+        for groups in (
+            runner.optim_wrapper.optimizer.param_groups,
+            checkpoint['optimizer']['param_groups'],
+        )
     )
-    if sizes != their_sizes:
+    if ours != theirs:
         return (
-            f'The optimizer of the checkpoint has {sum(their_sizes)} parameters in '
-            f'{len(theirs)} groups, and that of this run {sum(sizes)} in {len(ours)}'
+            f'The optimizer of the checkpoint has {sum(theirs)} parameters in '
+            f'{len(theirs)} groups, and that of this run {sum(ours)} in {len(ours)}'
         )
-    names, their_names = (
-        list(chain(*made.get('parameters', now['parameters'])))
-        for made in (now, before)
-    )
-    parameters = chain(*(group['params'] for group in ours))
-    for index, parameter in enumerate(parameters):
-        name = names[index]
-        if name != their_names[index]:
+    for name, other in zip(
+        chain(*now['parameters']), chain(*before['parameters']), strict=True
+    ):
+        if name != other:
             return (
-                f'The optimizer of the checkpoint has {their_names[index]} where that '
-                f'of this run has {name}'
+                f'The optimizer of the checkpoint has {other} where that of this run '
+                f'has {name}'
             )
-        for key, value in state['state'].get(index, {}).items():
-            # Counts of steps are numbers.
-            is_array = isinstance(value, Tensor) and value.dim()
-            if is_array and value.shape != parameter.shape:
-                return (
-                    f'{key} of {name} is {tuple(value.shape)} in the optimizer of the '
-                    f'checkpoint, and the parameter {tuple(parameter.shape)}'
-                )
-    # mmengine's files do not name the optimizer. Versions of torch add settings.
-    their_keys, our_keys = (_settings(groups[0]).keys() for groups in (theirs, ours))
-    if 'optimizer' not in before and their_keys - our_keys and our_keys - their_keys:
-        return (
-            f'The checkpoint was trained by an optimizer with the settings '
-            f'{", ".join(their_keys)}, and this run has {now["optimizer"]}'
-        )
     return None
 
 
@@ -235,20 +238,20 @@ def _settle(
     runner: Runner, checkpoint: dict, before: Mapping, now: Mapping, settings: str
 ) -> None:
     """Let the settings of the checkpoint or those of the config count, and say so."""
-    states = checkpoint.get('param_schedulers', [])
-    kinds = before.get('param_schedulers', now['param_schedulers'])
     schedulers = runner.param_schedulers or []
-    is_same_schedule = (
-        len(states) == len(schedulers) and kinds == now['param_schedulers']
+    states = checkpoint.get('param_schedulers', [])
+    overridden = _differences(
+        map(_settings, runner.optim_wrapper.optimizer.param_groups),
+        map(_settings, checkpoint['optimizer']['param_groups']),
     )
-    overridden = _overridden(runner, checkpoint['optimizer']['param_groups'])
+    kinds, own_kinds = before['param_schedulers'], now['param_schedulers']
+    is_same_schedule = kinds == own_kinds and len(states) == len(schedulers)
     if is_same_schedule:
-        overridden += _overridden_schedule(schedulers, states)
+        ours = [scheduler.state_dict() for scheduler in schedulers]
+        overridden += _differences(ours, states, 'param_scheduler.')
     else:
-        shown = [
-            ', '.join(names) or 'none' for names in (kinds, now['param_schedulers'])
-        ]
-        overridden.append(f'param_scheduler {shown[0]} (config: {shown[1]})')
+        first, second = (', '.join(names) or 'none' for names in (kinds, own_kinds))
+        overridden.append(f'param_scheduler {first} (config: {second})')
     if not overridden:
         return
     if settings == 'config':
@@ -263,8 +266,7 @@ def _settle(
         raise ResumeError(
             f'The checkpoint cannot go on with another kind of schedule '
             f'({overridden[-1]}): {remedy}, which begins the new one at the present '
-            'place, or start a new run from the weights with --cfg-options '
-            f'load_from={runner._load_from or "FILE"} and without --resume.'
+            f'place, or {_new_run(runner)}.'
         )
     runner.logger.warning(
         'The run goes on with the settings of the checkpoint, not with those of the '
@@ -281,30 +283,31 @@ def _settings(group: Mapping) -> dict[str, Any]:
     }
 
 
-def _overridden(runner: Runner, theirs: list[dict]) -> list[str]:
-    """Settings of the optimizer that differ, each in the first group where it does."""
-    ours = runner.optim_wrapper.optimizer.param_groups
-    found: dict[str, list[str]] = {}
-    for group, other in zip(ours, theirs, strict=True):
-        other = _settings(other)
-        for key, value in _settings(group).items():
-            if key in other and not _same(value, other[key]):
-                text = f'{key} {_show(other[key])} (config: {_show(value)})'
-                found.setdefault(key, []).append(text)
-    return [
-        first + (f' and in {len(rest)} more groups' if rest else '')
-        for first, *rest in found.values()
-    ]
+def _differences(
+    ours: Iterable[Mapping], theirs: Iterable[Mapping], prefix: str = ''
+) -> list[str]:
+    """Settings that two lists of the same things do not share, the first of each.
+
+    How far a schedule is does not count, and no more what only one of the two has:
+    versions of torch add settings.
+    """
+    found: dict[str, str] = {}
+    for own, other in zip(ours, theirs, strict=True):
+        for key in own.keys() & other.keys() - _PROGRESS:
+            values = _show(other[key]), _show(own[key])
+            if values[0] != values[1]:
+                text = '{}{} {} (config: {})'.format(prefix, key, *values)
+                found.setdefault(key, text)
+    return sorted(found.values())
 
 
-def _overridden_schedule(schedulers: list, states: list[Mapping]) -> list[str]:
-    """Settings of the schedules that differ, apart from how far these are."""
-    return [
-        f'param_scheduler.{key} {_show(state[key])} (config: {_show(value)})'
-        for scheduler, state in zip(schedulers, states, strict=True)
-        for key, value in scheduler.state_dict().items()
-        if key in state and key not in _PROGRESS and not _same(value, state[key])
-    ]
+def _show(value: Any) -> str:
+    """A setting as a text, the same for numbers that rounding makes different."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(_show, value))}]'
+    return f'{value:.9g}' if isinstance(value, float) else str(value)
 
 
 def _take_settings_of_config(runner: Runner, checkpoint: dict) -> None:
@@ -358,15 +361,12 @@ def _log_changes(
     meta, info = checkpoint['meta'], checkpoint['message_hub']['runtime_info']
     by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
     unit, length = ('epoch', 'max_epochs') if by_epoch else ('iter', 'max_iters')
-    longest = getattr(runner, length)
+    longest, count = getattr(runner, length), 'accumulative_counts'
     changes = [
         f'{name} is {value}, it was {old}'
         for name, value, old in (
             (f'train_cfg.{length}', longest, info.get(length, longest)),
-            *(
-                (f'optim_wrapper.{key}', now[key], before[key])
-                for key in before.keys() & now.keys() & {'accumulative_counts'}
-            ),
+            (f'optim_wrapper.{count}', now.get(count), before.get(count)),
         )
         if value != old
     ]
@@ -378,43 +378,40 @@ def _log_changes(
             f'The seed stays that of the checkpoint, {meta["seed"]}, since the images '
             f'of an epoch follow from it; randomness.seed={seed} is not used.'
         )
-    loop = checkpoint.get('training_state', {}).get('loop', {})
+    loop = (checkpoint.get('training_state') or {}).get('loop', {})
     if meta[unit] >= longest:
         runner.logger.warning(
             f'The run is finished: the checkpoint is of {unit} {meta[unit]}, and '
             f'train_cfg.{length} is {longest}. To train longer, add --cfg-options '
             f'train_cfg.{length}={2 * longest}.'
         )
-    elif loop.get('stop_training') and _stops_early(runner):
+    elif loop.get('stop_training') and any(
+        isinstance(hook, EarlyStoppingHook) for hook in runner.hooks
+    ):
         runner.logger.warning(
             f'The run is finished: early stopping ended it in {unit} {meta[unit]}. To '
             'train longer, remove EarlyStoppingHook from custom_hooks.'
         )
 
 
-def _stops_early(runner: Runner) -> bool:
-    return any(isinstance(hook, EarlyStoppingHook) for hook in runner.hooks)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """Whether two settings are equal, as numbers of another machine are."""
-    ours, theirs = _plain(ours), _plain(theirs)
-    if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
-    if isinstance(ours, float) and isinstance(theirs, float):
-        return math.isclose(ours, theirs, rel_tol=1e-9)
-    return ours == theirs
-
-
-def _plain(value: Any) -> Any:
-    """A setting, whether it went through a file or not."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _show(value: Any) -> str:
-    value = _plain(value)
-    return f'{value:g}' if isinstance(value, float) else str(value)
+def _prepare_for_mmengine(runner: Runner, checkpoint: dict, folder: str) -> None:
+    """Make of a checkpoint what mmengine expects, with the paths of this run."""
+    meta, hub = checkpoint['meta'], checkpoint['message_hub']
+    log, info = hub['log_scalars'], hub['runtime_info']
+    if not any(isinstance(entry, HistoryBuffer) for entry in log.values()):
+        hub['log_scalars'] = log_from_plain(log)
+    # The run's own config stays, which mmengine would replace by a stranger's.
+    info.pop('cfg', None)
+    # mmengine compares pickles, which differ for equal values.
+    dataset = runner.train_dataloader.dataset
+    if to_plain(metainfo_of(dataset)) == meta.get('dataset_meta', {}):
+        meta['dataset_meta'] = getattr(dataset, 'metainfo', None)
+    # Paths follow a folder that was moved or copied.
+    source = os.path.dirname(os.path.abspath(runner._load_from or runner.work_dir))
+    before = os.path.dirname(info.get('last_ckpt') or '')
+    if source != os.path.abspath(folder):
+        return
+    for key, path in info.items():
+        is_path = key == 'last_ckpt' or key.startswith('best_ckpt')
+        if is_path and isinstance(path, str) and os.path.dirname(path) == before:
+            info[key] = os.path.join(source, os.path.basename(path))

@@ -15,21 +15,21 @@ from mmengine.logging import HistoryBuffer
 SCALARS = (bool, int, float, complex, str, bytes)  # bool before int, which it is
 
 
-class NotPlainError(TypeError):
+class _NotPlainError(TypeError):
     """A value that cannot be said in tensors and plain values."""
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: Any, left_out: dict[str, str] | None = None) -> Any:
     """Say a value in tensors and plain Python values.
 
     Args:
-        value: nested mappings, sequences and sets of tensors, NumPy values and plain
-            values. Tensors keep their type; mappings become dicts (a state dict keeps
-            its order and its ``_metadata``).
-
-    Raises:
-        NotPlainError: with the type of a value that is none of these.
+        value: nested mappings, sequences and sets of tensors, NumPy values, histories
+            of a log, and plain values. Tensors keep their type; mappings become dicts
+            (a state dict keeps its order and its ``_metadata``).
+        left_out: gets the names of entries of mappings that cannot be said, which are
+            left out, and their types.
     """
+    left_out = {} if left_out is None else left_out
     if value is None:
         return None
     if isinstance(value, torch.Tensor):
@@ -38,60 +38,35 @@ def to_plain(value: Any) -> Any:
         if isinstance(value, kind):  # or of a class derived from it
             return kind(value)
     if isinstance(value, np.generic | np.ndarray):
-        return to_plain(value.tolist())
+        return to_plain(value.tolist(), left_out)
+    if isinstance(value, HistoryBuffer):
+        values, counts = (torch.from_numpy(array.copy()) for array in value.data)
+        return dict(values=values, counts=counts, max_length=value.max_length)
     if isinstance(value, Mapping):
-        plain = {to_plain(key): to_plain(entry) for key, entry in value.items()}
-        if not hasattr(value, '_metadata'):
-            return plain
-        # torch and this package's loader read what a state dict says about itself.
-        kept = type(value)(plain)
-        kept._metadata = to_plain(value._metadata)
-        return kept
+        return _entries_to_plain(value, left_out)
     for base, kind in ((Set, set), (tuple, tuple), (Sequence, list)):
         if isinstance(value, base):
-            return kind(map(to_plain, value))
-    raise NotPlainError(f'{type(value).__module__}.{type(value).__qualname__}')
+            return kind(to_plain(entry, left_out) for entry in value)
+    raise _NotPlainError(f'{type(value).__module__}.{type(value).__qualname__}')
 
 
-def plain_entries(entries: Mapping) -> tuple[dict, dict[str, str]]:
-    """Say in plain values whatever entries can be said so.
-
-    Args:
-        entries: values by name.
-
-    Returns:
-        The entries, and of those that are left out the type.
-    """
-    plain, left_out = {}, {}
+def _entries_to_plain(entries: Mapping, left_out: dict[str, str]) -> Mapping:
+    plain = {}
     for name, value in entries.items():
         try:
-            plain[name] = to_plain(value)
-        except NotPlainError as error:
-            left_out[name] = str(error)
-    return plain, left_out
+            plain[to_plain(name)] = to_plain(value, left_out)
+        except _NotPlainError as error:
+            left_out[str(name)] = str(error)
+    if not hasattr(entries, '_metadata'):
+        return plain
+    # torch and this package's loader read what a state dict says about itself.
+    kept = type(entries)(plain)
+    kept._metadata = to_plain(entries._metadata)
+    return kept
 
 
-def log_to_plain(scalars: Mapping[str, HistoryBuffer]) -> dict[str, dict]:
-    """Say the histories of a log in tensors.
-
-    Args:
-        scalars: ``log_scalars`` of a message hub.
-
-    Returns:
-        For each name the values and their counts, as tensors of their own type.
-    """
-    return {
-        name: {
-            'values': torch.from_numpy(buffer.data[0].copy()),
-            'counts': torch.from_numpy(buffer.data[1].copy()),
-            'max_length': buffer.max_length,
-        }
-        for name, buffer in scalars.items()
-    }
-
-
-def log_from_plain(scalars: Mapping[str, dict]) -> dict[str, HistoryBuffer]:
-    """The reverse of :func:`log_to_plain`."""
+def log_from_plain(scalars: Mapping[str, Mapping]) -> dict[str, HistoryBuffer]:
+    """Make the histories of a log of what :func:`to_plain` said of them."""
     return {
         name: HistoryBuffer(
             entry['values'].cpu().numpy(),

@@ -74,8 +74,9 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     ) -> None:
         if isinstance(dataloader, dict):
             dataloader = with_resumable_batches(dataloader, runner.seed)
+        if isinstance(runner, Runner):  # mmengine's FlexibleRunner takes no function
             dataloader = with_tied_workers(dataloader, runner.seed)
-        if isinstance(runner._val_dataloader, dict):  # which is built after this loop
+            # That of the validation is built after this loop.
             validation = with_tied_workers(runner._val_dataloader, runner.seed)
             runner._val_dataloader = validation
         super().__init__(

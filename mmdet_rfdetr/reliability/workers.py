@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank
@@ -18,8 +19,10 @@ from .interruption import SIGNALS
 # cannot; there a signal to all processes ends the run in the middle of a step.
 _TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
 
+T = TypeVar('T')
 
-def with_tied_workers(loader: dict, seed: int) -> dict:
+
+def with_tied_workers(loader: T, seed: int) -> T:
     """The config of a data loader, with workers that are tied to this process.
 
     A terminal sends Ctrl-C to all processes of a run, and clusters do so with SIGTERM:
@@ -29,8 +32,11 @@ def with_tied_workers(loader: dict, seed: int) -> dict:
 
     Args:
         loader: config of a data loader; its ``worker_init_fn`` is called as well.
+            Anything else is given back as it is.
         seed: the run's seed.
     """
+    if not isinstance(loader, dict):
+        return loader
     loader = copy.copy(loader)
     settings = dict(
         loader.get('worker_init_fn')

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
 from mmengine.optim import BaseOptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
@@ -13,12 +15,30 @@ from ..models import RFDETR
 from ..ops.unwrapped import unwrap_model
 
 
-def name_classes(runner: Runner) -> None:
-    """Let the model, and its averages, find the rows of a checkpoint by name.
+@HOOKS.register_module()
+class RFDETRClassNamesHook(Hook):
+    """Let a model know its classes before it loads a checkpoint.
 
-    Args:
-        runner: before it loads.
+    Then rows of the checkpoint are taken by the names of classes. It warns of a test
+    with other classes than those that were trained.
     """
+
+    # After mmengine's EMAHook has made its average.
+    priority = 'VERY_LOW'
+
+    def before_run(self, runner: Runner) -> None:
+        """Name the classes."""
+        _name_classes(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Name the classes where nothing runs, and compare them."""
+        _name_classes(runner)
+        if not _is_training(runner):
+            _warn_of_other_classes(runner, checkpoint)
+
+
+def _name_classes(runner: Runner) -> None:
+    """Name the classes of the model and its averages."""
     metainfo = _metainfo(runner)
     if not isinstance(metainfo.get('classes'), list | tuple):
         return
@@ -29,16 +49,10 @@ def name_classes(runner: Runner) -> None:
                 module.dataset_meta = dict(metainfo)
 
 
-def warn_of_other_classes(runner: Runner, checkpoint: Mapping) -> None:
-    """Warn that a model is tested on other classes than it was trained on.
-
-    Args:
-        runner: a training may well begin with a checkpoint of others.
-        checkpoint: as mmengine loads it.
-    """
+def _warn_of_other_classes(runner: Runner, checkpoint: Mapping) -> None:
     trained = class_names(checkpoint.get('meta', {}))
     classes = _metainfo(runner).get('classes')
-    if _is_training(runner) or not trained or not classes:
+    if not trained or not classes:
         return
     if class_rows.are_label_names(trained):
         trained = class_rows.label_names()  # which some write in another way

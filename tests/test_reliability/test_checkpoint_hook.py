@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, ExplainedError, SettingError
-from mmdet_rfdetr.reliability.checkpoint_files import CompleteFiles
+from mmdet_rfdetr.reliability.checkpoint_hook import CompleteFiles
 from tests.toy import Scripted, runner
 
 HOOK = dict(

@@ -13,6 +13,7 @@ EARLY_STOPPING = dict(
     min_delta=0.001,
     strict=True,
 )
+NAN = float('nan')
 CHECKPOINT = dict(interval=1, save_best='coco/bbox_mAP', rule='greater')
 # mmengine's loop, and that of the shipped configs.
 LOOPS = {
@@ -70,3 +71,41 @@ def test_a_misspelt_metric_stops_the_run(tmp_path, loop):
     hook = dict(EARLY_STOPPING, monitor='coco/bbox_map')
     with pytest.raises(RuntimeError, match='coco/bbox_map'):
         train(tmp_path, loop, [0.1], [hook])
+
+
+def train_resumably(folder, scores, **checkpoint):
+    hook = dict(type='RFDETRCheckpointHook', interval=1, save_best='coco/bbox_mAP')
+    run = runner(
+        folder,
+        epochs=len(scores),
+        metric=Scripted(scores),
+        loop='RFDETRTrainLoop',
+        default_hooks=dict(checkpoint=dict(hook, **checkpoint)),
+    )
+    lines = []
+    run.logger.warning = lines.append
+    run.train()
+    return run, lines
+
+
+def best(folder):
+    return [path.name for path in folder.glob('best_*')]
+
+
+@pytest.mark.parametrize('value', [-1.0, NAN, float('inf'), 'text'])
+@pytest.mark.parametrize('key', ['coco/bbox_mAP', 'auto'])
+def test_what_is_no_score_is_never_the_best(tmp_path, key, value):
+    run, lines = train_resumably(
+        tmp_path / 'a', [value, 0.0, value, 0.1, value], save_best=key
+    )
+    assert best(tmp_path / 'a') == ['best_coco_bbox_mAP_epoch_4.pth']
+    assert run.message_hub.get_info('best_score') == 0.1
+    assert len(lines) == 3
+    assert f'coco/bbox_mAP is {value}, which is no score' in lines[0]
+    train_resumably(tmp_path / 'b', [value] * 2, save_best=key)
+    assert best(tmp_path / 'b') == []
+
+
+def test_minus_one_may_be_the_least(tmp_path):
+    train_resumably(tmp_path, [1.0, -1.0, 0.0], rule='less')
+    assert best(tmp_path) == ['best_coco_bbox_mAP_epoch_2.pth']

@@ -31,8 +31,9 @@ def folder(tmp_path_factory):
 
 
 def build(folder, classes, wrap=None, **changes):
-    hook = dict(checkpoint=dict(type='RFDETRCheckpointHook'))
-    cfg = project_config(folder / 'data', folder / 'work', default_hooks=hook)
+    cfg = project_config(folder / 'data', folder / 'work')
+    cfg.default_hooks.class_names = dict(type='RFDETRClassNamesHook')
+    cfg.default_hooks.ema = dict(type='RFDETREMAHook')
     cfg.model.bbox_head.num_classes = len(classes)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.metainfo = dict(classes=classes)

@@ -1,23 +1,21 @@
-"""Names and values of the metrics that choose a checkpoint and stop a run."""
+"""Names of the metrics that choose a checkpoint and stop a run are looked at."""
 
 import json
 
 import pytest
-import torch
 from mmdet.registry import METRICS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdet_rfdetr.analysis.metric_names import check_metric_names
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.reliability.selection import check_metric_names
-from tests.test_reliability.project import config
+from tests import toy
 from tests.toy import Scripted
 
-from .. import toy
-from ..factory import CLASSES, write_coco
+from ..factory import CLASSES, project_config, write_coco
 
 STOPPING = dict(type='EarlyStoppingHook', rule='greater', patience=2, min_delta=0.001)
-NAN = float('nan')
+HEALTH = dict(type='RFDETRHealthHook')
 
 
 @pytest.fixture(scope='module')
@@ -34,12 +32,10 @@ def build(data, tmp_path, monkeypatch):
 
     def build(hooks=(), evaluator=None, **checkpoint):
         coco = dict(type='RFDETRCocoMetric', ann_file=str(data / 'annotations.json'))
-        hook = dict(
-            type='RFDETRCheckpointHook', save_best='coco/bbox_mAP', rule='greater'
-        )
+        hook = dict(type='CheckpointHook', save_best='coco/bbox_mAP', rule='greater')
         return toy.runner(
             tmp_path,
-            [*hooks] or [dict(type='RFDETREMAHook')],
+            [HEALTH, *hooks],
             metric=METRICS.build(evaluator or coco),
             default_hooks=dict(checkpoint=dict(hook, **checkpoint)),
         )
@@ -108,9 +104,12 @@ class Adds(Hook):
     ],
 )
 def test_metrics_that_may_be_there_are_waited_for(tmp_path, hooks, key, metric):
-    checkpoint = dict(type='RFDETRCheckpointHook', save_best=key, rule='greater')
+    checkpoint = dict(type='CheckpointHook', save_best=key, rule='greater')
     run = toy.runner(
-        tmp_path, hooks, metric=metric, default_hooks=dict(checkpoint=checkpoint)
+        tmp_path,
+        [HEALTH, *hooks],
+        metric=metric,
+        default_hooks=dict(checkpoint=checkpoint),
     )
     run.train()
     assert list(tmp_path.glob('best_*'))
@@ -131,88 +130,17 @@ def test_early_stopping_needs_a_validation(build):
         check_metric_names(run)
 
 
-def train(folder, scores, hooks=(), **checkpoint):
-    hook = dict(type='RFDETRCheckpointHook', interval=1, save_best='coco/bbox_mAP')
-    run = toy.runner(
-        folder,
-        [dict(type='RFDETREMAHook'), *hooks],
-        epochs=len(scores),
-        metric=Scripted(scores),
-        loop='RFDETRTrainLoop',
-        default_hooks=dict(checkpoint=dict(hook, **checkpoint)),
-    )
-    lines = []
-    run.logger.warning = lines.append
-    run.train()
-    return run, lines
-
-
-def best(folder):
-    return [path.name for path in folder.glob('best_*')]
-
-
-@pytest.mark.parametrize('value', [-1.0, NAN, float('inf'), 'text'])
-@pytest.mark.parametrize('key', ['coco/bbox_mAP', 'auto'])
-def test_what_is_no_score_is_never_the_best(tmp_path, key, value):
-    run, lines = train(tmp_path / 'a', [value, 0.0, value, 0.1, value], save_best=key)
-    assert best(tmp_path / 'a') == ['best_coco_bbox_mAP_epoch_4.pth']
-    assert run.message_hub.get_info('best_score') == 0.1
-    assert len(lines) == 3
-    assert f'coco/bbox_mAP is {value}, which is no score' in lines[0]
-    train(tmp_path / 'b', [value] * 2, save_best=key)
-    assert best(tmp_path / 'b') == []
-
-
-def test_minus_one_may_be_the_least(tmp_path):
-    train(tmp_path, [1.0, -1.0, 0.0], rule='less')
-    assert best(tmp_path) == ['best_coco_bbox_mAP_epoch_2.pth']
-
-
-@pytest.mark.parametrize('value', [-1.0, NAN])
-def test_early_stopping_passes_over_what_is_no_score(tmp_path, value):
-    hook = dict(STOPPING, monitor='coco/bbox_mAP', check_finite=False)
-    run, _ = train(tmp_path / 'a', [value] * 6, [hook])
-    assert run.epoch == 6
-    run, _ = train(tmp_path / 'b', [0.2, value, 0.1, value, 0.1, 0.3], [hook])
-    assert run.epoch == 5
-    state = torch.load(tmp_path / 'b' / 'epoch_4.pth')['training_state']['loop']
-    assert state['early_stopping'] == [dict(wait_count=1, best_score=0.2)]
-
-
-@pytest.mark.filterwarnings('ignore:Skip early stopping')
-def test_a_validation_without_any_detection_is_passed_over(tmp_path, monkeypatch):
-    results = iter([{}, dict(bbox_mAP=0.1), {}, dict(bbox_mAP=0.2)])
-    monkeypatch.setattr(Scripted, 'compute_metrics', lambda *_: next(results))
-    hook = dict(STOPPING, monitor='coco/bbox_mAP', strict=True, patience=1)
-    run, _ = train(tmp_path, [None] * 4, [hook])
-    assert run.epoch == 4
-    assert best(tmp_path) == ['best_coco_bbox_mAP_epoch_4.pth']
-
-
-def test_a_metric_that_is_not_finite_ends_a_run_whose_hook_says_so(tmp_path):
-    hook = dict(STOPPING, monitor='coco/bbox_mAP')
-    run, _ = train(tmp_path, [0.2, NAN, 0.3], [hook])
-    assert run.epoch == 2
-    assert best(tmp_path) == ['best_coco_bbox_mAP_epoch_1.pth']
-
-
-def test_a_set_without_objects_has_no_best_checkpoint(data, tmp_path):
-    """And the run says so before its first step."""
+def test_a_set_without_objects_is_told_before_the_first_step(data, tmp_path):
     document = json.loads((data / 'annotations.json').read_text())
     document['annotations'] = []
     path = tmp_path / 'none.json'
     path.write_text(json.dumps(document))
-    cfg = config(data, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-    cfg.val_dataloader.dataset.update(type='RFDETRCocoDataset', ann_file=str(path))
-    cfg.val_evaluator = dict(type='RFDETRCocoMetric', ann_file=str(path))
-    cfg.default_hooks.health = dict(type='RFDETRHealthHook')
+    cfg = project_config(data, tmp_path / 'work')
+    cfg.val_dataloader.dataset.ann_file = cfg.val_evaluator.ann_file = str(path)
+    cfg.default_hooks.health = HEALTH
     run = Runner.from_cfg(cfg)
     run.train()
     assert run.message_hub.get_scalar('val/coco/bbox_mAP').current() == -1
-    assert best(tmp_path / 'work') == []
     (log,) = (tmp_path / 'work').glob('*/*.log')
     before, _, _ = log.read_text().partition('Epoch(train)')
-    assert 'has no object of the classes' in before
     assert 'The validation data has no object at all' in before

@@ -1,8 +1,7 @@
-"""Metrics that choose the best checkpoint and stop a run: their names and values."""
+"""Names of the metrics that choose the best checkpoint and stop a run."""
 
 import difflib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.evaluator import Evaluator
@@ -92,59 +91,3 @@ def _choice(evaluator: Evaluator, name: str) -> str:
         hint = f' (did you mean {close[0]}?)' if close else ''
         rest.insert(0, f'one of {", ".join(names)}{hint}')
     return ', or '.join(rest)
-
-
-def has_value(score: Any, rule: str | None = 'greater') -> bool:
-    """Whether a score can be the best: a finite number, and not COCO's -1 for none.
-
-    Args:
-        score: a metric.
-        rule: ``'less'`` if small ones are better, of which -1 may be one.
-    """
-    try:
-        score = float(score)
-    except (TypeError, ValueError):  # none, or a text
-        return False
-    return math.isfinite(score) and (score != -1 or rule == 'less')
-
-
-def pause_early_stopping(runner: Runner, metrics: dict) -> Callable[[], None]:
-    """Let early stopping pass over a validation without a value of its metric.
-
-    mmengine's would take -1 for a score that does not improve, and NaN for the best one
-    if ``check_finite=False``; otherwise NaN ends the run, and here as well. With
-    ``strict=True`` it would end the run in an error where nothing is detected in any
-    image, of which COCO's metrics make no number.
-
-    Args:
-        runner: before its early stopping has seen the metrics.
-        metrics: of the validation.
-
-    Returns:
-        To be called when it has.
-    """
-    paused = {
-        hook: dict(
-            wait_count=hook.wait_count, best_score=hook.best_score, strict=hook.strict
-        )
-        for hook in runner.hooks
-        if isinstance(hook, EarlyStoppingHook) and _is_passed_over(hook, metrics)
-    }
-    for hook in paused:
-        hook.wait_count = -math.inf  # it will not lose its patience
-        hook.strict = False
-
-    def go_on() -> None:
-        for hook, state in paused.items():
-            vars(hook).update(state)
-
-    return go_on
-
-
-def _is_passed_over(hook: EarlyStoppingHook, metrics: dict) -> bool:
-    if hook.monitor not in metrics:
-        return not metrics
-    score = metrics[hook.monitor]
-    if hook.check_finite and not math.isfinite(score):
-        return False
-    return not has_value(score, hook.rule)
