@@ -27,7 +27,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # What one may want besides: a wing imports from the core, and nothing imports a wing.
 WINGS = {
     *('speed', 'reliability', 'faults', 'segmentation'),
-    *('command_line', 'analysis', 'demo', 'benchmark', 'deploy', 'lora'),
+    *('command_line', 'analysis', 'demo', 'benchmark', 'formats'),
     '__main__',
 }
 # What still imports a wing.

@@ -8,7 +8,7 @@ from mmdet_rfdetr.command_line import (
 import contextlib
 
 from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.deploy.convert import FORMATS, convert_checkpoint
+from mmdet_rfdetr.formats.convert import FORMATS, convert_checkpoint
 
 EXAMPLES = """\
   python tools/convert_checkpoint.py rf-detr-nano.pth rfdetr_nano.pth

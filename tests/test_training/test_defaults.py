@@ -59,7 +59,7 @@ def test_model_settings(name):
     assert model.decoder.feedforward_channels == 2048
     backbone = model.backbone
     for key, value in dict(
-        drop_path_rate=0, frozen_stages=-1, with_cp=False, lora=None, in_channels=3
+        drop_path_rate=0, frozen_stages=-1, with_cp=False, in_channels=3
     ).items():
         assert backbone.get(key, default(MODELS, backbone, key)) == value, key
     (augment,) = model.data_preprocessor.batch_augments

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from ..test_checkpoints.models import build_tiny
-from ..test_checkpoints.test_class_rows import (  # noqa: F401  a fixture
+from ..test_checkpoints.test_class_rows import (
     ABC,
     CLASS_LAYERS,
     check_rows,
-    file,
+    file,  # noqa: F401  a fixture
 )
-from .test_adapters import needs_peft
+from .test_lora import needs_peft
 
 LORA = {'backbone.lora': dict(r=2, alpha=4)}
 

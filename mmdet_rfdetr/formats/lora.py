@@ -1,5 +1,7 @@
 """LoRA and DoRA adapters on the encoder's attention, through ``peft``."""
 
+import functools
+
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from ..checkpoints.names import PARTS
 from ..errors import MissingPackageError, SettingError
 from ..models import RFDETRBackbone
-from .entries import SCALE
+from .lora_entries import SCALE
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
 """Those of the official package: DoRA of rank 16, scaled by alpha / r = 1."""
@@ -46,6 +48,7 @@ class SplitQKV(nn.Module):
 
 
 @MODELS.register_module(name='RFDETRBackbone', force=True)
+@functools.wraps(RFDETRBackbone, updated=())  # whose settings errors and tools look up
 def build_backbone(*, lora: dict | None = None, **settings) -> RFDETRBackbone:
     """Build a backbone, with adapters if its config asks for them.
 

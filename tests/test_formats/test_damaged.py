@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdet_rfdetr.deploy import convert_checkpoint
+from mmdet_rfdetr.formats import convert_checkpoint
 
 from ..test_checkpoints.models import build_tiny
 from ..test_checkpoints.test_fuzz import FILES, SIMPLE, SPECIAL, fault, places, replace

@@ -16,9 +16,9 @@ from mmdet_rfdetr.checkpoints import (
     to_official,
 )
 from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
-from mmdet_rfdetr.deploy import convert_checkpoint
-from mmdet_rfdetr.deploy.convert import save_safetensors, to_official_layout
 from mmdet_rfdetr.errors import CheckpointError
+from mmdet_rfdetr.formats import convert_checkpoint
+from mmdet_rfdetr.formats.convert import save_safetensors, to_official_layout
 from tests.fixtures import REPOSITORY
 
 from ..test_checkpoints.models import build_tiny, official_file
