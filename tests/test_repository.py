@@ -30,11 +30,6 @@ WINGS = {
     *('command_line', 'analysis', 'demo', 'benchmark', 'formats'),
     '__main__',
 }
-# What still imports a wing.
-PENDING = {
-    ('matching', 'speed'),
-    ('models', 'speed'),
-}
 
 
 def python_files(*folders):
@@ -89,7 +84,7 @@ def test_nothing_imports_a_wing():
         for _, part, imported in part_imports()
         if imported in WINGS and part not in (imported, '__main__')
     }
-    assert found == PENDING
+    assert found == set()
 
 
 def test_parts_of_one_floor_have_no_circles():

@@ -83,7 +83,7 @@ class FocalLoss(nn.Module):
     ) -> Tensor:
         """Sum the loss; see :meth:`RFDETRIoUAwareBCELoss.forward`."""
         target = torch.zeros_like(cls_scores)
-        matched = self.matched_targets(matches.without_padding(ious), matches)
+        matched = self.matched_targets(matches.counted(ious), matches)
         target[matches.images, matches.rows, labels] = matched
         entropy = F.binary_cross_entropy_with_logits(
             cls_scores, target, reduction='none'
@@ -116,7 +116,7 @@ class RFDETRSigmoidFocalLoss(FocalLoss):
 
     def matched_targets(self, ious: Tensor, matches: Matches) -> Tensor:
         """Targets (pairs,) of the matched entries."""
-        return matches.without_padding(torch.ones_like(ious))
+        return matches.counted(torch.ones_like(ious))
 
     def weights(self, probability: Tensor, target: Tensor) -> Tensor:
         """Weights (B, R, K) of the entries."""

@@ -5,7 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..ops.transfer import download, upload
+from .costs import replace_non_finite
+from .stages import Matches, Targets
 
 THREADED_OBJECTS = 100
 """Objects of an image from which a problem outweighs handing it to another thread."""
@@ -76,3 +82,127 @@ def _assign(costs: np.ndarray, queries: np.ndarray, objects: np.ndarray) -> None
     rows, columns = linear_sum_assignment(costs)
     order = columns.argsort()
     queries[:], objects[:] = columns[order], rows[order]
+
+
+class ScipySolver:
+    """Brings all costs to the host in one transfer, and finds the pairs there."""
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    def prepare(self, targets: Targets, queries: int) -> Targets:
+        """Bring the objects of a batch into the form in which they are matched.
+
+        Args:
+            targets: of a batch.
+            queries: fewest queries of a group in any stage.
+        """
+        return targets
+
+    def match(
+        self,
+        costs: Tensor,
+        stage_sizes: Sequence[int],
+        num_groups: int,
+        targets: Targets,
+    ) -> Matches:
+        """Find the cheapest pairs of each stage, image and group.
+
+        Args:
+            costs: (B, objects of the fullest image, R).
+            stage_sizes: queries of each stage.
+            num_groups: G.
+            targets: the objects.
+        """
+        host, non_finite = self._bring_to_host(costs, stage_sizes, targets.counts)
+        pairs = self._solve(host, stage_sizes, targets.counts, num_groups)
+        index = upload(pairs, costs.device)
+        return Matches(
+            *index.unbind(),
+            stage_sizes=tuple(stage_sizes),
+            pair_counts=tuple(
+                tuple(num_groups * min(size // num_groups, n) for n in targets.counts)
+                for size in stage_sizes
+            ),
+            non_finite=non_finite,
+        )
+
+    def _solve(
+        self,
+        costs: np.ndarray,
+        stage_sizes: Sequence[int],
+        counts: Sequence[int],
+        num_groups: int,
+    ) -> np.ndarray:
+        """Stage, image, row and object of all pairs, (4, pairs).
+
+        Args:
+            costs: (B, objects of the fullest image, R).
+            stage_sizes: queries of each stage.
+            counts: number of objects of each image.
+            num_groups: G.
+        """
+        offsets = np.cumsum([0, *counts])
+        places, problems = [], []
+        start = 0
+        for stage, size in enumerate(stage_sizes):
+            queries = size // num_groups
+            block = costs[..., start : start + size]
+            for image, count in enumerate(counts):
+                if not count:
+                    continue
+                self._warn_if_crowded(count, queries, stage_sizes[0] // num_groups)
+                problems.append(block[image, :count].reshape(count, -1, queries))
+                first = np.arange(start, start + size, queries)[:, None]
+                places.append((stage, image, first, offsets[image]))
+            start += size
+        pairs = [np.empty((4, 0), np.int64)]
+        for place, solution in zip(places, assign_groups(problems), strict=True):
+            some = np.empty((4, *solution[0].shape), np.int64)
+            for row, value in zip(some, place, strict=True):
+                row[...] = value
+            some[2:] += solution
+            pairs.append(some.reshape(4, -1))
+        return np.concatenate(pairs, axis=1)
+
+    def _bring_to_host(
+        self, costs: Tensor, stage_sizes: Sequence[int], counts: Sequence[int]
+    ) -> tuple[np.ndarray, bool]:
+        """Costs (B, n, R), finite for the objects of each image; whether all were."""
+        host = download(costs).numpy()
+        # Cheaper than looking at every number, and enough as a rule.
+        if np.isfinite(host.sum()):
+            return host, False
+        used = torch.arange(host.shape[1]) < torch.tensor(counts)[:, None]
+        stages, non_finite = [], False
+        for stage in torch.from_numpy(host).split(stage_sizes, dim=2):
+            repaired, bad = replace_non_finite(stage[:, :, None], used)
+            stages.append(repaired[:, :, 0])
+            non_finite = non_finite or bool(bad)
+        if non_finite:
+            self._warn_once(
+                'matching costs are not finite; the network has diverged or its '
+                'input is broken: look at the loss terms and at the images of '
+                'this step'
+            )
+        return torch.cat(stages, dim=2).numpy(), non_finite
+
+    def _warn_if_crowded(self, count: int, queries: int, num_queries: int) -> None:
+        if count <= queries:
+            return
+        limit = f'a group has {queries} queries', 'model.num_queries'
+        if queries < num_queries:
+            limit = f'the feature maps have {queries} tokens', 'image_size'
+        self._warn_once(
+            f'an image has {count} objects and {limit[0]}: only the {queries} best '
+            f'fitting objects are learned; raise {limit[1]} to learn all of them'
+        )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            print_log(message, logger='current', level=30)
+
+
+SOLVERS: dict[str, type[ScipySolver]] = {'scipy': ScipySolver}
+"""What finds the pairs, by the name that a config has for it."""

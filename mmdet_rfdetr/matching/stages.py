@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.transfer import upload
@@ -93,42 +92,26 @@ class Targets:
         boxes: (T, 4) cxcywh normalised to the image.
         counts: number of objects of each image; they sum to T.
         tasks: by the name of a task head, what it is to learn of the objects.
-        valid: (T,) False for objects that are padding, None if there are none.
     """
 
     labels: Tensor
     boxes: Tensor
     counts: tuple[int, ...]
     tasks: dict[str, object] = field(default_factory=dict)
-    valid: Tensor | None = None
 
-    def padded(self, size: int) -> 'Targets':
-        """Give every image as many objects, those that are missing after its own."""
-        # The padding is one more object.
-        index = self._table(size, filler=sum(self.counts))
-        index = upload(index.ravel(), self.labels.device)
-        return Targets(
-            labels=F.pad(self.labels, (0, 1))[index],
-            boxes=F.pad(self.boxes, (0, 0, 0, 1), value=0.5)[index],
-            counts=(size,) * len(self.counts),
-            valid=index < len(self.labels),
-        )
+    def total(self) -> Tensor:
+        """Number of objects, a float32 tensor without axes on their device."""
+        return self.boxes.new_full((), sum(self.counts), dtype=torch.float32)
 
     def of_images(self) -> Tensor:
-        """Number of objects of each image, without padding: (B,)."""
-        if self.valid is None:
-            return upload(self.counts, self.labels.device)
-        return self.valid.view(len(self.counts), -1).sum(1)
+        """Number of objects of each image: (B,)."""
+        return upload(self.counts, self.labels.device)
 
     def padded_index(self) -> Tensor:
         """Objects of each image (B, largest count); the padding repeats object 0."""
-        if self.valid is None:
-            table = self._table(max(self.counts), filler=0)
-            return upload(table, self.labels.device)
-        objects = torch.arange(len(self.labels), device=self.labels.device)
-        return objects.view(len(self.counts), -1)
+        return upload(self.table(max(self.counts), filler=0), self.labels.device)
 
-    def _table(self, size: int, filler: int) -> np.ndarray:
+    def table(self, size: int, filler: int) -> np.ndarray:
         """Objects of each image, one row each, filled up to (B, size)."""
         table = np.full((len(self.counts), size), filler, dtype=np.int64)
         start = 0
@@ -144,7 +127,7 @@ class Matches:
 
     A stage is a decoder layer or the encoder. The queries of all stages are
     laid out along one axis of R rows, stage after stage. The pairs are ordered by
-    stage, then image, then group, then query (by object, if the device matched them).
+    stage, then image and then group.
 
     Attributes:
         stages: (pairs,) stage of each pair.
@@ -153,8 +136,6 @@ class Matches:
         targets: (pairs,) matched object of T.
         stage_sizes: queries N of each stage; they sum to R.
         pair_counts: pairs of each image, for each stage.
-        valid: (pairs,) False where the object is padding, None if none is. The query
-            of such a pair has no other.
         non_finite: whether a cost was not finite; a tensor where the host has not
             read it.
     """
@@ -165,22 +146,21 @@ class Matches:
     targets: Tensor
     stage_sizes: tuple[int, ...]
     pair_counts: tuple[tuple[int, ...], ...]
-    valid: Tensor | None = None
     non_finite: Tensor | bool = False
 
     def sum_by_stage(self, values: Tensor) -> Tensor:
         """Sum the values of the pairs (pairs,) of each stage: (stages,)."""
         sums = values.new_zeros(len(self.stage_sizes))
-        return sums.index_add(0, self.stages, self.without_padding(values))
+        return sums.index_add(0, self.stages, self.counted(values))
 
     def sum_rows(self, values: Tensor) -> Tensor:
         """Sum (B, R, K) over images, queries and classes of each stage: (stages,)."""
         rows = values.sum((0, 2))
         return torch.stack([part.sum() for part in rows.split(self.stage_sizes)])
 
-    def without_padding(self, values: Tensor) -> Tensor:
-        """Values of the pairs (pairs,), 0 where the object is padding."""
-        return values if self.valid is None else values.masked_fill(~self.valid, 0)
+    def counted(self, values: Tensor) -> Tensor:
+        """Values (pairs,) of those pairs that count, all of them here; 0 of others."""
+        return values
 
     def of_stage(self, stage: int) -> tuple[Tensor, Tensor]:
         """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""

@@ -8,30 +8,27 @@ from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from .. import compat
 from ..checkpoints import register_state_dict_adapter
 from ..errors import SettingError, check_counts
-from ..matching import Stages, Targets
+from ..matching import Stages
 from ..ops.boxes import apply_deltas
 from ..ops.transfer import upload
 from ..precision import PrecisionPolicy
-from ..speed.switches import Switches, as_step
 from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
-from .detections import Detections, box_scales
 from .head import RFDETRHead
 from .labels import watch_labels
-from .log_figures import Losses
 from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
+from .steps import Steps, as_step
 from .task_head import Features, ModelSizes, take_settings
 
 
 @MODELS.register_module()
-class RFDETR(Switches, DetectionTransformer):
+class RFDETR(Steps, DetectionTransformer):
     """RF-DETR, the real-time detection transformer.
 
     A windowed ViT and a projector make the memory. Two-stage selection turns its
@@ -50,10 +47,6 @@ class RFDETR(Switches, DetectionTransformer):
         num_groups: G, groups in training.
         precision: ``dict(device_type=..., dtype=...)`` for automatic mixed
             precision in every mode, None for float32.
-        compile: arguments of :meth:`compile`, None compiles nothing.
-        cuda_graphs: on a GPU, record network, matching and losses of a training step,
-            and their backward pass, as CUDA graphs when a shape is new; see
-            ``docs/performance.md``. Detection only, by one process.
         train_cfg: see :class:`RFDETRHead`.
         test_cfg: see :class:`RFDETRHead`.
         data_preprocessor: config of the data preprocessor.
@@ -75,8 +68,6 @@ class RFDETR(Switches, DetectionTransformer):
         num_queries: int,
         num_groups: int,
         precision: dict | None = None,
-        compile: dict | None = None,
-        cuda_graphs: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -138,7 +129,6 @@ class RFDETR(Switches, DetectionTransformer):
             self.add_module(name, head)
             self.bbox_head.task_heads[name] = head
         register_state_dict_adapter(self)
-        self._set_switches(compile, cuda_graphs)
 
     @property
     def dataset_meta(self) -> dict:
@@ -197,30 +187,8 @@ class RFDETR(Switches, DetectionTransformer):
         self, batch_inputs: Tensor, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Compute the loss terms; arguments and result are mmdet's."""
-        recorded = self.step_graphs is not None and batch_inputs.is_cuda
-        if recorded and self.training and torch.is_grad_enabled():
-            targets = self._recordable_targets(batch_data_samples)
-            if targets is not None:
-                return self.step_graphs(batch_inputs, targets)
         stages = self._stages(batch_inputs, batch_data_samples)
         return self.bbox_head.loss(stages, batch_data_samples)
-
-    def _recordable_targets(self, batch_data_samples: SampleList) -> Targets | None:
-        """Objects of a batch, padded; None if it cannot be recorded."""
-        if _has_padding(batch_data_samples):
-            return None
-        targets = self.bbox_head.get_targets(
-            [sample.gt_instances for sample in batch_data_samples],
-            [sample.metainfo for sample in batch_data_samples],
-        )
-        targets = self.bbox_head.assigner.prepare(targets, self.num_queries)
-        return None if targets.valid is None else targets
-
-    @as_step
-    def loss_of_targets(self, batch_inputs: Tensor, targets: Targets) -> Losses:
-        """:meth:`loss` of images without padding, and objects that are joined."""
-        stages = self._stages(batch_inputs, None)
-        return self.bbox_head.loss_of_targets(stages, targets)
 
     def parse_losses(
         self, losses: dict[str, Tensor]
@@ -237,29 +205,9 @@ class RFDETR(Switches, DetectionTransformer):
         rescale: bool = True,
     ) -> SampleList:
         """Detect; arguments and result are mmdet's."""
-        recorded = self.graphs is not None and batch_inputs.is_cuda
-        if recorded and not _has_padding(batch_data_samples):
-            return self._predict_recorded(batch_inputs, batch_data_samples, rescale)
         stages = self._stages(batch_inputs, batch_data_samples, last_only=True)
         results = self.bbox_head.predict(stages, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _predict_recorded(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool
-    ) -> SampleList:
-        """:meth:`predict` of images without padding, by a CUDA graph."""
-        metas = [sample.metainfo for sample in batch_data_samples]
-        scales = box_scales(metas, batch_inputs.device, rescale)
-        detections, tasks = self.graphs(batch_inputs, scales)
-        results = self.bbox_head.results(detections, tasks, metas, rescale=rescale)
-        return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _detect(
-        self, batch_inputs: Tensor, scales: Tensor
-    ) -> tuple[Detections, dict[str, Sequence]]:
-        """Detections of images without padding, and what task heads made for them."""
-        stages = self._stages(batch_inputs, None, last_only=True)
-        return self.bbox_head.detections(stages, scales), stages.tasks
 
     @as_step
     def _forward(
@@ -277,11 +225,7 @@ class RFDETR(Switches, DetectionTransformer):
             for stage, of_stage in enumerate(outputs):
                 of_stage.update(head.outputs(stages, stage))
         *auxiliary, last, encoder = outputs
-        results = dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
-        if self.compilation is not None and self.compilation.records_graphs:
-            # They lie where the next step writes; losses and detections do not.
-            return tree_map(torch.clone, results)
-        return results
+        return dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
 
     def _stages(
         self,
@@ -487,7 +431,7 @@ def _check_maps(backbone: nn.Module, neck: dict) -> None:
         )
 
 
-def _has_padding(batch_data_samples: SampleList) -> bool:
+def has_padding(batch_data_samples: SampleList) -> bool:
     """Whether an image is smaller than the batch; who pads states the batch's size."""
     size = batch_data_samples[0].get('batch_input_shape')
     return size is not None and any(
@@ -499,7 +443,7 @@ def _padding_mask(
     batch_data_samples: OptSampleList, device: torch.device
 ) -> Tensor | None:
     """1.0 where the batch is padding, (B, H, W) float32; None without padding."""
-    if batch_data_samples is None or not _has_padding(batch_data_samples):
+    if batch_data_samples is None or not has_padding(batch_data_samples):
         return None
     height, width = batch_data_samples[0].batch_input_shape
     sizes = upload([sample.img_shape[:2] for sample in batch_data_samples], device)

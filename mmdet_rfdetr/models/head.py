@@ -161,10 +161,7 @@ class RFDETRHead(BaseModule):
         targets = self.assigner.prepare(targets, queries)
         task_heads = self.task_heads.values()
         matches = self.assigner.assign(stages, targets, task_heads)
-        if targets.valid is None:
-            total = stages.boxes.new_full((), stages.num_groups * sum(targets.counts))
-        else:
-            total = stages.num_groups * targets.valid.sum().float()
+        total = stages.num_groups * targets.total()
         # Processes need not validate equally many batches; each divides by its own.
         avg_factor = (reduce_mean(total) if self.training else total).clamp_(min=1)
 

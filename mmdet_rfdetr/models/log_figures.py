@@ -47,7 +47,7 @@ def prediction_errors(
         In training the queries of all groups count.
     """
     predicted = stages.logits[matches.images, matches.rows].argmax(-1)
-    of_last_layer = matches.without_padding(matches.stages == stages.last)
+    of_last_layer = matches.counted(matches.stages == stages.last)
     right = ((predicted == labels) & of_last_layer).sum()
     errors = dict(class_error=100 - 100 * right / of_last_layer.sum().clamp(min=1))
 

@@ -63,9 +63,8 @@ def diagnose(
     problems: list[str] = []
     try:
         batch = model.data_preprocessor(data, True)
-        # Replayed graphs call no module.
-        without_graphs = getattr(model, 'without_graphs', nullcontext)
-        with torch.set_grad_enabled(backward), without_graphs():
+        eagerly = getattr(model, 'eagerly', nullcontext)
+        with torch.set_grad_enabled(backward), eagerly():
             losses = model(**batch, mode='loss')
             loss, terms = model.parse_losses(losses)
         if not _is_finite(batch['inputs']):

@@ -1,1 +1,15 @@
-"""The same numbers sooner: recorded, compiled, deployed."""
+"""The same numbers sooner: recorded, compiled, deployed; matched and loaded faster."""
+
+from .allocator import RFDETRAllocatorHook
+from .detector import FastRFDETR
+from .device_solver import DeviceSolver
+from .evaluation_engines import UltrafastEval
+from .jittered import RFDETRLoadJittered
+
+__all__ = [
+    'DeviceSolver',
+    'FastRFDETR',
+    'RFDETRAllocatorHook',
+    'RFDETRLoadJittered',
+    'UltrafastEval',
+]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplainedError, RecordingError, SettingError
-from ..matching import Targets
 from ..models.log_figures import Losses
 from ..ops.constants import collect_constants
+from .device_solver import PaddedTargets
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
@@ -153,7 +153,7 @@ class StepGraphs:
         self._steps: dict[tuple, _Step] = {}
         self._memory: tuple[int, int] | None = None
 
-    def __call__(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def __call__(self, images: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
         """Compute the loss terms, to be propagated back before the next call.
 
         Args:
@@ -219,7 +219,7 @@ class _Step(nn.Module):
         self, images: Tensor, labels: Tensor, boxes: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss terms; figures, and whether a cost was not finite, as 0 or 1."""
-        targets = Targets(labels, boxes, self.counts, valid=valid)
+        targets = PaddedTargets(labels, boxes, self.counts, valid=valid)
         with collect_constants() as self.constants:
             losses = self.model.loss_of_targets(images, targets)
         self.names = tuple(losses), tuple(losses.figures)

@@ -247,10 +247,10 @@ def test_a_copy_has_graphs_of_its_own():
     assert third.graphs._function.__self__ is third
 
 
-def test_without_graphs_is_undone():
+def test_calling_modules_eagerly_is_undone():
     built = recording_model()
     graphs = built.step_graphs
-    with pytest.raises(KeyError), built.without_graphs():
+    with pytest.raises(KeyError), built.eagerly():
         assert built.step_graphs is None
         raise KeyError
     assert built.step_graphs is graphs

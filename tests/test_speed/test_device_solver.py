@@ -6,9 +6,14 @@ import types
 import pytest
 import torch
 
-from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner
 from mmdet_rfdetr.speed.cuda_graphs import _Step
-from mmdet_rfdetr.speed.device_solver import capacity, solve_on_gpu
+from mmdet_rfdetr.speed.device_solver import (
+    PaddedMatches,
+    PaddedTargets,
+    capacity,
+    solve_on_gpu,
+)
 from tests import parity
 from tests.test_matching.test_assigner import make_outputs, make_stages, make_targets
 from tests.test_models.small import small_config
@@ -30,7 +35,7 @@ def on_device():
 def pairs(matches):
     """Stage, image, row and object of the pairs that are no padding, in order."""
     columns = matches.stages, matches.images, matches.rows, matches.targets
-    if matches.valid is not None:
+    if isinstance(matches, PaddedMatches):
         columns = [column[matches.valid] for column in columns]
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -118,7 +123,7 @@ def test_too_many_objects_are_left_to_scipy():
 
 def test_more_padded_objects_than_queries():
     """A model may have fewer tokens to select from than queries."""
-    targets = make_targets(5, 3).padded(8)
+    targets = PaddedTargets.of(make_targets(5, 3), 8)
     with pytest.raises(ValueError, match='padded to 8 objects, and a group has 4'):
         on_device().assign(make_stages(*make_outputs(2, 24), (12, 12), GROUPS), targets)
 
@@ -195,12 +200,12 @@ def test_padded_batches_and_crowds_are_not_recorded():
 
 def test_padding_keeps_the_objects():
     targets = make_targets(2, 0, 1)
-    padded = targets.padded(4)
+    padded = PaddedTargets.of(targets, 4)
     assert padded.valid.view(3, 4).sum(1).tolist() == [2, 0, 1]
     assert torch.equal(padded.labels[padded.valid], targets.labels)
     assert torch.equal(padded.boxes[padded.valid], targets.boxes)
     assert padded.of_images().tolist() == targets.of_images().tolist() == [2, 0, 1]
-    assert isinstance(padded, Targets)
+    assert padded.total() == targets.total() == 3
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Training steps that are recorded, and matched on the GPU, are those that are not."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mmdet_rfdetr.matching import RFDETRHungarianAssigner, Targets
+from mmdet_rfdetr.matching import RFDETRHungarianAssigner
 from mmdet_rfdetr.matching.costs import pair_costs
+from mmdet_rfdetr.speed.device_solver import DeviceSolver
 
 from ... import parity
 from ...test_matching.test_assigner import make_outputs, make_stages, make_targets
@@ -62,8 +64,8 @@ def test_pairs_are_those_of_scipy(counts, sizes, ties, device):
     assigner = RFDETRHungarianAssigner(solver='device')
     padded = assigner.prepare(targets, min(sizes) // GROUPS)
     # The same costs, so that what differs is the solver.
-    found = assigner._match_on_device(
-        costs_of(logits, boxes, padded).to(device), sizes, on(device, padded), GROUPS
+    found = DeviceSolver().match(
+        costs_of(logits, boxes, padded).to(device), sizes, GROUPS, on(device, padded)
     )
     assert unpadded(pairs(found), targets, padded.counts[0]) == pairs(expected)
 
@@ -83,12 +85,12 @@ def costs_of(logits, boxes, targets):
 
 
 def on(device, targets):
-    return Targets(
-        targets.labels.to(device),
-        targets.boxes.to(device),
-        targets.counts,
-        valid=None if targets.valid is None else targets.valid.to(device),
-    )
+    moved = {
+        name: value.to(device)
+        for name, value in vars(targets).items()
+        if isinstance(value, torch.Tensor)
+    }
+    return replace(targets, **moved)
 
 
 def test_costs_that_are_not_finite(device):
