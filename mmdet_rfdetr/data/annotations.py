@@ -56,13 +56,10 @@ def read_annotations(
         document.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document.get(key), list):
-            without = (
-                ', or for a test set without objects set format_only=True in the '
-                'evaluator'
-            )
             raise BadDataError(
-                f'{path} has no list {key!r}, so it is not in COCO format: convert it'
-                f'{without if key == "annotations" else ""}.'
+                f'{path} has no list {key!r}, so it is not in COCO format: convert it. '
+                '(A test set without annotations needs format_only=True in the '
+                'evaluator.)'
             )
         # What is no JSON object lacks all its keys.
         entries = document[key]

@@ -78,15 +78,12 @@ def naming_faults() -> Iterator[None]:
         yield
     except BadImageError:
         raise
-    except (Image.DecompressionBombError, MemoryError) as error:
-        reason = str(error) or 'needs more memory than there is'
-        raise BadImageError('huge', reason) from error
-    except UnidentifiedImageError as error:
-        reason = f'is no image in one of the formats {", ".join(_known_formats())}'
-        raise BadImageError('unreadable', reason) from error
     except Exception as error:  # decoders of some formats raise anything
         reason = str(error) or type(error).__name__
-        raise BadImageError('unreadable', reason) from error
+        if isinstance(error, UnidentifiedImageError):
+            reason = f'is no image in one of the formats {", ".join(_known_formats())}'
+        is_huge = isinstance(error, Image.DecompressionBombError | MemoryError)
+        raise BadImageError('huge' if is_huge else 'unreadable', reason) from error
 
 
 def open_image(
@@ -135,11 +132,6 @@ def sizes_of(image: Image.Image) -> tuple[int, tuple[int, int], tuple[int, int]]
         stored = image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]
     shown = stored[::-1] if orientation >= 5 else stored
     return (1, shown, shown) if image.format == 'TIFF' else (orientation, stored, shown)
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether pixels have more than 8 bits, of which Pillow drops some of colours."""
-    return image.mode[0] in 'IF' or ';16' in str(getattr(image, 'tile', ''))
 
 
 class ImageSource:
@@ -204,19 +196,6 @@ class ImageSource:
             elif image.mode == 'P':
                 image = image.convert('RGBA')
             return image if image.mode == 'RGB' else image.convert('RGB')
-
-
-def largest_reduction(shape: tuple[float, float], min_side: float) -> int:
-    """By how much a JPEG may be decoded smaller.
-
-    Args:
-        shape: height and width of the part of the image that is needed.
-        min_side: how long both sides must stay, in pixels.
-
-    Returns:
-        8, 4, 2 or 1, which decoders can do.
-    """
-    return next((k for k in (8, 4, 2) if min(shape) / k >= min_side), 1)
 
 
 def decode_image(

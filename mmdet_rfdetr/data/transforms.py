@@ -67,16 +67,14 @@ class RFDETRResize(Resize):
                 'RFDETRResize takes either image_size, maybe with offsets, or sizes, '
                 f'and got {image_size=}, {offsets=}, {sizes=}'
             )
-        if max_long_side is not None and not (keep_ratio and max_long_side > 0):
-            raise SettingError(
-                f'RFDETRResize: max_long_side={max_long_side} needs keep_ratio=True, '
-                'and is a number of pixels above 0'
-            )
         self.sizes = sizes or multi_scale_sizes(image_size, size_divisor, offsets)
-        if keep_ratio and not all(isinstance(size, int) for size in self.sizes):
+        are_sides = all(isinstance(size, int) for size in self.sizes)
+        is_bound = max_long_side is None or (keep_ratio and max_long_side > 0)
+        if not is_bound or (keep_ratio and not are_sides):
             raise SettingError(
-                'RFDETRResize: with keep_ratio=True a size is the shorter side alone '
-                f'(max_long_side bounds the other one), and got {self.sizes}'
+                'RFDETRResize: with keep_ratio=True a size is that of the shorter '
+                'side, and max_long_side, a number of pixels above 0, bounds the other '
+                f'one; got {keep_ratio=}, {max_long_side=} and the sizes {self.sizes}'
             )
         self.max_long_side = max_long_side
         self.antialias = antialias
@@ -84,16 +82,7 @@ class RFDETRResize(Resize):
         super().__init__(scale=self.sizes[0], keep_ratio=keep_ratio)
 
     def transform(self, results: dict) -> dict:
-        """Resize; arguments and result are mmdet's.
-
-        Raises:
-            SettingError: if the image was normalised before.
-        """
-        if self.antialias and 'img_norm_cfg' in results:
-            raise SettingError(
-                'RFDETRResize needs levels of 0 to 255: leave Normalize out of the '
-                'pipeline, because model.data_preprocessor normalises'
-            )
+        """Resize; arguments and result are mmdet's."""
         size = self.sizes[np.random.randint(len(self.sizes))]
         if self.keep_ratio:
             shape = results['img'].shape[:2]

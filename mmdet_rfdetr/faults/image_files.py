@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from PIL import Image
 
-from ..data.images import Reading, is_deep, naming_faults, open_image, sizes_of
+from ..data.images import Reading, naming_faults, open_image, sizes_of
 from ..data.levels import to_levels
 from ..errors import BadImageError
 from .findings import Finding, Findings, finding_of
@@ -96,9 +97,9 @@ def check_files(
         if is_bad and (headers or seen.kind in ('remote', 'special')):
             findings.add(finding_of(seen), image['file_name'])
         elif headers:
-            sizes, is_deep_image = seen
+            sizes, is_deep = seen
             usable.append(dict(image, file_size=sizes))
-            deep += [image['file_name']] * is_deep_image
+            deep += [image['file_name']] * is_deep
         else:
             usable.append(image)
     _check_deep(deep, folder, findings, reading)
@@ -137,7 +138,12 @@ def read_sizes(
     """
     require_file(path)
     with naming_faults(), open_image(path, reading) as image:
-        return sizes_of(image)[1:], is_deep(image)
+        return sizes_of(image)[1:], _is_deep(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether pixels have more than 8 bits, of which Pillow drops some of colours."""
+    return image.mode[0] in 'IF' or ';16' in str(getattr(image, 'tile', ''))
 
 
 def _check_deep(

@@ -12,7 +12,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from PIL import Image
 
-from ..data.images import ImageSource, Reading, largest_reduction
+from ..data.images import ImageSource, Reading
 from ..data.loading import naming, read_file
 from ..data.sizes import multi_scale_sizes
 from ..data.transforms import (
@@ -194,6 +194,19 @@ def read_region(
         )
     taken = left / x_scale, top / y_scale, right / x_scale, bottom / y_scale
     return resize_antialiased(image, size, flip), taken
+
+
+def largest_reduction(shape: tuple[float, float], min_side: float) -> int:
+    """By how much a JPEG may be decoded smaller.
+
+    Args:
+        shape: height and width of the part of the image that is needed.
+        min_side: how long both sides must stay, in pixels.
+
+    Returns:
+        8, 4, 2 or 1, which decoders can do.
+    """
+    return next((k for k in (8, 4, 2) if min(shape) / k >= min_side), 1)
 
 
 def resize_antialiased(image: Image.Image, size: int, flip: bool) -> np.ndarray:

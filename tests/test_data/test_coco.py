@@ -244,7 +244,7 @@ def test_names_may_be_numbers(tmp_path):
         ('', 'cut off or not JSON'),
         ('[]', "no list 'images'"),
         ('{"images": [], "annotations": {}}', "no list 'annotations'.*format_only"),
-        ('{"annotations": []}', "no list 'images', .*: convert it.$"),
+        ('{"annotations": []}', "no list 'images', .*: convert it"),
         ('{"images": [], "annotations": [], "categories": []}', 'lack'),
     ],
 )
