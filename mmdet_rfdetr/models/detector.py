@@ -235,7 +235,8 @@ class RFDETR(Steps, DetectionTransformer):
         last_only: bool = False,
     ) -> Stages:
         """Run the network: what it says at all stages, or in its last layer alone."""
-        levels = self.extract_feat(batch_inputs)
+        maps = self.backbone(batch_inputs)
+        levels = self.neck(maps)
         outputs = self.forward_transformer(
             levels, batch_data_samples, last_only=last_only
         )
@@ -247,6 +248,7 @@ class RFDETR(Steps, DetectionTransformer):
         stages = Stages(tuple(logits), tuple(boxes), outputs['num_groups'])
         features = Features(
             image_size=tuple(batch_inputs.shape[-2:]),
+            maps=maps,
             levels=levels,
             references=references,
             hidden_states=hidden_states,

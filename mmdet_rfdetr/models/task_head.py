@@ -38,6 +38,7 @@ class Features(NamedTuple):
 
     Attributes:
         image_size: (H, W) of the padded input.
+        maps: of the backbone, those that the neck gets.
         levels: L maps (B, D, h_l, w_l) of the neck.
         references: (B, N, 4) cxcywh that the boxes of all layers are relative to.
         hidden_states: (layers, B, N, D) of the decoder, of the last layer alone where
@@ -48,6 +49,7 @@ class Features(NamedTuple):
     """
 
     image_size: tuple[int, int]
+    maps: Sequence[Tensor]
     levels: Sequence[Tensor]
     references: Tensor
     hidden_states: Tensor
@@ -136,7 +138,8 @@ class TaskHead(BaseModule):
     ) -> dict[str, Tensor]:
         """Sum the losses over the matched pairs of each stage.
 
-        They are computed in float32, and divided by the number of objects afterwards.
+        Autocast is off inside, while outputs have the precision that the head made
+        them in. The sums are divided by the number of objects afterwards.
 
         Args:
             stages: outputs of the network.
