@@ -143,7 +143,7 @@ class RFDETRHealthHook(Hook):
         images = torch.tensor(self._images_not_finite)
         all_reduce(images)
         self._images_not_finite = 0
-        # RFDETRCocoMetric has told already, and which images these are.
+        # RFDETRCocoMetric has logged it already, and which images these are.
         if images and not all(value != value for value in metrics.values()):
             metrics.update(dict.fromkeys(metrics, float('nan')))
             runner.logger.error(

@@ -42,7 +42,7 @@ def check_config(cfg: Config) -> Iterator[tuple[str, Findings]]:
         names = [split for split in SPLITS if configs[split] == dataset_cfg]
         if dataset_cfg is None or names[0] != first:
             continue
-        # Faults are told, not raised.
+        # Faults are reported, not raised.
         dataset = DATASETS.build(
             _with_settings(dataset_cfg, bad_data='skip', check_images=True)
         )

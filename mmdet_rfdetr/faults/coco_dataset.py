@@ -33,7 +33,7 @@ class CheckedCocoDataset(RFDETRCocoDataset):
     """The data set of the shipped configs, for files as they really are.
 
     Whatever the file and the images hold is checked when the data set is built, and
-    told in one table: what it is, how often, and what is done about it. An image
+    logged in one table: what it is, how often, and what is done about it. An image
     that turns out to be broken later is skipped in training and taken as black in
     evaluation; ``RFDETRBadDataHook`` reports these at the end of an epoch.
 
@@ -190,7 +190,7 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         findings = self.findings
         if findings.faults and self.bad_data == 'error':
             raise BadDataError(
-                f'{findings.table()}\nMend these, or leave them out with '
+                f'{findings.table()}\nRepair these, or leave them out with '
                 "bad_data='skip'."
             )
         if not usable:
@@ -212,7 +212,7 @@ class CheckedCocoDataset(RFDETRCocoDataset):
             except BadImageError as error:
                 if self.bad_data == 'error':
                     raise BadDataError(
-                        f"{error}. Mend it, or skip such images with bad_data='skip'."
+                        f"{error}. Repair it, or skip such images with bad_data='skip'."
                     ) from error
                 self.unreadable[file_index] = True
         if not self.test_mode:

@@ -1,4 +1,4 @@
-"""What is wrong or unusual in a data set, counted and told in one table."""
+"""What is wrong or unusual in a data set, counted and reported in one table."""
 
 import reprlib
 from collections import Counter, defaultdict

@@ -440,7 +440,7 @@ def test_nothing_left_is_an_error(tmp_path):
 def test_the_policy_error_stops_at_any_fault(tmp_path):
     data = document()
     data['annotations'][0]['bbox'] = [1, 1, 0, 0]
-    with pytest.raises(BadDataError, match='box of zero area(.|\n)*Mend these'):
+    with pytest.raises(BadDataError, match='box of zero area(.|\n)*Repair these'):
         build(write(tmp_path, data), bad_data='error')
 
 
