@@ -27,7 +27,6 @@ torch.set_num_threads(1)
 # they promise in full, quicker modules promise in part; these are not marked "quick".
 HEAVY = {
     'test_compat',
-    'test_golden_training',
     'test_guest',
     'test_inference_api',
     'test_inference_images',
@@ -38,6 +37,7 @@ HEAVY = {
     'test_checkpoints/test_fuzz',
     'test_checkpoints/test_official_loader',
     'test_models/test_fixture_parity',
+    'test_demo/test_golden_training',
     'test_reliability/test_resume',
     'test_reliability/test_two_processes',
     'test_speed/test_allocator',

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mmdet_rfdetr  # noqa: F401  (before anything of MMDetection)
-from tests import golden_training as golden
+from tests.test_demo import golden_training as golden
 
 
 def main():

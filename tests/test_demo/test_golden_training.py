@@ -10,7 +10,7 @@ made to use the kernels of others: AVX2, neither AVX, and MKL's compatible mode.
 import pytest
 import torch
 
-from tests import golden_training as golden
+from tests.test_demo import golden_training as golden
 
 # Relative bounds on other machines: of the first losses, of all losses, and of the
 # gradient norm; and an absolute one of the metrics.
