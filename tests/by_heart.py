@@ -99,7 +99,6 @@ def by_heart_config(
     )
     cfg.default_hooks.checkpoint.interval = epochs
     cfg.default_hooks.ema.decay = 0.95
-    cfg.custom_hooks = [dict(type='RFDETRAllocatorHook')]
     cfg.randomness = dict(seed=0)
     return cfg
 

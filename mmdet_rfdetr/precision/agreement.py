@@ -69,7 +69,7 @@ def _problems(
     if compiled := runner.cfg.get('compile'):
         yield (
             f'compile={compiled} has mmengine compile the optimizer step, which fails: '
-            'add --cfg-options compile=False; model.compile compiles the network.'
+            'add --cfg-options compile=False.'
         )
     if other := policy.other_autocast(device):
         yield f'the run was started inside an autocast of {other}: start it outside.'

@@ -9,8 +9,8 @@ from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .. import models
 from ..errors import DeployedModelError, SettingError
-from ..models import RFDETR
 from ..models.detections import Detections, box_scales
 from ..models.detector import has_padding
 from ..models.steps import as_step
@@ -26,15 +26,17 @@ DEPLOYED = (
 
 
 @MODELS.register_module(name='RFDETR', force=True)
-class FastRFDETR(RFDETR):
-    """:class:`RFDETR`, with the same numbers sooner; configs get it for ``'RFDETR'``.
+class RFDETR(models.RFDETR):
+    """The same detector, with switches that make it faster.
+
+    It takes the registered name of the class that it inherits from.
 
     Args:
         compile: arguments of :meth:`compile`, None compiles nothing.
         cuda_graphs: on a GPU, record network, matching and losses of a training step,
             and their backward pass, as CUDA graphs when a shape is new; see
             ``docs/performance.md``. Detection only, by one process.
-        **model: arguments of :class:`RFDETR`.
+        **model: arguments of :class:`mmdet_rfdetr.models.RFDETR`.
 
     Attributes:
         compilation: what of it is compiled, or None.
@@ -178,7 +180,7 @@ class FastRFDETR(RFDETR):
 
     # Weights for inference alone
 
-    def switch_to_deploy(self, *, cuda_graphs: bool = False) -> 'FastRFDETR':
+    def switch_to_deploy(self, *, cuda_graphs: bool = False) -> 'RFDETR':
         """Rearrange the weights for inference, for good; outputs stay the same.
 
         Call it when the weights are loaded and the model is on its device. From
@@ -212,13 +214,13 @@ class FastRFDETR(RFDETR):
                 self.compilation.apply(self)
         return self
 
-    def _apply(self, *args, **kwargs) -> 'FastRFDETR':
+    def _apply(self, *args, **kwargs) -> 'RFDETR':
         """Move or cast the weights; graphs read them where they were."""
         if self.graphs is not None:
             self.graphs.forget()
         return super()._apply(*args, **kwargs)
 
-    def train(self, mode: bool = True) -> 'FastRFDETR':
+    def train(self, mode: bool = True) -> 'RFDETR':
         """Switch between training and evaluation.
 
         Raises:

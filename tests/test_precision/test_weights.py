@@ -93,18 +93,6 @@ def test_all_weights_may_have_the_dtype_of_the_policy_but_not_in_training():
         built.train()(images())
 
 
-def test_a_deployed_model_has_some_weights_in_the_dtype_of_the_policy():
-    built = model(POLICIES[1]).switch_to_deploy()
-    built(images())
-    assert WeightDtypes(built).now() == {torch.float32, torch.bfloat16}
-    with pytest.raises(PrecisionError, match='were cast to float16'):
-        built.half()(images())
-    built = model().switch_to_deploy()
-    built.backbone.bfloat16()
-    with pytest.raises(PrecisionError, match='were cast to bfloat16'):
-        built(images())
-
-
 def test_no_optimizer_is_built_for_weights_that_were_cast():
     built = model(POLICIES[1])
     built.bbox_head.bfloat16()

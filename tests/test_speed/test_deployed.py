@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmdet_rfdetr.errors import DeployedModelError
+from mmdet_rfdetr.errors import DeployedModelError, PrecisionError
 from mmdet_rfdetr.models.projector import RFDETRProjector
 from tests import golden, parity
 from tests.test_segmentation.case import tiny_config
@@ -114,6 +114,19 @@ def test_weights_take_the_dtype_of_the_policy():
         assert model.backbone.blocks[0].attn.qkv.weight.dtype == dtype
         assert model.backbone.blocks[0].norm1.weight.dtype == torch.float32
         assert model.query_embedding.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_its_weights_must_have_the_dtype_of_the_policy():
+    images, _ = inputs()
+    built = build(precision='bfloat16').switch_to_deploy()
+    built(images)
+    with pytest.raises(PrecisionError, match='were cast to float16'):
+        built.half()(images)
+    built = build().switch_to_deploy()
+    built.backbone.bfloat16()
+    with pytest.raises(PrecisionError, match='were cast to bfloat16'):
+        built(images)
 
 
 def test_a_deployed_model_refuses_what_it_cannot_do():
