@@ -21,6 +21,7 @@ from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .head import RFDETRHead
 from .labels import watch_labels
+from .padding import padding_mask
 from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, make_proposals, unpadded_proposals
 from .steps import Steps, as_step
@@ -309,7 +310,7 @@ class RFDETR(Steps, DetectionTransformer):
         tokens = [x.flatten(2).transpose(1, 2) for x in img_feats]
         memory = tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=1)
         spatial_shapes = [tuple(x.shape[-2:]) for x in img_feats]
-        mask = _padding_mask(batch_data_samples, memory.device)
+        mask = padding_mask(batch_data_samples, memory.device)
         memory_mask = valid_sizes = valid_ratios = None
         if mask is not None:
             masks = [
@@ -431,24 +432,3 @@ def _check_maps(backbone: nn.Module, neck: dict) -> None:
             f'the backbone, which have {maps} channels for out_indices='
             f'{backbone.out_indices}: make them equal.'
         )
-
-
-def has_padding(batch_data_samples: SampleList) -> bool:
-    """Whether an image is smaller than the batch; who pads states the batch's size."""
-    size = batch_data_samples[0].get('batch_input_shape')
-    return size is not None and any(
-        tuple(sample.img_shape[:2]) != tuple(size) for sample in batch_data_samples
-    )
-
-
-def _padding_mask(
-    batch_data_samples: OptSampleList, device: torch.device
-) -> Tensor | None:
-    """1.0 where the batch is padding, (B, H, W) float32; None without padding."""
-    if batch_data_samples is None or not has_padding(batch_data_samples):
-        return None
-    height, width = batch_data_samples[0].batch_input_shape
-    sizes = upload([sample.img_shape[:2] for sample in batch_data_samples], device)
-    rows = torch.arange(height, device=device) >= sizes[:, :1]
-    columns = torch.arange(width, device=device) >= sizes[:, 1:]
-    return (rows[:, :, None] | columns[:, None, :]).float()
