@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 
 from ..class_names import join_class_lists, read_class_list
 from ..data.annotations import match_categories, read_annotations
-from ..errors import BadDataError, SettingError
+from ..errors import BadDataError, SettingError, check_counts
 from .averages import PRECISIONS, class_precisions, class_table, recall_names, summarize
 from .engines import choose_engine
 from .ground_truth import build_index, select
@@ -77,7 +77,10 @@ class RFDETRCocoMetric(CocoMetric):
             )
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
         is_default = proposal_nums is None
-        self.proposal_nums = _ascending(_DEFAULT_NUMS if is_default else proposal_nums)
+        numbers = _DEFAULT_NUMS if is_default else np.atleast_1d(proposal_nums).tolist()
+        for number in numbers or [0]:
+            check_counts(proposal_nums=number)
+        self.proposal_nums = sorted(set(numbers))
         self._limit = _DEFAULT_NUMS[0] if is_default else self.proposal_nums[-1]
         known = (*PRECISIONS, *recall_names(self.proposal_nums))
         for item in self.metric_items or ():
@@ -242,11 +245,9 @@ class RFDETRCocoMetric(CocoMetric):
             if not len(boxes):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
-            if metric == 'segm':
-                masks = mask_entries(predictions)
-                evaluator = self._engine(ground_truth, masks, 'segm')
-            else:
-                evaluator = self._engine(ground_truth, boxes, 'bbox')
+            iou_type = 'segm' if metric == 'segm' else 'bbox'
+            detections = mask_entries(predictions) if metric == 'segm' else boxes
+            evaluator = self._engine(ground_truth, detections, iou_type)
             # Without categories, pycocotools takes their objects in this order.
             evaluator.params.catIds = list(range(len(self.cat_ids)))
             evaluator.params.useCats = int(metric != 'proposal')
@@ -290,18 +291,3 @@ class RFDETRCocoMetric(CocoMetric):
 def _order(entry: dict) -> tuple[bool, Hashable]:
     """By image id, numbers before text: pycocotools breaks ties by this order."""
     return isinstance(entry['img_id'], str), entry['img_id']
-
-
-def _ascending(numbers: Sequence[int]) -> list[int]:
-    """Numbers of detections in ascending order, each once.
-
-    Raises:
-        SettingError: if they are none.
-    """
-    values = np.array(numbers, ndmin=1)
-    if values.dtype.kind not in 'iu' or values.min() < 1:
-        raise SettingError(
-            f'proposal_nums={numbers!r}: give whole numbers above 0, for example '
-            '(1, 10, 500)'
-        )
-    return np.unique(values).tolist()
