@@ -5,7 +5,7 @@ from mmdet_rfdetr.command_line import (
 )
 
 # isort: split
-from mmdet_rfdetr.reliability.dump import replay
+from mmdet_rfdetr.analysis.dump import replay
 
 EXAMPLES = """\
   python tools/replay_non_finite.py work_dirs/rfdetr_coco/rfdetr_coco.py \\

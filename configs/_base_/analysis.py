@@ -1,7 +1,8 @@
-# Whether a run can learn; a curve and drawn detections when it ends.
+# Whether a run learns, and where its numbers break; curve and detections at its end.
 _base_ = ['./faults.py']
 
 default_hooks = dict(
     health=dict(type='RFDETRHealthHook'),
+    non_finite=dict(type='RFDETRNonFiniteHook', skip=0),
     summary=dict(type='RFDETRSummaryHook'),
 )

@@ -64,6 +64,15 @@ def config(data, work_dir, **changes):
     return cfg
 
 
+def short_config(data, folder):
+    """One epoch without workers."""
+    cfg = config(data, folder)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.train_cfg.max_epochs = 1
+    return cfg
+
+
 class Dying(Hook):
     """Send a signal at the n-th event of a run, or in a validation.
 

@@ -4,18 +4,17 @@ import json
 import os
 import re
 import signal
-import time
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from mmdet_rfdetr.command_line import running as cli
+from tests.data_parallel import train
 from tests.factory import build_model, write_coco
 from tests.interpreter import fork_together
 
-from .test_non_finite import Poison, short_config, steps
+from .project import short_config
 from .two_processes import CASES, TASKS, build, gradients, joined, write_gradients
 
 
@@ -51,9 +50,6 @@ def test_gradients_are_those_of_the_joined_batch(task, case, results):
 
 # One of the processes meets with an accident
 
-# Seconds, in the config. Only a process that stops answering makes others wait so long.
-TIMEOUT = 20
-
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
@@ -83,42 +79,13 @@ class Accident(Hook):
         raise IndexError('an accident')
 
 
-def train_and_check(cfg, hook, check):
-    """What each of the processes does."""
-    torch.set_num_threads(1)
-
-    def action(runner):
-        runner.register_hook(hook, 'HIGHEST')
-        runner.train()
-        check(runner)
-
-    cli.run(cfg, action, trust_checkpoint=False)
-
-
-def train_two(data, folder, hook, check=lambda runner: None, **non_finite):
+def train_two(data, folder, hook, check=lambda runner: None):
     """Train in two processes, of which one may hang for ever.
 
     Returns:
         The exit codes, what each process said, and the seconds that it took.
     """
-    return train(short_config(data, folder, **non_finite), hook, check)
-
-
-def train(cfg, hook, check=lambda runner: None, processes=2):
-    """As :func:`train_two`, with a config."""
-    cfg.launcher = 'pytorch'
-    stops = getattr(hook, 'kind', '') == 'stops'
-    timeout = TIMEOUT if stops else 600
-    cfg.env_cfg.dist_cfg = dict(backend='gloo', timeout=timeout)
-    begin = time.monotonic()
-    codes, said = fork_together(
-        train_and_check,
-        *(cfg, hook, check),
-        folder=cfg.work_dir,
-        processes=processes,
-        stops=stops,
-    )
-    return codes, said, time.monotonic() - begin
+    return train(short_config(data, folder), hook, check)
 
 
 @pytest.mark.parametrize(
@@ -134,42 +101,6 @@ def test_the_other_process_ends_with_a_sentence(kind, data, tmp_path):
         assert codes[1] == 2
         assert 'an accident' in said[1]
     assert not (tmp_path / 'epoch_1.pth').exists()
-
-
-class PoisonSecond(Poison):
-    """Make a loss of the second process not finite."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.rank == 1:
-            super().before_train_iter(runner, batch_idx, data_batch)
-
-    def after_train_iter(self, runner, *args, **kwargs):
-        if runner.rank == 1:
-            super().after_train_iter(runner, *args, **kwargs)
-
-
-def test_what_is_not_finite_in_one_process_ends_both_alike(data, tmp_path):
-    codes, said, _ = train_two(data, tmp_path, PoisonSecond('loss', 1))
-    assert codes == [1, 1], said
-    first, second = (text[text.index('error: ') :] for text in said)
-    # The same images and terms, and each process its own dump.
-    assert first.replace('rank_0', 'rank_1') == second
-    assert 'images: ' in first
-    assert len(list(tmp_path.glob('non_finite_iter_2_rank_?.pth'))) == 2
-
-
-@pytest.mark.long
-def test_what_is_not_finite_in_one_process_is_skipped_by_both(data, tmp_path):
-    def check(runner):
-        assert steps(runner) == 1  # of two; each is of two iterations
-        weights = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
-        other = weights.clone()
-        torch.distributed.broadcast(other, 1)
-        assert torch.equal(weights, other) and weights.isfinite().all()
-
-    codes, said, _ = train_two(data, tmp_path, PoisonSecond('loss', 0), check, skip=1)
-    assert codes == [0, 0], said
-    assert load_checkpoint_file(tmp_path / 'epoch_1.pth')['meta']['iter'] == 3
 
 
 class RuinWeights(Hook):

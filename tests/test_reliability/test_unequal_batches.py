@@ -7,10 +7,10 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
+from tests.data_parallel import train
 from tests.factory import write_coco
 
-from .test_non_finite import short_config
-from .test_two_processes import train
+from .project import short_config
 
 
 def long(*values):
@@ -40,6 +40,7 @@ def validate(folder, images, processes, hook, **changes):
     cfg.val_dataloader.batch_size = 1
     cfg.val_dataloader.sampler.round_up = False
     cfg.optim_wrapper.optimizer.lr = 0.0
+    cfg.optim_wrapper.paramwise_cfg = dict(lr_encoder=0.0)
     cfg.train_dataloader.batch_size = 1
     cfg.default_hooks.ema.evaluate_base = True
     cfg.default_hooks.bad_data = dict(type='RFDETRBadDataHook')

@@ -14,14 +14,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from mmdet_rfdetr.analysis.dump import replay, sample_from_plain, sample_to_plain
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, NonFiniteError
 from mmdet_rfdetr.matching import assigner as matching
-from mmdet_rfdetr.reliability.dump import replay, sample_from_plain, sample_to_plain
-from tests.factory import write_coco
+from tests.factory import SIDE, project_config, write_coco
 from tests.fixtures import REPOSITORY
-
-from .project import config
 
 CONV = 'neck.stages.0.c2f.cv1.conv'
 
@@ -63,12 +61,28 @@ class Poison(Hook):
 
 
 def short_config(data, folder, **hook):
-    cfg = config(data, folder)
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.train_cfg.max_epochs = 1
-    cfg.default_hooks.non_finite = dict(type='RFDETRNonFiniteHook', **hook)
-    return cfg
+    """Multi-scale, dropout and steps of two batches, of which an epoch has five."""
+    augmentation = dict(
+        type='RFDETRBatchMultiScale',
+        image_size=SIDE,
+        size_divisor=8,
+        offsets=(-1, 0, 1),
+    )
+    return project_config(
+        data,
+        folder,
+        model=dict(
+            backbone=dict(drop_path_rate=0.2),
+            decoder=dict(dropout=0.1),
+            data_preprocessor=dict(batch_augments=[augmentation]),
+        ),
+        optim_wrapper=dict(optimizer=dict(lr=1e-3), accumulative_counts=2),
+        default_hooks=dict(
+            param_scheduler=dict(type='RFDETRParamSchedulerHook'),
+            non_finite=dict(type='RFDETRNonFiniteHook', **hook),
+        ),
+        log_level='WARNING',
+    )
 
 
 def build(data, folder, kind, iteration, **hook):

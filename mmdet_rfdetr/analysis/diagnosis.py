@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import list_names
-from .random_state import capture_random_state, restore_random_state
 
 BAD_MATCHING = 'matching costs are not finite'
 
@@ -39,15 +39,23 @@ class Diagnosis:
         return '\n'.join(f'  {line}' for line in (*lines, *self.problems))
 
 
+def random_state() -> dict[str, Tensor]:
+    """The states of what a model draws from: torch, on the CPU and the present GPU."""
+    state = dict(torch=torch.get_rng_state())
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
 def diagnose(
-    model: nn.Module, data: dict, random_state: dict, backward: bool = False
+    model: nn.Module, data: dict, state: dict, backward: bool = False
 ) -> Diagnosis:
     """Compute the losses of a batch once more, and look at every module's output.
 
     Args:
         model: the model, not wrapped, with the weights that the losses came from.
         data: the batch as the data loader gave it.
-        random_state: the random state that the batch met.
+        state: the :func:`random_state` that the batch met.
         backward: whether to compute gradients as well; those of the model are lost.
     """
     names = {module: name for name, module in model.named_modules()}
@@ -58,29 +66,30 @@ def diagnose(
             first.append(names[module] or type(module).__name__)
 
     handles = [module.register_forward_hook(look) for module in names]
-    before = capture_random_state()
-    restore_random_state(random_state)
     problems: list[str] = []
-    try:
+    on_gpu = 'cuda' in state and torch.cuda.is_available()
+    # Replayed graphs call no module.
+    eagerly = getattr(model, 'eagerly', nullcontext)
+    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
+        torch.set_rng_state(state['torch'].cpu())
+        if on_gpu:
+            torch.cuda.set_rng_state(state['cuda'].cpu())
         batch = model.data_preprocessor(data, True)
-        eagerly = getattr(model, 'eagerly', nullcontext)
         with torch.set_grad_enabled(backward), eagerly():
             losses = model(**batch, mode='loss')
             loss, terms = model.parse_losses(losses)
-        if not _is_finite(batch['inputs']):
-            problems.append('the images have values that are not finite')
-        if first:
-            problems.append(f'first module with an output not finite: {first[0]}')
-        if getattr(losses, 'non_finite_costs', False):
-            problems.append(BAD_MATCHING)
-        if backward:
-            model.zero_grad()
-            loss.backward()
-            problems += non_finite_gradients(model)
-    finally:
-        restore_random_state(before)
-        for handle in handles:
-            handle.remove()
+    for handle in handles:
+        handle.remove()
+    if not _is_finite(batch['inputs']):
+        problems.append('the images have values that are not finite')
+    if first:
+        problems.append(f'first module with an output not finite: {first[0]}')
+    if getattr(losses, 'non_finite_costs', False):
+        problems.append(BAD_MATCHING)
+    if backward:
+        model.zero_grad()
+        loss.backward()
+        problems += non_finite_gradients(model)
     return Diagnosis(
         images=[
             f'{sample.get("img_id")} ({sample.get("img_path")})'
@@ -96,7 +105,7 @@ def non_finite_gradients(model: nn.Module) -> list[str]:
     names = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not _is_finite(parameter.grad)
+        if not _is_finite(parameter.grad)
     ]
     return [f'gradients that are not finite: {list_names(names)}'] if names else []
 
@@ -108,10 +117,8 @@ def non_finite_weights(model: nn.Module) -> list[str]:
 
 def _is_finite(output) -> bool:
     """Whether all floating-point tensors in a module's output are finite."""
-    if isinstance(output, Tensor):
-        return not output.is_floating_point() or bool(output.isfinite().all())
-    if isinstance(output, dict):
-        return all(map(_is_finite, output.values()))
-    if isinstance(output, list | tuple):
-        return all(map(_is_finite, output))
-    return True
+    return all(
+        bool(leaf.isfinite().all())
+        for leaf in tree_leaves(output)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point()
+    )

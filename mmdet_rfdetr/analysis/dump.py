@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -13,12 +14,10 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_rfdetr.checkpoints import load_checkpoint_file, save_checkpoint_file
-from mmdet_rfdetr.checkpoints.layout import entries_that_fit
-
+from ..checkpoints import load_checkpoint_file, save_checkpoint_file
+from ..checkpoints.layout import entries_that_fit
 from ..errors import CheckpointError
 from .diagnosis import Diagnosis, diagnose, non_finite_weights
-from .serialise import to_plain
 
 # Rates that a schedule changes, by the names of dropout and of drop path.
 _RATES = ('p', 'drop_prob')
@@ -69,11 +68,8 @@ def write_dump(
         )
         for batch in batches
     ]
-    dump = dict(
-        state_dict=model.state_dict(),
-        meta=dict(accumulative_counts=accumulative_counts, rates=get_rates(model)),
-        batches=entries,
-    )
+    meta = dict(accumulative_counts=accumulative_counts, rates=_rates(model))
+    dump = dict(state_dict=model.state_dict(), meta=meta, batches=entries)
     save_checkpoint_file(dump, path)
 
 
@@ -110,9 +106,21 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
         ) from error
     model.train()
     with entries_that_fit():
-        set_rates(model, dump['meta']['rates'])
-        counts = dump['meta']['accumulative_counts']
-        batches = [_read_batch(batch) for batch in dump['batches']]
+        rates, counts = dump['meta']['rates'], dump['meta']['accumulative_counts']
+        for path in _rates(model).keys() & rates.keys():
+            name, _, rate = path.rpartition('.')
+            setattr(model.get_submodule(name), rate, float(rates[path]))
+        batches = [
+            MicroBatch(
+                entry['iteration'],
+                dict(
+                    inputs=entry['inputs'],
+                    data_samples=[*map(sample_from_plain, entry['samples'])],
+                ),
+                entry['random_state'],
+            )
+            for entry in dump['batches']
+        ]
     broken = non_finite_weights(model)
     yield f'Weights that are not finite: {", ".join(broken) or "none"}'
     hub = MessageHub.get_current_instance()
@@ -123,19 +131,15 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
         yield batch.iteration, found
 
 
-def _read_batch(entry: dict) -> MicroBatch:
-    samples = [sample_from_plain(sample) for sample in entry['samples']]
-    data = dict(inputs=entry['inputs'], data_samples=samples)
-    return MicroBatch(entry['iteration'], data, entry['random_state'])
-
-
 def sample_to_plain(sample: DetDataSample) -> dict:
-    """Metainfo and objects of a sample, masks as bits."""
+    """Metainfo of plain values and objects of a sample, masks as bits."""
+    metainfo = {
+        name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for name, value in sample.metainfo.items()
+    }
     instances = sample.gt_instances
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
-    plain = dict(
-        metainfo=to_plain(sample.metainfo), bboxes=boxes, labels=instances.labels
-    )
+    plain = dict(metainfo=metainfo, bboxes=boxes, labels=instances.labels)
     if 'masks' in instances:
         masks = instances.masks
         if not isinstance(masks, Tensor):
@@ -152,7 +156,7 @@ def sample_from_plain(plain: dict) -> DetDataSample:
     return sample
 
 
-def get_rates(model: nn.Module) -> dict[str, float]:
+def _rates(model: nn.Module) -> dict[str, float]:
     """Rates of dropout and drop path, by the names of the modules."""
     return {
         f'{name}.{rate}': float(getattr(module, rate))
@@ -160,15 +164,3 @@ def get_rates(model: nn.Module) -> dict[str, float]:
         for rate in _RATES
         if isinstance(getattr(module, rate, None), int | float)
     }
-
-
-def set_rates(model: nn.Module, rates: dict[str, float]) -> None:
-    """The reverse of :func:`get_rates`."""
-    for path, value in rates.items():
-        name, _, rate = path.rpartition('.')
-        module = model.get_submodule(name)
-        if rate not in _RATES or not hasattr(module, rate):
-            raise CheckpointError(
-                f'The dump is damaged: {path} is no rate of the model; get it again.'
-            )
-        setattr(module, rate, value)

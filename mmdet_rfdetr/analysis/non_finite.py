@@ -16,9 +16,9 @@ from .diagnosis import (
     Diagnosis,
     diagnose,
     non_finite_gradients,
+    random_state,
 )
 from .dump import MicroBatch, write_dump
-from .random_state import capture_random_state
 
 # The loss scale of float16 halves with each overflow; below this none is left to learn.
 _LEAST_SCALE = 2.0**-20
@@ -78,8 +78,8 @@ class RFDETRNonFiniteHook(Hook):
         """Keep the batch until its gradient has been used."""
         if not self._is_watching:
             return
-        state = capture_random_state()
-        self._batches.append(MicroBatch(runner.iter, data_batch, state))
+        batch = MicroBatch(runner.iter, data_batch, random_state())
+        self._batches.append(batch)
 
     def see_loss(self, loss: Tensor) -> None:
         """Take note of the loss of the present batch."""
