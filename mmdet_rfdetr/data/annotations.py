@@ -1,70 +1,28 @@
-"""Reading COCO annotation files, and their labels by name."""
+"""COCO annotation files, and their labels by name."""
 
-import json
 import logging
-import reprlib
 from collections.abc import Hashable, Sequence
 
 from mmengine import fileio
 from mmengine.logging import print_log
-from mmengine.utils import is_filepath
 
 from ..class_names import match_classes, read_class_list, show_classes
 from ..errors import BadDataError, SettingError
 
 
-def read_annotations(
-    path: str, backend_args: dict | None = None, *, needs_objects: bool = True
-) -> dict:
-    """Read a COCO annotation file.
+def read_annotations(path: str, backend_args: dict | None = None) -> dict:
+    """Read a sound COCO annotation file.
 
     Args:
         path: the file.
         backend_args: where it comes from, see ``mmengine.fileio``.
-        needs_objects: False takes a file without ``annotations``, as COCO's test sets
-            have none.
 
     Returns:
-        The document, with lists ``images``, ``annotations`` and ``categories``.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        BadDataError: if it is not JSON, cut off, or not in COCO format.
-        SettingError: if it is no path.
+        The document; ``annotations`` is empty where it is missing, as in COCO's files
+        of test images.
     """
-    if not is_filepath(path):
-        raise SettingError(
-            f'ann_file={reprlib.repr(path)} must be the path of one file. Join several '
-            'data sets with ConcatDataset; their evaluator is MultiDatasetsEvaluator '
-            'with a metric for each, or a metric without ann_file for all.'
-        )
-    try:
-        document = json.loads(fileio.get(path, backend_args=backend_args))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'Annotation file {path} does not exist: set data_root and ann_file.'
-        ) from error
-    # Of JSON that nests too deeply, or has numbers of thousands of digits, too.
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadDataError(
-            f'{path} is cut off or not JSON ({error}): export or copy it again, or set '
-            'data_root and ann_file.'
-        ) from error
-    if not isinstance(document, dict):
-        document = {}
-    if not needs_objects:
-        document.setdefault('annotations', [])
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(document.get(key), list):
-            raise BadDataError(
-                f'{path} has no list {key!r}, so it is not in COCO format: convert it. '
-                '(A test set without annotations needs format_only=True in the '
-                'evaluator.)'
-            )
-        # What is no JSON object lacks all its keys.
-        entries = document[key]
-        document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
-    return document
+    document = fileio.load(path, file_format='json', backend_args=backend_args)
+    return dict(dict(annotations=[]), **document)
 
 
 def match_categories(
@@ -80,8 +38,7 @@ def match_categories(
     one without objects, and logged.
 
     Args:
-        categories: ``categories`` of a file, see :func:`clean_annotations`; more than
-            ``classes`` may be there.
+        categories: ``categories`` of a file; more than ``classes`` may be there.
         classes: the class names of the data set's metainfo.
         path: the file, for messages.
         needs_most: whether a file that lacks most of the classes is an error.

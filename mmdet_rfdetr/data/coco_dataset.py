@@ -73,9 +73,7 @@ class RFDETRCocoDataset(CocoDataset):
 
     def read_document(self) -> dict:
         """Read ``ann_file``: lists ``images``, ``annotations`` and ``categories``."""
-        return read_annotations(
-            self.ann_file, self.backend_args, needs_objects=not self.test_mode
-        )
+        return read_annotations(self.ann_file, self.backend_args)
 
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
         """Convert an image and its objects to mmdet's form.

@@ -92,9 +92,7 @@ class RFDETRCocoMetric(CocoMetric):
             self._coco_api = build_index(self._read_annotations())
 
     def _read_annotations(self) -> dict:
-        return read_annotations(
-            self._ann_file, self.backend_args, needs_objects=not self.format_only
-        )
+        return read_annotations(self._ann_file, self.backend_args)
 
     @CocoMetric.dataset_meta.setter
     def dataset_meta(self, meta: dict | Sequence[dict]) -> None:

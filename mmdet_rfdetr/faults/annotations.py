@@ -1,16 +1,74 @@
 """COCO annotation files as they really are, made usable."""
 
+import json
 import math
 import re
 import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from ..errors import BadDataError
+from mmengine import fileio
+from mmengine.utils import is_filepath
+
+from ..errors import BadDataError, SettingError
 from ..ops.masks import is_near, is_polygon
 from .findings import Finding, Findings
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
+
+
+def read_annotations(
+    path: str, backend_args: dict | None = None, *, needs_objects: bool = True
+) -> dict:
+    """Read a COCO annotation file, whatever is in it.
+
+    Args:
+        path: the file.
+        backend_args: where it comes from, see ``mmengine.fileio``.
+        needs_objects: False takes a file without ``annotations``, as COCO's test sets
+            have none.
+
+    Returns:
+        The document, with lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        BadDataError: if it is not JSON, cut off, or not in COCO format.
+        SettingError: if it is no path.
+    """
+    if not is_filepath(path):
+        raise SettingError(
+            f'ann_file={reprlib.repr(path)} must be the path of one file. Join several '
+            'data sets with ConcatDataset; their evaluator is MultiDatasetsEvaluator '
+            'with a metric for each, or a metric without ann_file for all.'
+        )
+    try:
+        document = json.loads(fileio.get(path, backend_args=backend_args))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'Annotation file {path} does not exist: set data_root and ann_file.'
+        ) from error
+    # Of JSON that nests too deeply, or has numbers of thousands of digits, too.
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadDataError(
+            f'{path} is cut off or not JSON ({error}): export or copy it again, or set '
+            'data_root and ann_file.'
+        ) from error
+    if not isinstance(document, dict):
+        document = {}
+    if not needs_objects:
+        document.setdefault('annotations', [])
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(document.get(key), list):
+            raise BadDataError(
+                f'{path} has no list {key!r}, so it is not in COCO format: convert it. '
+                '(A test set without annotations needs format_only=True in the '
+                'evaluator.)'
+            )
+        # What is no JSON object lacks all its keys.
+        entries = document[key]
+        document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
+    return document
 
 
 def clean_annotations(document: dict, findings: Findings) -> dict:
@@ -21,8 +79,7 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     files too; objects may write the same number in another way.
 
     Args:
-        document: what :func:`~mmdet_rfdetr.data.annotations.read_annotations`
-            returned; stays as it is.
+        document: what :func:`read_annotations` returned; stays as it is.
         findings: what is found is added here.
 
     Returns:
@@ -94,8 +151,7 @@ def clean_categories(document: dict, findings: Findings) -> list[dict]:
     of its classes.
 
     Args:
-        document: what :func:`~mmdet_rfdetr.data.annotations.read_annotations`
-            returned.
+        document: what :func:`read_annotations` returned.
         findings: what is found is added here.
 
     Returns:

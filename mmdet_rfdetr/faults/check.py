@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from ..data.images import Reading, decode_image
+from ..data.images import decode_image
 from ..data.loading import read_file
 from ..errors import BadDataError, BadImageError
 from .bad_data_hook import coco_parts
@@ -83,24 +82,18 @@ def decode_all(dataset: CheckedCocoDataset) -> None:
     """
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     progress = ProgressBar(len(infos))
-    decode = partial(
-        _decode, backend_args=dataset.backend_args, reading=dataset.reading
-    )
+
+    def decode(info: dict) -> BadImageError | None:
+        try:
+            data = read_file(info['img_path'], dataset.backend_args)
+            decode_image(data, (info['height'], info['width']), dataset.reading)
+        except BadImageError as error:
+            return error
+        return None
+
     # Decoding lets other threads run.
     with ThreadPoolExecutor() as pool:
         for info, error in zip(infos, pool.map(decode, infos), strict=True):
             if error is not None:
                 dataset.findings.add(finding_of(error), Path(info['img_path']).name)
             progress.update()
-
-
-def _decode(
-    info: dict, backend_args: dict | None, reading: Reading
-) -> BadImageError | None:
-    """Decode an image for its errors alone."""
-    try:
-        data = read_file(info['img_path'], backend_args)
-        decode_image(data, (info['height'], info['width']), reading)
-    except BadImageError as error:
-        return error
-    return None

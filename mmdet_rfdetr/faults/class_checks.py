@@ -14,12 +14,11 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..class_names import compare_classes, read_class_list, show_classes
-from ..data.annotations import read_annotations
 from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.wrappers import classes_of, classes_of_loader, innermost
 from ..errors import BadDataError, ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
-from .annotations import clean_categories
+from .annotations import clean_categories, read_annotations
 from .coco_dataset import CheckedCocoDataset
 from .findings import Finding, Findings
 from .same_images import find_images

@@ -1,7 +1,7 @@
 """A COCO data set that checks what it reads, and goes on."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -18,7 +18,7 @@ from ..data.images import AS_OFFICIAL, Reading, decode_image
 from ..data.loading import RFDETRLoadImage, naming, read_file
 from ..errors import BadDataError, BadImageError, SettingError
 from ..ops.masks import mask_problem
-from .annotations import clean_annotations
+from .annotations import clean_annotations, read_annotations
 from .findings import Finding, Findings
 from .image_files import check_files, is_url, read_names
 
@@ -64,16 +64,6 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         self.check_images = check_images
         super().__init__(*args, **kwargs)
 
-    @classmethod
-    def _load_metainfo(cls, metainfo: Mapping | None = None) -> dict:
-        try:
-            return super()._load_metainfo(metainfo)
-        except UnicodeDecodeError as error:
-            raise SettingError(
-                f'metainfo names a file of classes that is no text in UTF-8 ({error}): '
-                'save it as UTF-8, a name in each line.'
-            ) from error
-
     @property
     def reading(self) -> Reading:
         """How the loader of the pipeline reads pixels."""
@@ -93,7 +83,10 @@ class CheckedCocoDataset(RFDETRCocoDataset):
 
     def read_document(self) -> dict:
         """Read ``ann_file``, and leave out or complete what cannot be used."""
-        document = clean_annotations(super().read_document(), self.findings)
+        document = read_annotations(
+            self.ann_file, self.backend_args, needs_objects=not self.test_mode
+        )
+        document = clean_annotations(document, self.findings)
         self._listed = len(document['images'])
         return dict(document, images=self._check_files(document['images']))
 

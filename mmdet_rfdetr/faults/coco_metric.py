@@ -12,7 +12,7 @@ from ..class_names import show_classes
 from ..errors import BadDataError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from ..ops.masks import mask_problem
-from .annotations import clean_annotations
+from .annotations import clean_annotations, read_annotations
 from .findings import Findings
 from .same_images import distinct, find_images, number_images
 
@@ -44,7 +44,10 @@ class CheckedCocoMetric(RFDETRCocoMetric):
             require_masks(self._coco_api, {})
 
     def _read_annotations(self) -> dict:
-        return clean_annotations(super()._read_annotations(), Findings(self._ann_file))
+        document = read_annotations(
+            self._ann_file, self.backend_args, needs_objects=not self.format_only
+        )
+        return clean_annotations(document, Findings(self._ann_file))
 
     @RFDETRCocoMetric.dataset_meta.setter
     def dataset_meta(self, meta: dict | Sequence[dict]) -> None:

@@ -1,7 +1,6 @@
 """The data set on sound files: boxes, labels by name, and pixels."""
 
 import ast
-import json
 from pathlib import Path
 
 import mmcv
@@ -13,10 +12,8 @@ from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRCocoDataset, annotations, coco_dataset
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
-from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from tests.factory import (
     ANIMALS,
-    DOCUMENT,
     LOAD,
     PIPELINE,
     build,
@@ -237,34 +234,6 @@ def test_names_may_be_numbers(tmp_path):
     assert len(build(write(tmp_path, data), metainfo=dict(classes=(0, 1)))) == 3
 
 
-@pytest.mark.parametrize(
-    'content, message',
-    [
-        (json.dumps(DOCUMENT)[:-200], 'cut off or not JSON'),
-        ('', 'cut off or not JSON'),
-        ('[]', "no list 'images'"),
-        ('{"images": [], "annotations": {}}', "no list 'annotations'.*format_only"),
-        ('{"annotations": []}', "no list 'images', .*: convert it"),
-        ('{"images": [], "annotations": [], "categories": []}', 'lack'),
-    ],
-)
-def test_a_file_that_is_no_coco_data_is_named(tmp_path, content, message):
-    with pytest.raises(BadDataError, match=message) as error:
-        build(write(tmp_path, content))
-    assert str(tmp_path / 'annotations.json') in str(error.value)
-
-
-def test_a_missing_annotation_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='set data_root and ann_file'):
-        build(tmp_path)
-
-
-@pytest.mark.parametrize('files', [['a.json', 'b.json'], 3])
-def test_an_annotation_file_is_one_path(files):
-    with pytest.raises(SettingError, match='one file.*MultiDatasetsEvaluator'):
-        RFDETRCocoMetric(ann_file=files)
-
-
 def test_turned_photographs_follow_the_stated_size(tmp_path):
     """Boxes were drawn on the picture as stored or as shown; its size tells."""
     data = document()
@@ -366,3 +335,9 @@ def test_a_loader_of_mmengine_delivers_all_images(tmp_path):
     assert isinstance(loader.dataset, RFDETRCocoDataset)
     (batch,) = loader
     assert [len(s.gt_instances) for s in batch['data_samples']] == [2, 1, 1]
+
+
+def test_a_file_of_test_images_has_no_objects(tmp_path):
+    data = document()
+    del data['annotations']
+    assert build(write(tmp_path, data), test_mode=True).object_counts == [0, 0, 0]

@@ -1,5 +1,6 @@
 """The data set on annotations and files as they really are, and its table."""
 
+import json
 import logging
 import struct
 import zlib
@@ -338,14 +339,6 @@ def labels(dataset):
     }
 
 
-@pytest.mark.parametrize('encoding', ['utf-16', 'latin1'])
-def test_a_file_of_classes_that_is_no_utf8_is_told(tmp_path, encoding):
-    names = tmp_path / 'classes.txt'
-    names.write_text('caté\ndog', encoding)
-    with pytest.raises(SettingError, match='save it as UTF-8'):
-        build(write(tmp_path), metainfo=dict(classes=str(names)))
-
-
 def grouped(*, others):
     """The sound document under a root that is named as one of its classes."""
     data = document()
@@ -637,3 +630,31 @@ def test_a_wrong_argument_of_a_loader_is_not_taken_for_bad_data(tmp_path):
     dataset = build(four_channels(tmp_path), pipeline=[load])
     with pytest.raises(ValueError, match='backend: tiff is not supported'):
         dataset[1]
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (json.dumps(DOCUMENT)[:-200], 'cut off or not JSON'),
+        ('', 'cut off or not JSON'),
+        ('[]', "no list 'images'"),
+        ('{"images": [], "annotations": {}}', "no list 'annotations'.*format_only"),
+        ('{"annotations": []}', "no list 'images', .*: convert it"),
+        ('{"images": [], "annotations": [], "categories": []}', 'lack'),
+    ],
+)
+def test_a_file_that_is_no_coco_data_is_named(tmp_path, content, message):
+    with pytest.raises(BadDataError, match=message) as error:
+        build(write(tmp_path, content))
+    assert str(tmp_path / 'annotations.json') in str(error.value)
+
+
+def test_a_missing_annotation_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='set data_root and ann_file'):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize('files', [['a.json', 'b.json'], 3])
+def test_an_annotation_file_is_one_path(files):
+    with pytest.raises(SettingError, match='one file.*MultiDatasetsEvaluator'):
+        METRICS.build(dict(type='RFDETRCocoMetric', ann_file=files))
