@@ -16,7 +16,7 @@ from ..class_names import ClassMatch
 from ..errors import CheckpointError
 from ..ops.resampling import resample_patch_kernel, resize_position_table
 from .class_rows import CLASS_LAYER, choose_rows, describe, match_rows, take_rows
-from .names import count_members, find_vit, from_official, is_official, is_own
+from .names import count_members, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
 from .variants import refuse_another_variant
 
@@ -59,7 +59,10 @@ def fit_model(
         _refuse_fewer_layers(entries, own)
         return entries, None
     if not official and not is_own(state_dict):
-        raise CheckpointError(_describe_stranger(state_dict))
+        raise CheckpointError(
+            f'This is no RF-DETR checkpoint: {_first_names(state_dict)}; give an '
+            'official RF-DETR file or one that this package wrote.'
+        )
     title = f'{"Official " * official}RF-DETR checkpoint'
     report = LoadReport(title, len(state_dict))
     refuse_another_variant(entries, own)
@@ -81,7 +84,7 @@ def fit_model(
 
 
 def fit_backbone(state_dict: Entries, own: Entries) -> Fitted:
-    """Fit the ViT of any file that holds one to an ``RFDETRBackbone``.
+    """Fit a ViT, alone or of an RF-DETR file, to an ``RFDETRBackbone``.
 
     Args:
         state_dict: Names to tensors.
@@ -97,14 +100,20 @@ def fit_backbone(state_dict: Entries, own: Entries) -> Fitted:
     """
     if _fits_exactly(state_dict, own):
         return state_dict, None
-    found = find_vit(state_dict)
-    if found is None:
+    whole = from_official(state_dict) if is_official(state_dict) else state_dict
+    marker = 'blocks.0.layer_scale1'
+    prefix = next((x.removesuffix(marker) for x in whole if x.endswith(marker)), None)
+    if prefix is None:
         raise CheckpointError(
             f'The checkpoint holds no DINOv2 backbone: {_first_names(state_dict)}; '
             'give a DINOv2 file (original or Hugging Face names) or an RF-DETR file.'
         )
-    title, entries = found
-    report = LoadReport(title, len(entries))
+    entries = OrderedDict(
+        (name.removeprefix(prefix), value)
+        for name, value in whole.items()
+        if name.startswith(prefix)
+    )
+    report = LoadReport('Backbone', len(entries))
     _settle_unused_vit_entries(entries, own, '')
     _fit_entries(entries, own, _fit_vit_entry, report)
     return entries, report
@@ -303,19 +312,6 @@ def _says_its_queries(entries: Entries, info: Mapping) -> bool:
     return said != (None, None) and all(
         number in (None, actual)
         for number, actual in zip(said, (groups, queries), strict=True)
-    )
-
-
-def _describe_stranger(state_dict: Entries) -> str:
-    found = find_vit(state_dict)
-    if found is not None:
-        return (
-            f'The checkpoint holds a {found[0]} only, not a whole RF-DETR model: load '
-            "it with model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
-        )
-    return (
-        f'This is no RF-DETR checkpoint: {_first_names(state_dict)}; give an official '
-        'RF-DETR file or one that this package wrote.'
     )
 
 

@@ -4,10 +4,10 @@ import functools
 import hashlib
 import os
 import re
-import tempfile
 import urllib.parse
 
-_STORAGES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')  # as mmengine writes them
+# As mmengine writes them.
+_STORAGES = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 _HASH = re.compile(r'-[0-9a-f]{8,}\.')  # torch.hub's rule for names of files
 
 
@@ -26,8 +26,7 @@ def load_checkpoints_safely() -> str | None:
     from mmengine.runner.checkpoint import CheckpointLoader
 
     CheckpointLoader.register_scheme('', load_from_local, force=True)
-    CheckpointLoader.register_scheme('pavi://', load_from_pavi, force=True)
-    CheckpointLoader.register_scheme(_STORAGES, load_from_ceph, force=True)
+    CheckpointLoader.register_scheme(_STORAGES, load_from_storage, force=True)
     CheckpointLoader.register_scheme(
         ('http://', 'https://'), load_from_http, force=True
     )
@@ -51,47 +50,19 @@ def load_from_local(filename: str, map_location=None) -> dict:
     return load_checkpoint_file(os.path.expanduser(filename), map_location)
 
 
-def load_from_pavi(filename: str, map_location=None) -> dict:
-    """Load a checkpoint of the model storage Pavi as a local file.
+def load_from_storage(filename: str, map_location=None) -> dict:
+    """Refuse an address of mmengine's object storages, which it would unpickle.
 
     Args:
-        filename: its address, ``pavi://``.
+        filename: its address.
         map_location: As in :func:`torch.load`.
 
     Raises:
-        FileNotFoundError: the client of the storage is not installed.
+        FileNotFoundError: always.
     """
-    try:
-        from pavi import modelcloud
-    except ImportError:
-        return load_from_local(filename, map_location)
-    model = modelcloud.get(filename.removeprefix('pavi://'))
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, model.name)
-        model.download(path)
-        return load_from_local(path, map_location)
-
-
-def load_from_ceph(filename: str, map_location=None) -> dict:
-    """Load a checkpoint of an object storage as a local file.
-
-    Args:
-        filename: its address, ``s3://`` or ``petrel://``.
-        map_location: As in :func:`torch.load`.
-
-    Raises:
-        FileNotFoundError: the client of the storage is not installed.
-    """
-    from mmengine.fileio import get_file_backend
-
-    try:
-        backend = get_file_backend(filename, backend_args={'backend': 'petrel'})
-    except ImportError:
-        return load_from_local(filename, map_location)
-    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(filename)[1]) as file:
-        file.write(backend.get(filename))
-        file.flush()
-        return load_from_local(file.name, map_location)
+    raise FileNotFoundError(
+        f'{filename} lies in a storage: copy it to a file and give its path.'
+    )
 
 
 def load_from_http(
@@ -112,7 +83,7 @@ def load_from_http(
     shown = os.isatty(2) if progress is None else progress
 
     def download() -> str:
-        path = _place_in_cache(filename, folder)
+        path = os.path.join(folder, _name_in_cache(filename))
         if not os.path.isfile(path):
             os.makedirs(folder, exist_ok=True)
             torch.hub.download_url_to_file(filename, path, progress=shown)
@@ -126,30 +97,19 @@ def load_from_http(
     return load_from_local(download(), map_location)
 
 
-def _place_in_cache(link: str, folder: str) -> str:
-    """Where a link's file lies, or will lie, in a folder such as torch's cache.
+def _name_in_cache(link: str) -> str:
+    """The name of a link's file in a folder such as torch's cache.
 
     Torch goes by the file name, and what it has is taken. Several official checkpoints
-    have one name and differ in the folder only, so a new file gets a name of its own
+    have one name and differ in the folder only, so a file gets a name of its own
     unless its name has a hash of its content.
     """
-    from mmengine.logging import print_log
-
     name = os.path.basename(urllib.parse.urlparse(link).path)
-    known = os.path.join(folder, name)
     if _HASH.search(name):
-        return known
+        return name
     stem, extension = os.path.splitext(name)
     digest = hashlib.sha256(link.encode()).hexdigest()[:8]
-    own = os.path.join(folder, f'{stem}-{digest}{extension}')
-    if os.path.isfile(own) or not os.path.isfile(known):
-        return own
-    print_log(
-        f'{link} is taken from {known}, which has its name: remove that file if it is '
-        'of another link.',
-        logger='current',
-    )
-    return known
+    return f'{stem}-{digest}{extension}'
 
 
 def run_no_stored_config() -> str | None:

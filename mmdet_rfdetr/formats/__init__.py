@@ -1,6 +1,6 @@
-"""What other packages define: the official layout of files, and adapters of peft."""
+"""What other packages define: official files to write, DINOv2 files, and adapters."""
 
-from . import lora  # noqa: F401
+from . import lora, vit  # noqa: F401
 from .convert import convert_checkpoint
 
 __all__ = ['convert_checkpoint']

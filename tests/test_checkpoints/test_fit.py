@@ -227,8 +227,6 @@ def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
             ],
             'no RF-DETR checkpoint',
         ),
-        (['blocks.0.ls1.gamma'], 'DINOv2 backbone only.*init_cfg=dict'),
-        (['model.encoder.layer.0.layer_scale1.lambda1'], 'DINOv2 backbone only'),
     ],
 )
 def test_strangers_are_refused(names, text):
@@ -285,76 +283,38 @@ def test_patch_kernel_of_other_channels_is_refused():
 # Backbones alone.
 
 
-def backbone_of(**sizes):
+def backbone_of(state):
     return {
-        name.removeprefix('backbone.'): shape
-        for name, shape in model_of(**sizes).items()
+        name.removeprefix('backbone.'): value
+        for name, value in state.items()
         if name.startswith('backbone.')
     }
 
 
-def huggingface(prefix='', **sizes):
-    vit = 'backbone.0.encoder.encoder.'
-    return {
-        prefix + name.removeprefix(vit): value
-        for name, value in official_state(**sizes).items()
-        if name.startswith(vit)
-    }
-
-
-def short_names(**sizes):
-    """As transformers 5 keeps them in memory."""
-    renamed = {}
-    for name, value in huggingface(**sizes).items():
-        for long, short in (
-            ('attention.query', 'q_proj'),
-            ('attention.key', 'k_proj'),
-            ('attention.value', 'v_proj'),
-            ('output.dense', 'o_proj'),
-        ):
-            name = name.replace(long, short)
-        renamed[name] = value
-    return renamed
-
-
-def dinov2(**sizes):
-    """The original names."""
-    own = from_official(official_state(**sizes))
-    renamed = {}
-    for name, value in own.items():
-        if name.startswith('backbone.'):
-            name = name.removeprefix('backbone.')
-            name = name.replace('patch_embed.', 'patch_embed.proj.')
-            for index in (1, 2):
-                name = name.replace(f'.layer_scale{index}', f'.ls{index}.gamma')
-            renamed[name] = value
-    return renamed
+def vit(**sizes):
+    """A ViT alone."""
+    return backbone_of(from_official(official_state(**sizes)))
 
 
 @pytest.mark.parametrize(
     'file',
     [
-        pytest.param(dinov2, id='original'),
-        pytest.param(huggingface, id='hugging-face'),
-        pytest.param(lambda **s: huggingface('dinov2.', **s), id='classifier'),
-        pytest.param(short_names, id='transformers-5'),
-        pytest.param(official_state, id='official-rf-detr'),
-        pytest.param(lambda **s: from_official(official_state(**s)), id='own-rf-detr'),
+        official_state,
+        lambda: from_official(official_state()),
+        lambda: {f'student.{name}': value for name, value in vit().items()},
     ],
+    ids=['official', 'own', 'within another model'],
 )
-def test_every_backbone_file_gives_the_same_backbone(file):
-    expected = backbone_of()
-    entries, report = fit_backbone(file(), expected)
-    own = from_official(official_state())
-    assert set(entries) == set(expected)
-    for name in expected:
-        assert torch.equal(entries[name], own['backbone.' + name]), name
+def test_a_backbone_is_found_in_every_file(file):
+    entries, report = fit_backbone(file(), backbone_of(model_of()))
+    own = vit()
+    assert set(entries) == set(own)
+    assert all(torch.equal(entries[name], value) for name, value in own.items())
     assert not (report.reshaped or report.missing or report.unexpected)
 
 
-@pytest.mark.parametrize('file', [dinov2, huggingface])
-def test_patch_kernel_and_position_table_are_resampled(file):
-    entries, report = fit_backbone(file(), backbone_of(patch_size=6, grid=5))
+def test_patch_kernel_and_position_table_are_resampled():
+    entries, report = fit_backbone(vit(), backbone_of(model_of(patch_size=6, grid=5)))
     assert reshaped(report) == {
         'pos_embed': ((1, 10, 8), (1, 26, 8)),
         'patch_embed.weight': ((8, 3, 4, 4), (8, 3, 6, 6)),
@@ -363,30 +323,32 @@ def test_patch_kernel_and_position_table_are_resampled(file):
     assert 'patch kernel resampled' in str(report)
 
 
-def test_a_backbone_of_another_width_is_refused():
-    with pytest.raises(CheckpointError, match='has the shape .*8.* needs .*12'):
-        fit_backbone(dinov2(), backbone_of(vit_width=12))
-
-
-def test_a_backbone_with_too_few_blocks_is_refused():
-    with pytest.raises(CheckpointError, match='12 blocks, the model needs 13'):
-        fit_backbone(dinov2(), backbone_of(num_blocks=13))
+@pytest.mark.parametrize(
+    ('sizes', 'text'),
+    [
+        (dict(vit_width=12), 'has the shape .*8.* needs .*12'),
+        (dict(num_blocks=13), '12 blocks, the model needs 13'),
+    ],
+)
+def test_a_backbone_of_another_size_is_refused(sizes, text):
+    with pytest.raises(CheckpointError, match=text):
+        fit_backbone(official_state(), backbone_of(model_of(**sizes)))
 
 
 def test_registers_that_the_backbone_lacks_are_listed():
-    state = {**dinov2(), 'register_tokens': torch.zeros(1, 4, 8)}
-    _, report = fit_backbone(state, backbone_of())
+    state = {**vit(), 'register_tokens': torch.zeros(1, 4, 8)}
+    _, report = fit_backbone(state, backbone_of(model_of()))
     assert report.unexpected == ['register_tokens']
 
 
 def test_a_missing_mask_token_is_no_matter():
-    state = dinov2()
-    del state['mask_token']
-    entries, report = fit_backbone(state, backbone_of())
+    state = official_state()
+    del state['backbone.0.encoder.encoder.embeddings.mask_token']
+    entries, report = fit_backbone(state, backbone_of(model_of()))
     assert entries['mask_token'].shape == (1, 8)
     assert not report.missing
 
 
 def test_a_file_without_a_vit_is_refused():
     with pytest.raises(CheckpointError, match='no DINOv2 backbone: .* conv1.weight'):
-        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_of())
+        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_of(model_of()))

@@ -11,7 +11,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmdet_rfdetr.checkpoints import from_official, load_checkpoint_file, to_official
+from mmdet_rfdetr.checkpoints import load_checkpoint_file, to_official
 from mmdet_rfdetr.errors import CheckpointError
 
 from .models import build_tiny, official_file, tiny_config
@@ -160,22 +160,6 @@ def test_own_weights_of_fewer_layers_are_refused(strict):
     assert large.load_state_dict(part, strict=False).missing_keys
 
 
-def test_own_weights_without_masks_begin_a_model_with_masks():
-    masks = {
-        'mask_head': dict(type='RFDETRMaskHead', downsample_ratio=4),
-        'bbox_head.loss_mask': dict(
-            type='RFDETRPointMaskLoss', mask_weight=5.0, dice_weight=5.0
-        ),
-    }
-    boxes, with_masks = build_tiny(), build_tiny(**masks)
-    missing = with_masks.load_state_dict(boxes.state_dict(), strict=False).missing_keys
-    assert missing
-    assert all(name.startswith('mask_head.') for name in missing)
-    larger = build_tiny(**masks, **{'decoder.num_layers': 3})
-    with pytest.raises(CheckpointError, match='decoder layers 2 .model: 3.'):
-        larger.load_state_dict(boxes.state_dict(), strict=False)
-
-
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = tmp_path / 'resnet.pth'
     torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), path)
@@ -277,45 +261,6 @@ def test_a_model_with_the_hooks_can_be_pickled(official):
 
 def build_backbone(**changes):
     return MODELS.build({**tiny_config()['backbone'], **changes})
-
-
-def huggingface(state):
-    return {
-        name.removeprefix(VIT): value
-        for name, value in state.items()
-        if name.startswith(VIT)
-    }
-
-
-def test_a_backbone_alone_loads_dinov2_weights(official, tmp_path, log):
-    path = tmp_path / 'dinov2.pth'
-    torch.save(huggingface(official[1]), path)
-    backbone = build_backbone(
-        patch_size=6,
-        pos_embed_size=5,
-        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
-    )
-    backbone.init_weights()
-    own = from_official(official[1])
-    assert torch.equal(
-        backbone.blocks[7].attn.qkv.weight, own['backbone.blocks.7.attn.qkv.weight']
-    )
-    (table,) = tables(log)
-    assert table.message.startswith('DINOv2 backbone')
-    assert '2 reshaped' in table.message
-    images = torch.randn(1, 3, 30, 30)
-    assert all(torch.isfinite(x).all() for x in backbone(images))
-
-
-def test_the_backbone_of_a_detector_loads_dinov2_weights(official, tmp_path):
-    path = tmp_path / 'dinov2.pth'
-    torch.save(huggingface(official[1]), path)
-    pretrained = dict(type='Pretrained', checkpoint=str(path))
-    model = build_tiny(**{'backbone.init_cfg': pretrained})
-    model.init_weights()
-    assert torch.equal(
-        model.backbone.cls_token, official[1][VIT + 'embeddings.cls_token']
-    )
 
 
 def test_a_backbone_takes_its_part_of_an_official_file(official):
