@@ -18,6 +18,12 @@ from tests.test_repository import PACKAGE, WINGS
 
 README = (REPOSITORY / 'README.md').read_text()
 PAGES = [*REPOSITORY.glob('*.md'), *(REPOSITORY / 'docs').glob('*.md')]
+# A page may name a file without its folder where no other has its name.
+FILES = {
+    path.name
+    for folder in ('mmdet_rfdetr', 'tests', 'tools', 'configs')
+    for path in (REPOSITORY / folder).rglob('*.py')
+}
 # Config names, link, file name and MD5 of each row.
 WEIGHTS = [
     (re.findall('`([^`]+)`', configs), file, link, md5)
@@ -47,17 +53,23 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize('page', ['docs/structure.md', 'CONTRIBUTING.md'])
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_files_that_pages_name_are_there(page):
-    text = (REPOSITORY / page).read_text()
-    for name in re.findall(r'`([\w./-]+(?:/|\.py))`', text):
-        part = name.split('/')[0]
-        folders = (REPOSITORY, PACKAGE, REPOSITORY / 'configs' / '_base_')
+    text = page.read_text()
+    names = re.findall(r'`([\w./-]+(?:/|\.py))`', text)
+    names += re.findall(r'\b(tests/[\w/]+\.py)\b', text)
+    for name in names:
+        part, *rest = name.removeprefix('tests/test_').split('/')
         is_deleted = part in WINGS and not (PACKAGE / part).exists()
-        assert is_deleted or any((folder / name).exists() for folder in folders), name
-    rooms = {path.name for path in PACKAGE.iterdir() if (path / '__init__.py').exists()}
-    missing = {room for room in rooms if f'`{room}/`' not in text}
-    assert page == 'CONTRIBUTING.md' or missing == set()
+        folders = (REPOSITORY, PACKAGE, REPOSITORY / 'configs')
+        is_there = any((folder / name).exists() for folder in folders)
+        assert is_deleted or is_there or (not rest and name in FILES), name
+
+
+def test_every_room_is_shown():
+    text = (REPOSITORY / 'docs' / 'structure.md').read_text()
+    rooms = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
+    assert {room for room in rooms if f'`{room}/`' not in text} == set()
 
 
 def test_every_config_of_coco_has_its_weights_once():
