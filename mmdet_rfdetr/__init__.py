@@ -24,8 +24,8 @@ from mmdet_rfdetr import (  # noqa: E402, F401
 )
 
 # What stands beside the core is found and not named, so that each can be removed.
-for part in pkgutil.walk_packages(__path__, f'{__name__}.'):
-    if '.benchmark.' not in part.name and not part.name.endswith('__main__'):
+for part in pkgutil.iter_modules(__path__, f'{__name__}.'):
+    if part.ispkg:
         importlib.import_module(part.name)
 compat.apply()  # what they add to it
 

@@ -27,7 +27,7 @@ def hide(module):
     return HIDE.format(module=module)
 
 
-def run(command, *, cwd=REPOSITORY, **environment):
+def run(command, *, cwd=REPOSITORY, timeout=600, **environment):
     """Run a command on the CPU with this checkout importable."""
     environment = {
         **os.environ,
@@ -42,7 +42,7 @@ def run(command, *, cwd=REPOSITORY, **environment):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
     )
 
 
