@@ -1,56 +1,42 @@
 """Small data sets with files of their own, and perfect detections on them."""
 
-import json
+from pathlib import Path
 
 import torch
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmengine.registry import EVALUATOR
 from mmengine.structures import InstanceData
-from PIL import Image
+
+from tests import factory
 
 CLASSES = ('a', 'b')
 
 
 def write(folder, stem='p', seed=0, size=(40, 60), count=3, ids=None):
     """Images of one size, each with an object of each class, numbered from 1."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
-    for number in range(count):
-        name, key = f'{stem}{number}.png', ids[number] if ids else number + 1
-        Image.new('RGB', size[::-1]).save(folder / name)
-        images.append(dict(id=key, file_name=name, height=size[0], width=size[1]))
-        annotations += [
-            dict(image_id=key, category_id=label, bbox=[3 * number + seed, 9, 20, 20])
-            for label in range(2)
-        ]
-    document = dict(
-        images=images,
-        annotations=annotations,
-        categories=[dict(id=label, name=name) for label, name in enumerate(CLASSES)],
+    return factory.write_coco(
+        folder,
+        [len(CLASSES)] * count,
+        size,
+        classes=CLASSES,
+        category_ids=range(len(CLASSES)),
+        image_ids=ids or range(1, count + 1),
+        stem=stem,
+        seed=seed,
     )
-    (folder / 'annotations.json').write_text(json.dumps(document))
-    return folder
 
 
 def settings(folder, **changes):
-    return dict(
-        dict(
-            type='RFDETRCocoDataset',
-            data_root=str(folder),
-            ann_file='annotations.json',
-            data_prefix=dict(img=''),
-            metainfo=dict(classes=CLASSES),
-            test_mode=True,
-            pipeline=[],
-        ),
-        **changes,
-    )
+    defaults = dict(metainfo=dict(classes=CLASSES), test_mode=True, pipeline=[])
+    return factory.dataset(folder, **{**defaults, **changes})
 
 
 def metric(folder, **changes):
-    path = None if folder is None else str(folder / 'annotations.json')
-    return dict(dict(type='RFDETRCocoMetric', ann_file=path, metric='bbox'), **changes)
+    """Config of the metric for a file, or for the samples where there is none."""
+    if folder is None:
+        changes['ann_file'] = None
+    return factory.metric(folder or Path(), **changes)
 
 
 def perfect(dataset):

@@ -1,15 +1,13 @@
 import pytest
 from mmengine.logging import MMLogger
 
-from .project import write_images
+from tests.factory import write_coco
 
 
 @pytest.fixture(scope='session')
 def pictures(tmp_path_factory):
     """A folder with pictures and annotations."""
-    folder = tmp_path_factory.mktemp('pictures')
-    write_images(folder)
-    return folder
+    return write_coco(tmp_path_factory.mktemp('pictures'), [1, 2, 1, 2])
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_test_time_augmentation(policy, monkeypatch):
             torch.arange(len(boxes)),
         ),
     )
-    load, _, resize, pack = config.test_dataloader.dataset.pipeline
+    load, resize, _, pack = config.test_dataloader.dataset.pipeline
     pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
     flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
     config.test_dataloader.dataset.pipeline = [
