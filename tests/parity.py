@@ -207,8 +207,7 @@ def case_batch(case, config):
 
 def official_entries(entries):
     """Entries of a state dict, or gradients, by their official names."""
-    blocks = {name.split('.')[2] for name in entries if 'backbone.blocks.' in name}
-    official = to_official(entries, num_blocks=len(blocks))
+    official = to_official(entries)
     return {name: value for name, value in official.items() if value.numel()}
 
 

@@ -23,9 +23,6 @@ PARTS = ('query', 'key', 'value')
 VIT = 'backbone.0.encoder.encoder.'
 """Prefix of the ViT's entries in an official file."""
 
-VIT_BLOCKS = 12
-"""Blocks of every official ViT, those that no feature map needs included."""
-
 _WRAP = 'backbone.0.encoder.base_model.model.'
 """Prefix of the encoder in official files with adapters."""
 
@@ -190,23 +187,15 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     return own
 
 
-def to_official(
-    state_dict: Mapping[str, Tensor], *, num_blocks: int = VIT_BLOCKS
-) -> OrderedDict[str, Tensor]:
+def to_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     """Give entries of this package the official names and layout.
-
-    The official model always builds all blocks of its ViT. Blocks that no feature
-    map needs, and which a model of this package never had, are filled in: their
-    linear layers with zeros and their norms with the identity.
 
     Args:
         state_dict: Own names to tensors.
-        num_blocks: Blocks of the official ViT.
 
     Returns:
         Official names to tensors, which share no storage with each other.
     """
-    state_dict = _with_all_blocks(state_dict, num_blocks)
     official = OrderedDict()
     for name, value in state_dict.items():
         target, _ = _rename(name, _TO_OFFICIAL)
@@ -232,19 +221,3 @@ def _in_order(name: str, members: Mapping, wanted: Iterable[str]) -> list[Tensor
             f'lacks {", ".join(missing)}; get the file again.'
         )
     return [members[member] for member in wanted]
-
-
-def _with_all_blocks(
-    state_dict: Mapping[str, Tensor], num_blocks: int
-) -> dict[str, Tensor]:
-    first = 'backbone.blocks.0.'
-    num_built = count_members(state_dict, 'backbone.blocks.')
-    filled = dict(state_dict)
-    for name, like in state_dict.items():
-        if not name.startswith(first):
-            continue
-        is_identity = '.norm' in name and name.endswith('.weight')
-        fill = torch.ones_like if is_identity else torch.zeros_like
-        for index in range(num_built, num_blocks):
-            filled[name.replace(first, f'backbone.blocks.{index}.')] = fill(like)
-    return filled

@@ -5,12 +5,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 
 
-@dataclass(frozen=True)
-class Reshaped:
+class Reshaped(NamedTuple):
     """An entry that was fitted to the model's size, or to its classes."""
 
     name: str
@@ -41,15 +41,11 @@ class LoadReport:
         Entries that differ in the first number of their name only share a line. Notes
         follow.
         """
-        rows = [
-            (
-                'reordered' if x.before == x.after else 'reshaped',
-                x.name,
-                f'{_show(x.before)} -> {_show(x.after)}',
-                x.how,
-            )
-            for x in self.reshaped
-        ]
+        rows = []
+        for name, *shapes, how in self.reshaped:
+            kind = 'reordered' if shapes[0] == shapes[1] else 'reshaped'
+            change = ' -> '.join('x'.join(map(str, shape)) for shape in shapes)
+            rows.append((kind, name, change, how))
         rows += [('missing', name, '', '') for name in self.missing]
         rows += [('unexpected', name, '', '') for name in self.unexpected]
         counts = Counter(kind for kind, *_ in rows)
@@ -76,22 +72,11 @@ def _join(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Write rows that differ in the first number of the name only as one row."""
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for kind, name, *rest in rows:
-        number = re.search(r'\b\d+\b', name)
-        template = re.sub(r'\b\d+\b', '#', name, count=1)
-        alike[(kind, template, *rest)] += [int(number[0])] if number else []
-    return [
-        (kind, template.replace('#', _range(sorted(numbers))), *rest)
-        for (kind, template, *rest), numbers in alike.items()
-    ]
-
-
-def _range(numbers: Sequence[int]) -> str:
-    if len(numbers) < 2:
-        return ''.join(map(str, numbers))
-    is_run = numbers[-1] - numbers[0] == len(numbers) - 1
-    ends = f'{numbers[0]}-{numbers[-1]}'
-    return f'{{{ends if is_run else ",".join(map(str, numbers))}}}'
-
-
-def _show(shape: tuple[int, ...]) -> str:
-    return 'x'.join(map(str, shape))
+        template, _, number = re.sub(r'\b(\d+)\b(.*)', r'#\2\n\1', name).partition('\n')
+        alike[(kind, template, *rest)] += [int(number)] if number else []
+    joined = []
+    for (kind, template, *rest), numbers in alike.items():
+        listed = ','.join(map(str, sorted(numbers)))
+        shown = f'{{{listed}}}' if len(numbers) > 1 else listed
+        joined.append((kind, template.replace('#', shown), *rest))
+    return joined

@@ -88,9 +88,9 @@ def _array_of_bytes(raw: bytes, dtype: _NumberType, shape: tuple, order: str):
     return array.T if order == 'F' else array
 
 
-def _history_statistic(owner: type, name: str) -> None:
-    """The only attributes a checkpoint of mmengine asks for; not those of the file."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+def _statistic(owner: type, name: str) -> None:
+    """The only attributes a checkpoint of mmengine asks for."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
         raise RefusedError('builtins.getattr')
 
 
@@ -137,13 +137,16 @@ def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple,
 # What may only be named, what may be made without arguments and then filled, and what
 # may be called.
 _NAMES = {'numpy.ndarray': _Array, 'torch.storage.UntypedStorage': torch.UntypedStorage}
+_STATISTICS = ('min', 'max', 'mean', 'current')  # of a log; the file's are not taken
+for _name in _STATISTICS:  # as protocol 4 names what getattr does
+    _NAMES[f'mmengine.logging.history_buffer.HistoryBuffer.{_name}'] = None
 CLASSES = {
     'argparse.Namespace': argparse.Namespace,
     'types.SimpleNamespace': types.SimpleNamespace,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
 }
 FUNCTIONS = {
-    'builtins.getattr': _history_statistic,
+    'builtins.getattr': _statistic,
     'builtins.bytes': _no_bytes,
     'builtins.set': _set,
     'builtins.complex': complex,
@@ -223,9 +226,6 @@ class Unpickler(pickle._Unpickler):
         path = f'{module}.{name}'
         if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        owner, _, statistic = path.rpartition('.')
-        if CLASSES.get(owner) is HistoryBuffer:  # as protocol 4 names what getattr does
-            return _history_statistic(HistoryBuffer, statistic)
         for known in (_NAMES, self.classes, self.functions):
             if path in known:
                 return known[path]

@@ -4,6 +4,7 @@ Sizes that a checkpoint cannot be adapted to are compared here, so that a file o
 another variant is refused with a name rather than with a list of shapes.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,15 +83,24 @@ def _shipped_configs(entries: Entries, sizes: Mapping) -> list[str]:
     If none has the position grid, these are all that agree in the other sizes, since
     models of any input size share them.
     """
-    from mmengine.config import Config
-
-    grids = {}
-    for path in sorted(Path(config('rfdetr_coco.py')).parent.glob('rfdetr*_coco.py')):
-        model = Config.fromfile(path, import_custom_modules=False).model
-        if _sizes_of_config(model) == sizes:
-            grids[path.name] = model['backbone']['pos_embed_size']
+    grids = {name: side for name, own, side in _read_configs() if own == sizes}
     grid = grids and math.isqrt(entries['backbone.pos_embed'].shape[1] - 1)
     return [name for name, side in grids.items() if side == grid] or list(grids)
+
+
+@functools.cache
+def _read_configs() -> list[tuple[str, dict, int]]:
+    """Name, sizes and side of the position grid of every shipped config."""
+    from mmengine.config import Config
+
+    paths = sorted(Path(config('rfdetr_coco.py')).parent.glob('rfdetr*_coco.py'))
+    models = [
+        Config.fromfile(path, import_custom_modules=False).model for path in paths
+    ]
+    return [
+        (path.name, _sizes_of_config(model), model['backbone']['pos_embed_size'])
+        for path, model in zip(paths, models, strict=True)
+    ]
 
 
 def _level(entries: Entries, stage: int) -> str:

@@ -34,6 +34,9 @@ from ..errors import CheckpointError
 FORMATS = ('official', 'mmdet')
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 
+VIT_BLOCKS = 12
+"""Blocks of every official ViT, those that no feature map needs included."""
+
 UNUSED_CLASS_BIAS = -100.0
 """Logit of a class row that is added for the official layout: never the best one."""
 
@@ -144,7 +147,7 @@ def _convert(
     note = ''
     if not official:
         own, note = add_unused_class_rows(own, class_names(meta))
-    renamed = to_official(own)
+    renamed = to_official(add_unused_blocks(own))
     _refuse_unnamed(source, own, renamed, 'the official package')
     if not is_official(renamed):
         raise CheckpointError(
@@ -192,6 +195,27 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
             args['class_names'] = names
     extras = {key: kept[key] for key in EXTRAS if key in kept}
     return {'model': dict(state_dict), 'args': args, **extras}
+
+
+def add_unused_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a ViT the blocks that no feature map needs, which the official model builds.
+
+    Their linear layers are zeros and their norms the identity.
+
+    Args:
+        state_dict: Own names to tensors.
+    """
+    first = 'backbone.blocks.0.'
+    num_built = count_members(state_dict, 'backbone.blocks.')
+    filled = dict(state_dict)
+    for name, like in state_dict.items():
+        if not name.startswith(first):
+            continue
+        is_identity = '.norm' in name and name.endswith('.weight')
+        fill = torch.ones_like if is_identity else torch.zeros_like
+        for index in range(num_built, VIT_BLOCKS):
+            filled[name.replace(first, f'backbone.blocks.{index}.')] = fill(like)
+    return filled
 
 
 def add_unused_class_rows(

@@ -86,21 +86,6 @@ def test_groups_may_come_in_any_order():
     assert_same_entries(from_official(backwards), from_official(official))
 
 
-def test_unused_last_block_is_kept_and_a_block_never_built_is_filled():
-    own = from_official(official_state())
-    assert 'backbone.blocks.11.mlp.fc1.weight' in own
-    built = {
-        name: value
-        for name, value in own.items()
-        if not name.startswith('backbone.blocks.11.')
-    }
-    official = to_official(built)
-    assert set(official) == set(official_shapes())
-    block = VIT + 'encoder.layer.11.'
-    assert torch.equal(official[block + 'norm1.weight'], torch.ones(8))
-    assert torch.equal(official[block + 'mlp.fc1.weight'], torch.zeros(32, 8))
-
-
 def test_exported_tensors_share_no_storage():
     exported = to_official(from_official(official_state()))
     storages = [v.untyped_storage().data_ptr() for v in exported.values() if v.numel()]

@@ -17,7 +17,7 @@ def test_a_table_lists_every_entry_in_aligned_columns():
         'RF-DETR checkpoint, 9 entries: 4 reshaped, 1 missing, 3 unexpected',
         '  reshaped    head.weight          91x256 -> 3x256  first 3 class rows',
         '  reshaped    head.bias            91 -> 3          first 3 class rows',
-        '  reshaped    layers.{0-1}.bias    4 -> 2           cut',
+        '  reshaped    layers.{0,1}.bias    4 -> 2           cut',
         '  missing     norm.bias',
         '  unexpected  layers.{3,4,7}.bias',
     ]
@@ -27,7 +27,7 @@ def test_a_table_lists_every_entry_in_aligned_columns():
     ('names', 'joined'),
     [
         (['a.1.b'], ['a.1.b']),
-        (['a.0.b.5', 'a.1.b.5', 'a.2.b.5'], ['a.{0-2}.b.5']),
+        (['a.0.b.5', 'a.1.b.5', 'a.2.b.5'], ['a.{0,1,2}.b.5']),
         (['a.10.b', 'a.9.b', 'a.2.b'], ['a.{2,9,10}.b']),
         (['a.0.b.0', 'a.1.b.1'], ['a.0.b.0', 'a.1.b.1']),  # not four names
         (['fc1.bias', 'fc2.bias'], ['fc1.bias', 'fc2.bias']),

@@ -18,7 +18,11 @@ from mmdet_rfdetr.checkpoints import (
 from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
 from mmdet_rfdetr.errors import CheckpointError
 from mmdet_rfdetr.formats import convert_checkpoint
-from mmdet_rfdetr.formats.convert import save_safetensors, to_official_layout
+from mmdet_rfdetr.formats.convert import (
+    add_unused_blocks,
+    save_safetensors,
+    to_official_layout,
+)
 from tests.fixtures import REPOSITORY
 
 from ..test_checkpoints.models import build_tiny, official_file
@@ -30,6 +34,15 @@ SUFFIXES = ['.pth', '.pt', '.safetensors']
 def write(path, content):
     torch.save(content, path)
     return path
+
+
+def test_a_block_that_was_never_built_is_filled():
+    own = from_official(official_state())
+    last = 'backbone.blocks.11.'
+    filled = add_unused_blocks({k: v for k, v in own.items() if last not in k})
+    assert set(filled) == set(own)
+    assert torch.equal(filled[last + 'norm1.weight'], torch.ones(8))
+    assert torch.equal(filled[last + 'mlp.fc1.weight'], torch.zeros(32, 8))
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)

@@ -45,7 +45,7 @@ def test_size_of_the_model(variant, model):
     # The mask token is a parameter there and a buffer here.
     ours = sum(p.numel() for p in model.parameters())
     assert ours + model.backbone.mask_token.numel() == parameters
-    official = to_official(model.state_dict(), num_blocks=12)
+    official = to_official(model.state_dict())
     assert len(official) == entries
     assert model.num_queries == model.bbox_head.test_cfg['max_per_img'] == queries
     assert len(model.decoder.layers) == len(model.mask_head.blocks) == layers
@@ -54,7 +54,7 @@ def test_size_of_the_model(variant, model):
 
 def test_names_go_to_official_ones_and_back(model):
     ours = model.state_dict()
-    official = to_official(ours, num_blocks=12)
+    official = to_official(ours)
     assert sum(name.startswith('segmentation_head.') for name in official) == sum(
         name.startswith('mask_head.') for name in ours
     )
@@ -93,9 +93,9 @@ def test_weights_go_to_an_official_file_and_back(name):
     init_default_scope('mmdet')
     cfg.bbox_head.num_classes = 91
     first, second = MODELS.build(cfg), MODELS.build(cfg)
-    official = to_official(first.state_dict(), num_blocks=12)
+    official = to_official(first.state_dict())
     second.load_state_dict(dict(official))
-    again = to_official(second.state_dict(), num_blocks=12)
+    again = to_official(second.state_dict())
     assert again.keys() == official.keys()
     for key, value in official.items():
         assert again[key].equal(value), key
