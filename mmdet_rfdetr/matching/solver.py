@@ -142,27 +142,27 @@ class ScipySolver:
             counts: number of objects of each image.
             num_groups: G.
         """
-        offsets = np.cumsum([0, *counts])
-        places, problems = [], []
-        start = 0
-        for stage, size in enumerate(stage_sizes):
-            queries = size // num_groups
-            block = costs[..., start : start + size]
-            for image, count in enumerate(counts):
-                if not count:
-                    continue
-                self._warn_if_crowded(count, queries, stage_sizes[0] // num_groups)
-                problems.append(block[image, :count].reshape(count, -1, queries))
-                first = np.arange(start, start + size, queries)[:, None]
-                places.append((stage, image, first, offsets[image]))
-            start += size
+        starts, offsets = np.cumsum((0, *stage_sizes)), np.cumsum((0, *counts))
+        units = [
+            (stage, image, count)
+            for stage in range(len(stage_sizes))
+            for image, count in enumerate(counts)
+            if count
+        ]
+        problems = [
+            costs[image, :count, starts[stage] : starts[stage + 1]].reshape(
+                count, num_groups, -1
+            )
+            for stage, image, count in units
+        ]
+        self._warn_if_crowded(max(counts), stage_sizes, num_groups)
         pairs = [np.empty((4, 0), np.int64)]
-        for place, solution in zip(places, assign_groups(problems), strict=True):
-            some = np.empty((4, *solution[0].shape), np.int64)
-            for row, value in zip(some, place, strict=True):
-                row[...] = value
-            some[2:] += solution
-            pairs.append(some.reshape(4, -1))
+        solutions = assign_groups(problems)
+        for (stage, image, _), (queries, objects) in zip(units, solutions, strict=True):
+            size = stage_sizes[stage]
+            rows = starts[stage] + np.arange(0, size, size // num_groups)[:, None]
+            columns = stage, image, rows + queries, offsets[image] + objects
+            pairs.append(np.reshape(np.broadcast_arrays(*columns), (4, -1)))
         return np.concatenate(pairs, axis=1)
 
     def _bring_to_host(
@@ -187,11 +187,14 @@ class ScipySolver:
             )
         return torch.cat(stages, dim=2).numpy(), non_finite
 
-    def _warn_if_crowded(self, count: int, queries: int, num_queries: int) -> None:
+    def _warn_if_crowded(
+        self, count: int, stage_sizes: Sequence[int], num_groups: int
+    ) -> None:
+        queries = min(stage_sizes) // num_groups
         if count <= queries:
             return
         limit = f'a group has {queries} queries', 'model.num_queries'
-        if queries < num_queries:
+        if min(stage_sizes) < stage_sizes[0]:
             limit = f'the feature maps have {queries} tokens', 'image_size'
         self._warn_once(
             f'an image has {count} objects and {limit[0]}: only the {queries} best '
