@@ -1,10 +1,9 @@
-"""The detector, in the five steps of mmdet's transformer detectors."""
+"""The detector: from images to stages, and from stages to losses and detections."""
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor, nn
@@ -14,22 +13,21 @@ from ..checkpoints import register_state_dict_adapter
 from ..errors import SettingError, check_counts
 from ..matching import Stages
 from ..ops.boxes import apply_deltas
-from ..ops.transfer import upload
 from ..precision import PrecisionPolicy
 from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .head import RFDETRHead
 from .labels import watch_labels
-from .padding import padding_mask
+from .memory import Memory
 from .part_checks import count_levels, kind_of
-from .query_selection import QuerySelection, make_proposals, unpadded_proposals
+from .query_selection import QuerySelection, proposals_of
 from .steps import Steps, as_step
 from .task_head import Features, ModelSizes, take_settings
 
 
 @MODELS.register_module()
-class RFDETR(Steps, DetectionTransformer):
+class RFDETR(Steps, BaseDetector):
     """RF-DETR, the real-time detection transformer.
 
     A windowed ViT and a projector make the memory. Two-stage selection turns its
@@ -94,19 +92,19 @@ class RFDETR(Steps, DetectionTransformer):
         task_heads = take_settings(task_heads, bbox_head, assigner)
         if 'assigner' in train_cfg:
             train_cfg['assigner'] = assigner
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            decoder=dict(decoder, embed_dims=width),
-            bbox_head=bbox_head,
-            num_queries=num_queries,
-            train_cfg=train_cfg,
-            test_cfg=test_cfg,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.bbox_head = MODELS.build(
+            dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
+        )
+        levels = count_levels(self, width, decoder.get('num_levels'))
+        self.decoder = RFDETRDecoder(
+            **dict(decoder, embed_dims=width, num_levels=levels)
         )
         _check_maps(self.backbone, neck)
         watch_labels(self.data_preprocessor, self.bbox_head.num_classes)
+        self.num_queries = num_queries
         self.num_groups = num_groups
         self.precision = PrecisionPolicy.from_config(precision)
         self.query_selection = QuerySelection(
@@ -142,12 +140,6 @@ class RFDETR(Steps, DetectionTransformer):
     def dataset_meta(self, dataset_meta: dict) -> None:
         self._dataset_meta = dataset_meta
 
-    def _init_layers(self) -> None:
-        """Build the decoder; backbone, neck and head are mmdet's to build."""
-        width, wanted = self.decoder['embed_dims'], self.decoder.get('num_levels')
-        levels = count_levels(self, width, wanted)
-        self.decoder = RFDETRDecoder(**dict(self.decoder, num_levels=levels))
-
     @as_step
     def forward(
         self,
@@ -181,7 +173,7 @@ class RFDETR(Steps, DetectionTransformer):
     @as_step
     def extract_feat(self, batch_inputs: Tensor) -> Sequence[Tensor]:
         """Compute the levels of the neck; argument and result are mmdet's."""
-        return super().extract_feat(batch_inputs)
+        return self.neck(self.backbone(batch_inputs))
 
     @as_step
     def loss(
@@ -268,127 +260,52 @@ class RFDETR(Steps, DetectionTransformer):
         *,
         last_only: bool = False,
     ) -> dict:
-        """Run mmdet's four steps, from the levels to the inputs of the head.
+        """Select proposals, place the learned queries on them and run the decoder.
 
         Args:
             img_feats: L levels (B, D, h_l, w_l).
-            batch_data_samples: see :meth:`pre_transformer`.
+            batch_data_samples: samples whose ``img_shape`` and ``batch_input_shape``
+                tell the padding; without, there is none.
             last_only: leave out what detections are not made from: the outputs of
                 the layers before the last, and the class scores of the encoder.
 
         Returns:
-            The inputs of the heads of :meth:`pre_decoder`, and ``hidden_states``.
+            ``hidden_states`` (layers or 1, B, N, D), ``references`` (B, N, 4),
+            ``num_groups``, ``enc_outputs_class`` (B, g*k, K) or None,
+            ``enc_outputs_coord`` (B, g*k, 4) and ``enc_tokens`` (B, g*k, D).
         """
-        encoder_inputs, decoder_inputs = self.pre_transformer(
-            img_feats, batch_data_samples
-        )
-        start, head_inputs = self.pre_decoder(
-            **self.forward_encoder(**encoder_inputs), with_scores=not last_only
-        )
-        decoder_outputs = self.forward_decoder(
-            **decoder_inputs, **start, last_only=last_only
-        )
-        return dict(head_inputs, **decoder_outputs)
-
-    def pre_transformer(
-        self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList = None
-    ) -> tuple[dict, dict]:
-        """Flatten the levels to memory tokens and find out what is padding.
-
-        Args:
-            img_feats: L levels (B, D, h_l, w_l).
-            batch_data_samples: samples whose ``img_shape`` and
-                ``batch_input_shape`` tell the padding; without, there is none.
-
-        Returns:
-            Inputs of :meth:`forward_encoder`: ``memory`` (B, S, D),
-            ``memory_mask`` (B, S) True where padded or None,
-            ``spatial_shapes`` [(h, w)] and ``valid_sizes`` (B, L, 2) rows and
-            columns of image or None; inputs of :meth:`forward_decoder`:
-            the same but ``valid_ratios`` (B, L, 2) in place of the sizes.
-        """
-        tokens = [x.flatten(2).transpose(1, 2) for x in img_feats]
-        memory = tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=1)
-        spatial_shapes = [tuple(x.shape[-2:]) for x in img_feats]
-        mask = padding_mask(batch_data_samples, memory.device)
-        memory_mask = valid_sizes = valid_ratios = None
-        if mask is not None:
-            masks = [
-                F.interpolate(mask[:, None], size=shape)[:, 0] > 0.5
-                for shape in spatial_shapes
-            ]
-            memory_mask = torch.cat([m.flatten(1) for m in masks], dim=1)
-            valid_sizes = torch.stack(
-                [
-                    torch.stack(((~m[:, :, 0]).sum(1), (~m[:, 0]).sum(1)), dim=-1)
-                    for m in masks
-                ],
-                dim=1,
-            )
-            total = upload(spatial_shapes, valid_sizes.device)
-            valid_ratios = (valid_sizes / total).flip(-1)
-        shared = dict(
-            memory=memory, memory_mask=memory_mask, spatial_shapes=spatial_shapes
-        )
-        return dict(shared, valid_sizes=valid_sizes), dict(
-            shared, valid_ratios=valid_ratios
-        )
-
-    def forward_encoder(self, **encoder_inputs) -> dict:
-        """Pass the memory on: RF-DETR has no transformer encoder."""
-        return encoder_inputs
-
-    def pre_decoder(
-        self,
-        memory: Tensor,
-        memory_mask: Tensor | None,
-        spatial_shapes: Sequence[tuple[int, int]],
-        valid_sizes: Tensor | None,
-        with_scores: bool = True,
-    ) -> tuple[dict, dict]:
-        """Select proposals and place the learned queries on them.
-
-        Args:
-            memory: (B, S, D).
-            memory_mask: (B, S), True where padded, or None.
-            spatial_shapes: (h, w) of each level.
-            valid_sizes: (B, L, 2) rows and columns of image, or None.
-            with_scores: compute ``enc_outputs_class``; otherwise it is None.
-
-        Returns:
-            Inputs of the decoder, ``query`` (B, N, D), ``references`` (B, N, 4) and
-            ``num_groups``; inputs of the heads, ``references``, ``num_groups``,
-            ``enc_outputs_class`` (B, g*k, K), ``enc_outputs_coord`` (B, g*k, 4) and
-            ``enc_tokens`` (B, g*k, D).
-        """
+        memory = Memory.flatten(img_feats, batch_data_samples)
         num_groups = self.num_groups if self.training else 1
-        if valid_sizes is None:
-            proposals, valid = unpadded_proposals(tuple(spatial_shapes), memory.device)
-        else:
-            proposals, valid = make_proposals(spatial_shapes, valid_sizes)
-            valid = valid & ~memory_mask
         selected = self.query_selection(
-            memory,
-            proposals,
-            valid,
+            memory.tokens,
+            *proposals_of(memory),
             num_groups=num_groups,
             num_queries=self.num_queries,
-            with_scores=with_scores,
+            with_scores=not last_only,
         )
         query = self.query_embedding[:num_groups].flatten(0, 1)
         references = self._place(
             self.reference_embedding[:num_groups].flatten(0, 1),
             selected['bbox_preds'].detach(),
         )
-        shared = dict(references=references, num_groups=num_groups)
-        decoder_inputs = dict(shared, query=query.expand(len(memory), -1, -1))
-        head_inputs = dict(
-            shared,
+        hidden_states = self.decoder(
+            query.expand(len(memory.tokens), -1, -1),
+            references=references,
+            num_groups=num_groups,
+            memory=memory.tokens,
+            memory_mask=memory.padding,
+            spatial_shapes=memory.shapes,
+            valid_ratios=memory.valid_ratios(),
+            last_only=last_only,
+        )
+        return dict(
+            hidden_states=hidden_states,
+            references=references,
+            num_groups=num_groups,
             enc_outputs_class=selected['cls_scores'],
             enc_outputs_coord=selected['bbox_preds'],
             enc_tokens=selected['tokens'],
         )
-        return decoder_inputs, head_inputs
 
     @staticmethod
     def _place(deltas: Tensor, boxes: Tensor) -> Tensor:
@@ -415,10 +332,6 @@ class RFDETR(Steps, DetectionTransformer):
             return placed
         rest = deltas[count:].float().expand(len(boxes), -1, -1)
         return torch.cat((placed, rest), dim=1)
-
-    def forward_decoder(self, query: Tensor, **decoder_inputs) -> dict[str, Tensor]:
-        """Run the decoder: ``hidden_states`` (layers, B, N, D)."""
-        return dict(hidden_states=self.decoder(query, **decoder_inputs))
 
 
 def _check_maps(backbone: nn.Module, neck: dict) -> None:

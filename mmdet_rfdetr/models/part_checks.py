@@ -84,9 +84,9 @@ def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
     if known:
         count = len(neck.stages)
     else:
-        maps = _look_at_maps(model)
-        count = len(maps)
-        channels = [each.shape[1] for each in maps]
+        levels = _levels_of_a_small_image(model)
+        count = len(levels)
+        channels = [each.shape[1] for each in levels]
         if set(channels) != {width}:
             raise SettingError(
                 f'{type(neck).__name__} gives maps of {channels} channels, and '
@@ -101,18 +101,15 @@ def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
 
 
 @torch.no_grad()
-def _look_at_maps(model: nn.Module) -> Sequence[Tensor]:
-    """The maps of a small image."""
+def _levels_of_a_small_image(model: nn.Module) -> Sequence[Tensor]:
+    """What backbone and neck, neither of them in use yet, make of a black image."""
     backbone, neck = model.backbone, model.neck
-    side = 128
-    if isinstance(backbone, RFDETRBackbone):
-        side = 2 * backbone.patch_size * backbone.num_windows
+    for part in (backbone, neck):
+        part.eval()
+    side = 2 * getattr(backbone, 'size_divisor', 64)
     mean = getattr(model.data_preprocessor, 'mean', None)
     channels = 3 if mean is None else len(mean)
     device = next(backbone.parameters()).device
-    modes = [(part, part.training) for part in (*backbone.modules(), *neck.modules())]
-    backbone.eval()
-    neck.eval()
     shapes: list = []
     try:
         maps = backbone(torch.zeros(1, channels, side, side, device=device))
@@ -130,6 +127,6 @@ def _look_at_maps(model: nn.Module) -> Sequence[Tensor]:
             'ChannelMapper, or other in_channels'
         ) from error
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for part in (backbone, neck):
+            part.train()
     return levels

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..ops.boxes import apply_deltas
 from ..ops.constants import constant
 from ..precision import float32_island
+from .memory import Memory
 from .relu_mlp import ReLUMLP
 
 CLASS_PRIOR = 0.01
@@ -127,6 +128,14 @@ def unpadded_proposals(
     proposals, valid = make_proposals(spatial_shapes, torch.tensor([spatial_shapes]))
     all_valid = bool(valid.all())
     return proposals.to(device), None if all_valid else valid.to(device)
+
+
+def proposals_of(memory: Memory) -> tuple[Tensor, Tensor | None]:
+    """Proposals (B or 1, S, 4), and which are valid (B or 1, S); None if all are."""
+    if memory.valid_sizes is None:
+        return unpadded_proposals(memory.shapes, memory.tokens.device)
+    proposals, valid = make_proposals(memory.shapes, memory.valid_sizes)
+    return proposals, valid & ~memory.padding
 
 
 class QuerySelection(BaseModule):

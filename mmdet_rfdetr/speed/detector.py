@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from .. import models
 from ..errors import DeployedModelError, SettingError
 from ..models.detections import Detections, box_scales
-from ..models.padding import has_padding
+from ..models.memory import has_padding
 from ..models.steps import as_step
 from .compiled import Compilation
 from .cuda_graphs import DetectionGraphs, StepGraphs, check_recordable

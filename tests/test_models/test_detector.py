@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.matching import Stages
+from mmdet_rfdetr.models.memory import Memory
 from mmdet_rfdetr.ops.boxes import apply_deltas
 from tests import parity
 
@@ -124,37 +125,17 @@ def test_proposals_are_not_trained_by_the_decoder():
     assert all(p.grad is None for p in model.query_selection.parameters())
 
 
-def test_padding_is_read_from_the_samples():
+def test_padding_of_the_memory_changes_nothing():
     """What stands in the padding of the memory is neither selected nor read."""
     model = build().eval()
     images, samples = inputs((64, 48), (48, 64), batch_size=(64, 64))
-    features = model.extract_feat(images)
-
-    def run(x):
-        encoder, decoder = model.pre_transformer((x,), samples)
-        start, head = model.pre_decoder(**model.forward_encoder(**encoder))
-        return encoder, decoder, head, model.forward_decoder(**decoder, **start)
-
-    encoder, decoder, head, found = run(features[0])
-    mask = encoder['memory_mask'].view(2, 8, 8)
-    assert mask[0].equal(torch.arange(8).ge(6).expand(8, 8))
-    assert mask[1].equal(mask[0].T)
-    assert encoder['valid_sizes'].tolist() == [[[8, 6]], [[6, 8]]]
-    assert decoder['valid_ratios'].tolist() == [[[0.75, 1.0]], [[1.0, 0.75]]]
-    noise = torch.where(mask[:, None], 9.0, features[0])
-    *_, other_head, other = run(noise)
-    assert other['hidden_states'].equal(found['hidden_states'])
-    assert other_head['enc_outputs_coord'].equal(head['enc_outputs_coord'])
-
-
-def test_no_padding_needs_no_mask():
-    model = build()
-    images, samples = inputs(*SQUARE)
-    features = model.extract_feat(images)
-    for given in (samples, None):
-        encoder, decoder = model.pre_transformer(features, given)
-        assert encoder['memory_mask'] is encoder['valid_sizes'] is None
-        assert decoder['valid_ratios'] is None
+    (level,) = model.extract_feat(images)
+    padding = Memory.flatten([level], samples).padding.view(2, 1, 8, 8)
+    found = model.forward_transformer([level], samples)
+    noise = torch.where(padding, 9.0, level)
+    other = model.forward_transformer([noise], samples)
+    for name in ('hidden_states', 'enc_outputs_coord'):
+        assert other[name].equal(found[name])
 
 
 def test_mask_of_no_padding_changes_nothing():
