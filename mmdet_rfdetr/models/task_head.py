@@ -194,7 +194,10 @@ def take_settings(
     complete = {}
     for name, cfg in task_heads.items():
         if not name.endswith('_head'):
-            raise TypeError(f'RFDETR got an unexpected keyword argument {name!r}')
+            raise TypeError(
+                f'RFDETR got an unexpected keyword argument {name!r}, which no '
+                'installed part of mmdet_rfdetr adds'
+            )
         if cfg is not None:
             complete[name] = _take(
                 cfg, _kind_of_task_head(name, cfg), bbox_head, assigner

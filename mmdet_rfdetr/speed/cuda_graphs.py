@@ -22,7 +22,7 @@ WARM_UP = 3
 
 
 @contextmanager
-def _recording(switch: str) -> Iterator[None]:
+def recording(switch: str) -> Iterator[None]:
     """Record inside.
 
     Raises:
@@ -71,7 +71,7 @@ class DetectionGraphs:
         if key not in self._graphs:
             # Graphs run one after the other, so they can share what they need between.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
-            with _recording('switch_to_deploy(cuda_graphs=True)'):
+            with recording('switch_to_deploy(cuda_graphs=True)'):
                 self._graphs[key] = _Graph(self._function, inputs, self._memory)
         return self._graphs[key](*inputs)
 
@@ -150,7 +150,7 @@ class StepGraphs:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._places: tuple[int, ...] = ()
-        self._steps: dict[tuple, _Step] = {}
+        self._steps: dict[tuple, RecordableStep] = {}
         self._memory: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
@@ -177,9 +177,9 @@ class StepGraphs:
             # Steps follow each other, so they can share what they need in between.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
             silence_streams_of_graphs()
-            with _recording('model.cuda_graphs=True'):
+            with recording('model.cuda_graphs=True'):
                 self._steps[key] = torch.cuda.make_graphed_callables(
-                    _Step(self._model, targets.counts),
+                    RecordableStep(self._model, targets.counts),
                     tuple(x.clone() for x in inputs),
                     num_warmup_iters=WARM_UP,
                     allow_unused_input=True,
@@ -200,7 +200,7 @@ class StepGraphs:
         return dict(vars(self), _places=(), _steps={}, _memory=None)
 
 
-class _Step(nn.Module):
+class RecordableStep(nn.Module):
     """From tensors to tensors: what is recorded.
 
     Attributes:

@@ -82,12 +82,12 @@ class RFDETR(models.RFDETR):
         """Compute the loss terms; arguments and result are mmdet's."""
         recorded = self.step_graphs is not None and batch_inputs.is_cuda
         if recorded and self.training and torch.is_grad_enabled():
-            targets = self._recordable_targets(batch_data_samples)
+            targets = self.recordable_targets(batch_data_samples)
             if targets is not None:
                 return self.step_graphs(batch_inputs, targets)
         return super().loss(batch_inputs, batch_data_samples)
 
-    def _recordable_targets(
+    def recordable_targets(
         self, batch_data_samples: SampleList
     ) -> PaddedTargets | None:
         """Objects of a batch, padded; None if it cannot be recorded."""
@@ -136,7 +136,7 @@ class RFDETR(models.RFDETR):
         results = self.bbox_head.results(detections, tasks, metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _detect(
+    def detect(
         self, batch_inputs: Tensor, scales: Tensor
     ) -> tuple[Detections, dict[str, Sequence]]:
         """Detections of images without padding, and what task heads made for them."""
@@ -204,7 +204,7 @@ class RFDETR(models.RFDETR):
                 f'{self.compilation} records already: set model.compile.mode to None'
             )
         if cuda_graphs and self.graphs is None:
-            self.graphs = DetectionGraphs(self._detect)
+            self.graphs = DetectionGraphs(self.detect)
         if not self.deployed:
             device = self.query_embedding.device
             deploy(self.eval(), self.precision.resolve(device))

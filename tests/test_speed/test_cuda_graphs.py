@@ -11,7 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from mmdet_rfdetr.errors import CompileError, RecordingError
 from mmdet_rfdetr.speed.compiled import Compilation
-from mmdet_rfdetr.speed.cuda_graphs import _recording, _Step, silence_streams_of_graphs
+from mmdet_rfdetr.speed.cuda_graphs import (
+    RecordableStep,
+    recording,
+    silence_streams_of_graphs,
+)
 from tests import parity
 
 from ..test_models.small import small_config
@@ -108,14 +112,14 @@ LOSSES = (
 
 @pytest.mark.parametrize('loss', LOSSES)
 def test_a_recorded_step_needs_nothing_of_the_host(loss, solved):
-    step = _Step(model(loss_cls=dict(type=loss)).train(), (CAPACITY,) * BATCH)
+    step = RecordableStep(model(loss_cls=dict(type=loss)).train(), (CAPACITY,) * BATCH)
     assert not copies(step, *step_inputs())
 
 
 def test_such_a_copy_would_be_seen(solved):
     """The loss of mmdet copies a constant in every call."""
     with_copy = model(loss_iou=dict(type='GIoULoss')).train()
-    step = _Step(with_copy, (CAPACITY,) * BATCH)
+    step = RecordableStep(with_copy, (CAPACITY,) * BATCH)
     assert copies(step, *step_inputs()) == ['new_tensor']
 
 
@@ -127,7 +131,7 @@ def test_a_recorded_detection_needs_nothing_of_the_host(deployed):
     images, *_ = step_inputs()
     scales = torch.empty(BATCH, 1, 4, device='meta')
     with torch.no_grad():
-        assert not copies(built._detect, images, scales)
+        assert not copies(built.detect, images, scales)
 
 
 # When something is recorded, with a recorder that leaves the work as it is
@@ -164,7 +168,7 @@ def recording_model():
 
 def recorded_loss(built, counts=(3, 1)):
     images, samples = batch(counts)
-    return built.step_graphs(images, built._recordable_targets(samples))
+    return built.step_graphs(images, built.recordable_targets(samples))
 
 
 def test_a_step_is_recorded_once_for_each_shape(recorded):
@@ -267,12 +271,12 @@ def test_weights_that_move_and_parts_that_are_compiled_are_recorded_anew():
 def test_a_recording_that_fails_is_explained():
     assert torch.is_autocast_cache_enabled()
     words = 'the switch.*failed: no. A part'
-    with pytest.raises(RecordingError, match=words) as e, _recording('the switch'):
+    with pytest.raises(RecordingError, match=words) as e, recording('the switch'):
         assert not torch.is_autocast_cache_enabled()
         raise RuntimeError('no\nand a long story')
     assert 'story' not in str(e.value)
     assert torch.is_autocast_cache_enabled()
-    with pytest.raises(CompileError), _recording('the switch'):
+    with pytest.raises(CompileError), recording('the switch'):
         raise CompileError('has its own words')
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdet_rfdetr.matching import RFDETRHungarianAssigner
-from mmdet_rfdetr.speed.cuda_graphs import _Step
+from mmdet_rfdetr.speed.cuda_graphs import RecordableStep
 from mmdet_rfdetr.speed.device_solver import (
     PaddedMatches,
     PaddedTargets,
@@ -180,8 +180,8 @@ def test_what_is_recorded_takes_and_gives_tensors():
     """A training step as CUDA graphs record it, without recording it."""
     images, samples = batch((3, 0, 7))
     plain, recorded = (model(solver, LOSSES[0]) for solver in ('scipy', 'device'))
-    targets = recorded._recordable_targets(samples)
-    step = _Step(recorded, targets.counts)
+    targets = recorded.recordable_targets(samples)
+    step = RecordableStep(recorded, targets.counts)
     terms, figures = step(images, targets.labels, targets.boxes, targets.valid)
     found = numbers(recorded, step.losses(terms, figures))
     assert step.constants
@@ -191,11 +191,11 @@ def test_what_is_recorded_takes_and_gives_tensors():
 def test_padded_batches_and_crowds_are_not_recorded():
     built = model('device', LOSSES[0])
     _, samples = batch((3, 41))
-    assert built._recordable_targets(samples) is None
+    assert built.recordable_targets(samples) is None
     _, samples = batch((3, 4))
-    assert built._recordable_targets(samples) is not None
+    assert built.recordable_targets(samples) is not None
     samples[1].set_metainfo(dict(img_shape=(SIDE, SIDE // 2)))
-    assert built._recordable_targets(samples) is None
+    assert built.recordable_targets(samples) is None
 
 
 def test_padding_keeps_the_objects():
