@@ -29,28 +29,16 @@ def resize_position_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     side = math.isqrt(int(table.shape[1]) - 1)
     if tuple(size) == (side, side):
         return table
-    return _resize(table, side, tuple(size))
+    return resize_grid(table, side, tuple(size))
 
 
-def never_compile_resizing() -> None:
-    """Keep it out of the parts of a model that are compiled.
-
-    With sizes that change from step to step PyTorch cannot compile the gradient of it.
-    To say so imports the compiler, which takes a second and changes the process.
-    """
-    global _resize
-    _resize = torch.compiler.disable(_resize_position_table)
-
-
-def _resize_position_table(table: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+def resize_grid(table: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """Resize a position table of ``side`` patches a side; see above."""
     grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid.float(), size=size, mode='bicubic', antialias=True).to(
         table.dtype
     )
     return torch.cat((table[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
-
-
-_resize = _resize_position_table
 
 
 def resample_patch_kernel(kernel: Tensor, size: int) -> Tensor:

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from ..errors import CompileError, SettingError
-from ..ops.resampling import never_compile_resizing
+from ..ops import resampling
 from .cuda_graphs import own_gradients
 
 PARTS = ('backbone', 'neck', 'query_selection', 'decoder', 'bbox_head')
 """Modules of the detector that can be compiled, in the order in which they run."""
+
+_RESIZE = resampling.resize_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,9 @@ class Compilation:
 
     def apply(self, model: nn.Module) -> None:
         """Have the parts compiled when they are called next."""
-        never_compile_resizing()
+        # Its gradient cannot be compiled with sizes that change from step to step. To
+        # say so imports the compiler, which takes a second and changes the process.
+        resampling.resize_grid = torch.compiler.disable(_RESIZE)
         for name in self.parts:
             part = getattr(model, name)
             part.compile(dynamic=self.dynamic, options=self._options)
