@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 
 # Two processes on one machine warn unless this is said, and warnings are errors here.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -11,6 +12,7 @@ import mmdet_rfdetr  # noqa: F401, I001
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -77,9 +79,17 @@ def configs_as_they_are():
 
 
 @pytest.fixture(autouse=True)
-def no_earlier_run():
-    """A test knows of no run but its own."""
+def no_earlier_test():
+    """A test knows of no run but its own, and draws the same numbers in any order."""
     forget_runs()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(True)
 
 
 @pytest.fixture(scope='session')

@@ -18,6 +18,8 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from tests.runs import run_name
+
 CLASSES = ('a', 'b', 'c')
 SIDE = 32
 """Pixels of the square that the model of :func:`model_config` is given."""
@@ -349,6 +351,7 @@ def project_config(data, work_dir, **changes):
     test = loader(dataset(data, test_mode=True, pipeline=test_pipeline))
     config = dict(
         default_scope='mmdet',
+        experiment_name=run_name(),
         work_dir=str(work_dir),
         model=model_config(),
         train_dataloader=loader(

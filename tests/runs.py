@@ -1,9 +1,18 @@
 """Runs that a process has made, which mmengine remembers."""
 
+import itertools
+
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
+
+_numbers = itertools.count()
+
+
+def run_name():
+    """Another name each time: mmengine takes runs of one second and name for one."""
+    return f'run_{next(_numbers)}'
 
 
 def forget_runs():

@@ -9,6 +9,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from tests.runs import run_name
+
 
 class Numbers(Dataset):
     metainfo = {}
@@ -116,7 +118,7 @@ def runner(
         default_scope='mmdet',
         # mmengine writes the seed of a resumed run into its default, for all runs.
         randomness=dict(seed=None),
-        experiment_name=experiment_name,
+        experiment_name=experiment_name or run_name(),
         cfg=Config({}),
         **cfg,
     )

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests import factory
+from tests.runs import run_name
 
 
 def project_config(folder, work_dir, device_type='cpu', dtype='bfloat16'):
@@ -46,6 +47,7 @@ def run(config, mode, *overrides):
         overrides: dicts of dotted keys, as ``--cfg-options`` gives them; in order.
     """
     config = Config(copy.deepcopy(config.to_dict()))
+    config.experiment_name = run_name()
     for override in overrides:
         config.merge_from_dict(override)
     runner = Runner.from_cfg(config)
