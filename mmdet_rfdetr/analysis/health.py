@@ -3,8 +3,8 @@
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -32,6 +32,7 @@ class RFDETRHealthHook(Hook):
 
     It warns of
 
+    - a run of iterations that has one checkpoint, at its end;
     - a key of ``paramwise_cfg.custom_keys``, or a group of the optimizer, that matched
       no parameter; and of trainable parameters in no group;
     - images with more objects than queries, or than detections in a validation;
@@ -64,6 +65,7 @@ class RFDETRHealthHook(Hook):
                 none of those that there will be.
         """
         check_metric_names(runner)
+        check_saving(runner)
         model = unwrap_model(runner.model)
         check_objects(runner, model)
         check_groups(runner, model)
@@ -207,6 +209,19 @@ def check_levels(runner: Runner, batch: object, mode: str) -> None:
             'data_preprocessor, which normalises them, takes levels of 0 to 255: leave '
             f'out the step of {mode}_dataloader.dataset.pipeline that scales or '
             'normalises them.'
+        )
+
+
+def check_saving(runner: Runner) -> None:
+    """Warn of a run of iterations that saves once, when it ends."""
+    saves_epochs = any(
+        isinstance(hook, CheckpointHook) and hook.by_epoch for hook in runner.hooks
+    )
+    if saves_epochs and isinstance(runner.train_loop, IterBasedTrainLoop):
+        runner.logger.warning(
+            'IterBasedTrainLoop has one epoch, the whole run, and a checkpoint at its '
+            'end: for more, set default_hooks.checkpoint.by_epoch=False and its '
+            'interval in iterations.'
         )
 
 

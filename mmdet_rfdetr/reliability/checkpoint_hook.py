@@ -1,5 +1,6 @@
 """Checkpoints that are complete, and hold nothing but tensors and plain values."""
 
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from ..checkpoints.layout import entries_that_fit
 from ..checkpoints.writing import remove_leftovers, replacing
@@ -20,7 +21,6 @@ from .resume import POINTER, TRAINED_WITH, find_last_checkpoint, take_up, traine
 from .serialise import to_plain
 
 INTERRUPTED = 'interrupted.pth'
-BACKEND = 'rfdetr_local'
 
 
 class CompleteFiles(LocalBackend):
@@ -32,7 +32,7 @@ class CompleteFiles(LocalBackend):
             file.write(obj)
 
 
-register_backend(BACKEND, CompleteFiles, force=True)
+register_backend('rfdetr_local', CompleteFiles, force=True)
 
 
 class _FirstLook(Hook):
@@ -143,14 +143,8 @@ class RFDETRCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
         super().before_train(runner)
-        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            runner.logger.warning(
-                'IterBasedTrainLoop has one epoch, the whole run, and a checkpoint at '
-                'its end: for more, set default_hooks.checkpoint.by_epoch=False and '
-                'its interval in iterations.'
-            )
         if self.backend_args is None and isinstance(self.file_backend, LocalBackend):
-            self.backend_args = dict(backend=BACKEND)
+            self.backend_args = dict(backend='rfdetr_local')
             self._on_all_ranks(lambda: self._prepare(runner), None)
         self._infinite = infinite_buffers(unwrap_model(runner.model))
 
@@ -266,7 +260,6 @@ class RFDETRCheckpointHook(CheckpointHook):
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler,
                 meta=meta,
-                by_epoch=self.by_epoch,
                 backend_args=self.backend_args,
             )
             if is_main_process():
@@ -312,17 +305,14 @@ class RFDETRCheckpointHook(CheckpointHook):
         hub.update_info(path_name, path)
         self._has_new_best = self.last_ckpt is not None
 
-        def save() -> None:
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                save_optimizer=False,
-                save_param_scheduler=False,
-                meta=_place(runner),
-                by_epoch=False,
-                backend_args=self.backend_args,
-            )
-
+        save = functools.partial(
+            runner.save_checkpoint,
+            *(self.out_dir, name),
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=_place(runner),
+            backend_args=self.backend_args,
+        )
         self._on_all_ranks(save, self.last_ckpt)
         if is_one:
             self.best_ckpt_path = path

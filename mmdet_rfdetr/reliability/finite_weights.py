@@ -1,15 +1,11 @@
 """Keep what is not finite out of checkpoints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RuinedWeightsError
-
-# What goes on from a checkpoint: the weights, their average, and the optimizer's state.
-# Gradients of an unfinished step are not among them; the step may still be skipped.
-_LEARNED = ('state_dict', 'ema_state_dict', 'optimizer')
 
 
 def require_finite(checkpoint: Mapping, exempt: frozenset[str]) -> None:
@@ -26,10 +22,17 @@ def require_finite(checkpoint: Mapping, exempt: frozenset[str]) -> None:
     Raises:
         RuinedWeightsError: naming what is not finite.
     """
+    # Gradients of an unfinished step are not looked at; it may still be skipped.
+    learned = {
+        name: checkpoint.get(name, {}) for name in ('state_dict', 'ema_state_dict')
+    }
+    states = checkpoint.get('optimizer', {}).get('state', {})
+    learned |= {f'optimizer.state.{index}': state for index, state in states.items()}
     tensors = {
-        name: tensor
-        for key in _LEARNED
-        for name, tensor in _floating(checkpoint.get(key), key)
+        f'{part}.{name}': tensor
+        for part, entries in learned.items()
+        for name, tensor in entries.items()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point()
     }
     ruined = [
         name
@@ -47,10 +50,9 @@ def require_finite(checkpoint: Mapping, exempt: frozenset[str]) -> None:
 
 def infinite_buffers(model: nn.Module) -> frozenset[str]:
     """Names of the buffers of a model that are not finite."""
-    buffers = dict(model.named_buffers())
     return frozenset(
         name
-        for name, buffer in buffers.items()
+        for name, buffer in model.named_buffers()
         if buffer.is_floating_point() and not is_finite(buffer)
     )
 
@@ -58,16 +60,3 @@ def infinite_buffers(model: nn.Module) -> frozenset[str]:
 def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers of a floating tensor are finite, in one pass over it."""
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
-
-
-def _floating(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
-    """The floating tensors in nested dictionaries and lists, with their paths."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield path, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _floating(part, f'{path}.{key}')
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from _floating(part, f'{path}.{number}')

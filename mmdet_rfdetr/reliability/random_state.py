@@ -37,16 +37,6 @@ def restore_random_state(state: dict) -> None:
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leave all generators as they were, whatever draws from them meanwhile."""
-    before = capture_random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(before)
-
-
-@contextmanager
 def seeded(entropy: Sequence[int]) -> Iterator[None]:
     """Draw from generators that start at a seed, and leave those outside as they were.
 

@@ -42,15 +42,14 @@ def trained_with(runner: Runner) -> dict:
 
     Returns:
         ``optimizer`` and ``param_schedulers`` (types), ``parameters`` (the names in
-        each group of the optimizer) and ``accumulative_counts``. Nothing for several
-        optimizers, which are not compared.
+        each group of the optimizer). Nothing for several optimizers, which are not
+        compared.
     """
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return {}
-    names = {
-        id(value): name for name, value in unwrap_model(runner.model).named_parameters()
-    }
+    parameters = unwrap_model(runner.model).named_parameters()
+    names = {id(parameter): name for name, parameter in parameters}
     return dict(
         optimizer=type(wrapper.optimizer).__name__,
         param_schedulers=[
@@ -60,7 +59,6 @@ def trained_with(runner: Runner) -> dict:
             [names.get(id(parameter)) for parameter in group['params']]
             for group in wrapper.optimizer.param_groups
         ],
-        accumulative_counts=getattr(wrapper, '_accumulative_counts', 1),
     )
 
 
@@ -131,7 +129,7 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
     has_optimizer = bool(now) and 'optimizer' in checkpoint
     difference = _other_classes(runner, meta) or _other_weights(runner, checkpoint)
     if has_optimizer and not difference:
-        difference = _other_optimizer(runner, checkpoint, before, now)
+        difference = _other_optimizer(checkpoint, before, now)
     if difference:
         raise ResumeError(
             f'{difference}, so the run cannot be resumed: {_new_run(runner)}.'
@@ -142,8 +140,6 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
             f'The checkpoint was written by RFDETRTrainLoop, and {type(loop).__name__} '
             'cannot continue it: add --cfg-options train_cfg.type=RFDETRTrainLoop.'
         )
-    if state is not None:
-        loop.check(state['loop'])
     if has_optimizer:
         _settle(runner, checkpoint, before, now, settings)
     elif 'optimizer' not in checkpoint:
@@ -151,7 +147,7 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
             'The checkpoint holds no state of the optimizer, which begins anew.'
         )
     _settle_average(runner, checkpoint)
-    _log_changes(runner, checkpoint, before, now)
+    _log_what_is_left(runner, checkpoint)
     _prepare_for_mmengine(runner, checkpoint, folder)
     if state is not None:
         loop.load_state_dict(state['loop'])
@@ -187,37 +183,31 @@ def _other_classes(runner: Runner, meta: Mapping) -> str | None:
 
 def _other_weights(runner: Runner, checkpoint: Mapping) -> str | None:
     """Say which weights the model and the checkpoint do not have in common."""
-    theirs, ours = checkpoint['state_dict'], unwrap_model(runner.model).state_dict()
-    if missing := sorted(ours.keys() - theirs.keys()):
-        return f'The checkpoint lacks weights of the model ({list_names(missing)})'
-    if unknown := sorted(theirs.keys() - ours.keys()):
-        names = list_names(unknown)
-        return f'The checkpoint has weights that the model lacks ({names})'
-    for name, value in ours.items():
-        if value.shape != theirs[name].shape:
-            return (
-                f'{name} is {tuple(theirs[name].shape)} in the checkpoint and '
-                f'{tuple(value.shape)} in the model'
-            )
-    return None
+    own = unwrap_model(runner.model).state_dict()
+    theirs, ours = (
+        {name: tuple(value.shape) for name, value in state.items()}
+        for state in (checkpoint['state_dict'], own)
+    )
+    names = sorted(ours.keys() | theirs.keys())
+    others = [name for name in names if ours.get(name) != theirs.get(name)]
+    if not others:
+        return None
+    found, wanted = (shapes.get(others[0], 'missing') for shapes in (theirs, ours))
+    return (
+        f'The model has other weights than the checkpoint ({list_names(others)}): '
+        f'{others[0]} is {found} in the checkpoint and {wanted} in the model'
+    )
 
 
-def _other_optimizer(
-    runner: Runner, checkpoint: Mapping, before: Mapping, now: Mapping
-) -> str | None:
+def _other_optimizer(checkpoint: Mapping, before: Mapping, now: Mapping) -> str | None:
     """Say how the optimizer differs from the one whose state a checkpoint holds."""
     if before['optimizer'] != now['optimizer']:
         return (
             f'The checkpoint was trained by {before["optimizer"]}, and this run has '
             f'{now["optimizer"]}'
         )
-    ours, theirs = (
-        [len(group['params']) for group in groups]
-        for groups in (
-            runner.optim_wrapper.optimizer.param_groups,
-            checkpoint['optimizer']['param_groups'],
-        )
-    )
+    ours = [*map(len, now['parameters'])]
+    theirs = [len(group['params']) for group in checkpoint['optimizer']['param_groups']]
     if ours != theirs:
         return (
             f'The optimizer of the checkpoint has {sum(theirs)} parameters in '
@@ -354,24 +344,12 @@ def _settle_average(runner: Runner, checkpoint: dict) -> None:
     )
 
 
-def _log_changes(
-    runner: Runner, checkpoint: dict, before: Mapping, now: Mapping
-) -> None:
-    """Log what the config changes, and whether anything is left to train."""
-    meta, info = checkpoint['meta'], checkpoint['message_hub']['runtime_info']
+def _log_what_is_left(runner: Runner, checkpoint: Mapping) -> None:
+    """Log whose seed it is that counts, and whether anything is left to train."""
+    meta = checkpoint['meta']
     by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
     unit, length = ('epoch', 'max_epochs') if by_epoch else ('iter', 'max_iters')
-    longest, count = getattr(runner, length), 'accumulative_counts'
-    changes = [
-        f'{name} is {value}, it was {old}'
-        for name, value, old in (
-            (f'train_cfg.{length}', longest, info.get(length, longest)),
-            (f'optim_wrapper.{count}', now.get(count), before.get(count)),
-        )
-        if value != old
-    ]
-    if changes:
-        runner.logger.info(f'Changed since the checkpoint: {"; ".join(changes)}.')
+    longest = getattr(runner, length)
     seed = (runner.cfg.get('randomness') or {}).get('seed')
     if None not in (seed, meta.get('seed')) and seed != meta['seed']:
         runner.logger.info(  # mmengine warns that they differ

@@ -19,7 +19,7 @@ from ..errors import EXIT_INTERRUPTED, ExplainedError, ResumeError
 from .checkpoint_hook import RFDETRCheckpointHook
 from .interruption import InterruptedRunError, Interruption
 from .processes import require_same_start
-from .random_state import capture_random_state, kept_random_state, restore_random_state
+from .random_state import capture_random_state, restore_random_state, seeded
 from .resumable_batches import RFDETRResumableBatchSampler, with_resumable_batches
 from .workers import blocked_signals, with_tied_workers
 
@@ -75,10 +75,10 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         if isinstance(dataloader, dict):
             dataloader = with_resumable_batches(dataloader, runner.seed)
         if isinstance(runner, Runner):  # mmengine's FlexibleRunner takes no function
-            dataloader = with_tied_workers(dataloader, runner.seed)
+            seed = runner.seed
+            dataloader = with_tied_workers(dataloader, seed)
             # That of the validation is built after this loop.
-            validation = with_tied_workers(runner._val_dataloader, runner.seed)
-            runner._val_dataloader = validation
+            runner._val_dataloader = with_tied_workers(runner._val_dataloader, seed)
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
@@ -133,25 +133,26 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 self._validate()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()
-                self._decide_current_val_interval()
                 if self.position.validation_due:
                     self._validate()
         self.runner.call_hook('after_train')
         return self.runner.model
 
     def _check_intervals(self) -> None:
-        shortest = min(self.dynamic_intervals)
-        if shortest < 1 and self.runner.val_loop is not None:
+        if self.runner.val_loop is not None and min(self.dynamic_intervals) < 1:
             raise ExplainedError(
-                f'train_cfg.val_interval={shortest} must be 1 or more; without '
-                'val_dataloader, val_cfg and val_evaluator nothing is validated.'
+                f'train_cfg.val_interval={min(self.dynamic_intervals)} must be 1 or '
+                'more; without val_dataloader, val_cfg and val_evaluator nothing is '
+                'validated.'
             )
 
     def run_epoch(self) -> None:
         """Train the rest of the epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self._restore_random_state()
+        if self._random_state is not None:
+            restore_random_state(self._random_state)
+            self._random_state = None
         for idx, data_batch in self._remaining_batches():
             self.run_iter(idx, data_batch)
         epoch = self._epoch + 1
@@ -166,7 +167,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             return islice(enumerate(self.dataloader), start, None)
         self._batches.epoch, self._batches.start = self._epoch, start
         # A loader draws a seed for its workers, once in a run or once in an epoch.
-        with kept_random_state(), blocked_signals():
+        with seeded((self._batches.seed,)), blocked_signals():
             return enumerate(self.dataloader, start)
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
@@ -181,11 +182,11 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     def _is_validated(self, epoch: int) -> bool:
         """Whether a validation follows when so many epochs are complete."""
         milestone = bisect.bisect(self.dynamic_milestones, epoch + 1)
-        interval = self.dynamic_intervals[milestone - 1]
+        self.val_interval = self.dynamic_intervals[milestone - 1]
         return (
             self.runner.val_loop is not None
             and epoch >= self.val_begin
-            and (epoch % interval == 0 or epoch == self._max_epochs)
+            and (epoch % self.val_interval == 0 or epoch == self._max_epochs)
         )
 
     def _validate(self) -> None:
@@ -227,11 +228,6 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
     def _hooks(self, kind: type[Hook]) -> list:
         return [hook for hook in self.runner.hooks if isinstance(hook, kind)]
 
-    def _restore_random_state(self) -> None:
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None
-
     def state_dict(self) -> dict:
         """What a checkpoint needs to go on from here; all processes take part."""
         rank = dict(
@@ -262,7 +258,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             ResumeError: the run would repeat or skip images, because it has another
                 number of images in an iteration or in the data set.
         """
-        self.check(state)
+        self._check(state)
         self.position = Position(**state['position'])
         stopping = self._hooks(EarlyStoppingHook)
         self.stop_training = state['stop_training'] and bool(stopping)
@@ -271,12 +267,10 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
         ranks = state['ranks']
         same_ranks = len(ranks) == get_world_size()
         own = ranks[get_rank() if same_ranks else 0]
-        for part, seed in (
-            (self._batches, own['seed']),
-            (self._sampler, own['sampler_seed']),
-        ):
-            if seed is not None and hasattr(part, 'seed'):
-                part.seed = seed
+        if self._is_resumable:
+            self._batches.seed = own['seed']
+        if own['sampler_seed'] is not None:
+            self._sampler.seed = own['sampler_seed']
         if same_ranks:
             self._random_state = own['random']
         else:
@@ -292,15 +286,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                 'loaded and passed over, and those after them are augmented otherwise.'
             )
 
-    def check(self, state: dict) -> None:
-        """See that a run can go on where a checkpoint was written.
-
-        Args:
-            state: from :meth:`state_dict`.
-
-        Raises:
-            ResumeError: see :meth:`load_state_dict`.
-        """
+    def _check(self, state: dict) -> None:
+        """See that a run can go on where a checkpoint was written."""
         before = len(state['ranks']), state['batch_size']
         now = get_world_size(), getattr(self._batches, 'batch_size', 1)
         if before[0] * before[1] != now[0] * now[1]:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any
 
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank
@@ -19,10 +19,8 @@ from .interruption import SIGNALS
 # cannot; there a signal to all processes ends the run in the middle of a step.
 _TELLS_SENDERS = hasattr(signal, 'sigtimedwait')
 
-T = TypeVar('T')
 
-
-def with_tied_workers(loader: T, seed: int) -> T:
+def with_tied_workers(loader: Any, seed: int) -> Any:
     """The config of a data loader, with workers that are tied to this process.
 
     A terminal sends Ctrl-C to all processes of a run, and clusters do so with SIGTERM:
@@ -74,10 +72,8 @@ def _end_with(parent: int) -> None:
     """End this process when its parent says so, or is gone."""
     while os.getppid() == parent:
         received = signal.sigtimedwait(SIGNALS, 2)
-        if received and (received.si_signo, received.si_pid) == (
-            signal.SIGTERM,
-            parent,
-        ):
+        told = received and (received.si_signo, received.si_pid)
+        if told == (signal.SIGTERM, parent):
             break
     os._exit(0)  # anything else is an error to torch
 

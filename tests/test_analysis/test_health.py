@@ -266,3 +266,18 @@ def test_an_ap_of_zero_of_a_run_that_learns_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, 'Toy', Stuck)
     runner = toy.runner(tmp_path, [HEALTH], epochs=6, metric=Scripted([0.0] * 6))
     assert not any('exactly 0' in line for line in told(runner))
+
+
+@pytest.mark.parametrize('by_epoch', (True, False))
+def test_a_run_of_iterations_that_saves_once(by_epoch, tmp_path):
+    hook = dict(type='CheckpointHook', by_epoch=by_epoch, interval=2)
+    run = toy.runner(
+        tmp_path,
+        [HEALTH],
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=4),
+        scheduler=dict(type='RFDETRLR', by_epoch=False),
+        default_hooks=dict(checkpoint=hook),
+    )
+    assert ['checkpoint.by_epoch=False' in line for line in told(run)] == (
+        [True] * by_epoch
+    )

@@ -278,18 +278,3 @@ def test_killed_while_a_file_is_written(operation, tmp_path):
     assert run.epoch == 3
     assert load_checkpoint_file(last(tmp_path))['meta']['epoch'] == 3
     assert not [name for name in files(tmp_path) if name.startswith('.')]
-
-
-@pytest.mark.parametrize('by_epoch', (True, False))
-def test_a_run_of_iterations_says_that_it_saves_once(by_epoch, tmp_path):
-    hook = dict(type='RFDETRCheckpointHook', by_epoch=by_epoch, interval=2)
-    runner(
-        tmp_path,
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=4),
-        scheduler=dict(type='RFDETRLR', by_epoch=False),
-        default_hooks=dict(checkpoint=hook),
-    ).train()
-    (log,) = tmp_path.glob('*/*.log')
-    assert ('checkpoint.by_epoch=False' in log.read_text()) is by_epoch
-    saved = {'epoch_1.pth'} if by_epoch else {'iter_2.pth', 'iter_4.pth'}
-    assert saved < set(files(tmp_path))

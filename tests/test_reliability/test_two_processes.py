@@ -141,7 +141,7 @@ def test_processes_that_find_different_files_do_not_begin(data, tmp_path):
     for text in said:
         first, second = re.findall(begins, text)
         assert first != second
-        assert 'do not begin alike, process 0 at epoch 0' in text
+        assert 'do not begin alike' in text
 
 
 # Another number of processes
