@@ -24,6 +24,9 @@ FILES = {
     for folder in ('mmdet_rfdetr', 'tests', 'tools', 'configs')
     for path in (REPOSITORY / folder).rglob('*.py')
 }
+LACKS_A_WING = any(
+    not (PACKAGE / wing).exists() for wing in WINGS if not wing.startswith('_')
+)
 # Config names, link, file name and MD5 of each row.
 WEIGHTS = [
     (re.findall('`([^`]+)`', configs), file, link, md5)
@@ -53,17 +56,16 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.skipif(LACKS_A_WING, reason='pages name files of all wings')
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_files_that_pages_name_are_there(page):
     text = page.read_text()
     names = re.findall(r'`([\w./-]+(?:/|\.py))`', text)
     names += re.findall(r'\b(tests/[\w/]+\.py)\b', text)
     for name in names:
-        part, *rest = name.removeprefix('tests/test_').split('/')
-        is_deleted = part in WINGS and not (PACKAGE / part).exists()
         folders = (REPOSITORY, PACKAGE, REPOSITORY / 'configs')
         is_there = any((folder / name).exists() for folder in folders)
-        assert is_deleted or is_there or (not rest and name in FILES), name
+        assert is_there or name in FILES, name
 
 
 def test_every_room_is_shown():
