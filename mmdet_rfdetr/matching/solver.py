@@ -1,7 +1,6 @@
-"""Cheapest assignments of objects to queries, with the pairs and ties of SciPy."""
+"""Cheapest assignments of objects to queries, by SciPy."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,76 +11,6 @@ from torch import Tensor
 from ..ops.transfer import download, upload
 from .costs import replace_non_finite
 from .stages import Matches, Targets
-
-THREADED_OBJECTS = 100
-"""Objects of an image from which a problem outweighs handing it to another thread."""
-
-
-def assign_groups(
-    problems: Sequence[np.ndarray],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Solve all groups of all problems, the large ones on PyTorch's number of threads.
-
-    Args:
-        problems: costs (objects, groups, queries) each, all finite.
-
-    Returns:
-        For each problem queries and objects, both (groups, pairs), the queries of each
-        group in ascending order. There are as many pairs as queries or objects,
-        whichever are fewer.
-    """
-    solutions, hard = [], []
-    for costs in problems:
-        queries, objects, clashing = _cheapest_queries(costs)
-        solutions.append((queries, objects))
-        hard += [(costs[:, i], queries[i], objects[i]) for i in clashing]
-    threads = torch.get_num_threads()
-    if threads == 1 or max(map(len, problems), default=0) < THREADED_OBJECTS:
-        for problem in hard:
-            _assign(*problem)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(_assign, *zip(*hard, strict=True)))
-    return solutions
-
-
-def _cheapest_queries(
-    costs: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, Sequence[int]]:
-    """Give each object the query that is cheapest for it.
-
-    Where all these queries differ, nothing can be cheaper. The solver comes to the
-    same pairs then, also if some query costs an object just as much: it goes from
-    object to object, and takes the first of the cheapest queries if it is free.
-
-    Args:
-        costs: (objects, groups, queries).
-
-    Returns:
-        Queries and objects (groups, pairs), and the groups where they are not a
-        solution.
-    """
-    count, groups, size = costs.shape
-    if 2 * count > size:  # They would hardly ever differ.
-        shape = groups, min(count, size)
-        return np.empty(shape, np.int64), np.empty(shape, np.int64), range(groups)
-    queries = costs.argmin(2).T
-    objects = queries.argsort(1)
-    queries = np.take_along_axis(queries, objects, 1)
-    clashes = (queries[:, 1:] == queries[:, :-1]).any(1)
-    return queries, objects, clashes.nonzero()[0]
-
-
-def _assign(costs: np.ndarray, queries: np.ndarray, objects: np.ndarray) -> None:
-    """Write the pairs of costs (objects, queries) into the two arrays."""
-    if costs.shape[0] >= costs.shape[1]:
-        queries[:], objects[:] = linear_sum_assignment(costs.T)
-        return
-    # The solver would turn a matrix with more rows than columns round; ties come
-    # out the same.
-    rows, columns = linear_sum_assignment(costs)
-    order = columns.argsort()
-    queries[:], objects[:] = columns[order], rows[order]
 
 
 class ScipySolver:
@@ -115,7 +44,7 @@ class ScipySolver:
             targets: the objects.
         """
         host, non_finite = self._bring_to_host(costs, stage_sizes, targets.counts)
-        pairs = self._solve(host, stage_sizes, targets.counts, num_groups)
+        pairs = self._find_pairs(host, stage_sizes, targets.counts, num_groups)
         index = upload(pairs, costs.device)
         return Matches(
             *index.unbind(),
@@ -127,7 +56,7 @@ class ScipySolver:
             non_finite=non_finite,
         )
 
-    def _solve(
+    def _find_pairs(
         self,
         costs: np.ndarray,
         stage_sizes: Sequence[int],
@@ -157,13 +86,33 @@ class ScipySolver:
         ]
         self._warn_if_crowded(max(counts), stage_sizes, num_groups)
         pairs = [np.empty((4, 0), np.int64)]
-        solutions = assign_groups(problems)
+        solutions = self.solve(problems)
         for (stage, image, _), (queries, objects) in zip(units, solutions, strict=True):
             size = stage_sizes[stage]
             rows = starts[stage] + np.arange(0, size, size // num_groups)[:, None]
             columns = stage, image, rows + queries, offsets[image] + objects
             pairs.append(np.reshape(np.broadcast_arrays(*columns), (4, -1)))
         return np.concatenate(pairs, axis=1)
+
+    def solve(
+        self, problems: Sequence[np.ndarray]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Solve all groups of all problems.
+
+        Args:
+            problems: costs (objects, groups, queries) each, all finite.
+
+        Returns:
+            For each problem queries and objects, both (groups, pairs), the queries of
+            each group in ascending order. There are as many pairs as queries or
+            objects, whichever are fewer.
+        """
+        solutions = []
+        for costs in problems:
+            groups = [linear_sum_assignment(group.T) for group in costs.swapaxes(0, 1)]
+            queries, objects = np.stack(groups, axis=1)
+            solutions.append((queries, objects))
+        return solutions
 
     def _bring_to_host(
         self, costs: Tensor, stage_sizes: Sequence[int], counts: Sequence[int]

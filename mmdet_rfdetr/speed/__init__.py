@@ -4,10 +4,12 @@ from .allocator import RFDETRAllocatorHook
 from .detector import RFDETR
 from .device_solver import DeviceSolver
 from .evaluation_engines import UltrafastEval
+from .host_solver import HostSolver
 from .jittered import RFDETRLoadJittered
 
 __all__ = [
     'DeviceSolver',
+    'HostSolver',
     'RFDETR',
     'RFDETRAllocatorHook',
     'RFDETRLoadJittered',

@@ -263,12 +263,9 @@ def plain_costs(logits, boxes, labels, their_boxes):
     ids=('few', 'more than classes', 'as many as queries', 'more than queries'),
 )
 @pytest.mark.parametrize('block', (1, 2**30))
-@pytest.mark.parametrize('threaded', (1, 10**9))
-def test_equal_to_scipy_on_the_plain_costs(counts, block, threaded, monkeypatch):
-    """However the work is cut up and spread over threads."""
+def test_equal_to_scipy_on_the_plain_costs(counts, block, monkeypatch):
+    """However the work is cut up."""
     monkeypatch.setattr('mmdet_rfdetr.matching.costs.CPU_BLOCK', block)
-    monkeypatch.setattr('mmdet_rfdetr.matching.solver.THREADED_OBJECTS', threaded)
-    monkeypatch.setattr('torch.get_num_threads', lambda: 2)
     targets = make_targets(*counts)
     stage_sizes, groups = (120, 120, 90), 3
     logits, boxes = make_outputs(2, sum(stage_sizes))
