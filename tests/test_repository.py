@@ -10,6 +10,7 @@ import mmengine.registry
 import pytest
 
 import mmdet_rfdetr
+from tests.conftest import HEAVY
 from tests.fixtures import REPOSITORY
 
 PACKAGE = REPOSITORY / 'mmdet_rfdetr'
@@ -198,3 +199,10 @@ def test_importing_twice_is_harmless():
     before = sorted(name for _, name in registered())
     importlib.reload(mmdet_rfdetr)
     assert sorted(name for _, name in registered()) == before
+
+
+def test_heavy_modules_are_there():
+    """A module that was moved would be counted as quick."""
+    folder = REPOSITORY / 'tests'
+    paths = [folder / f'{module}.py' for module in HEAVY]
+    assert [path for path in paths if path.parent.is_dir() and not path.exists()] == []
