@@ -2,6 +2,7 @@
 _base_ = ['./faults.py']
 
 default_hooks = dict(
+    precision=dict(type='RFDETRPrecisionHook'),
     health=dict(type='RFDETRHealthHook'),
     non_finite=dict(type='RFDETRNonFiniteHook', skip=0),
     summary=dict(type='RFDETRSummaryHook'),

@@ -13,7 +13,6 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     # Here and not in custom_hooks, a list, which a config that inherits replaces.
     class_names=dict(type='RFDETRClassNamesHook'),
-    precision=dict(type='RFDETRPrecisionHook'),
     ema=dict(type='RFDETREMAHook', decay=0.993, tau=100),
     drop_schedule=dict(type='RFDETRDropScheduleHook'),
 )

@@ -2,11 +2,10 @@
 
 ``policy`` states it and enters it in the detector's forward, ``islands`` keeps
 what needs float32 in float32, ``optim_wrapper`` scales the loss where float16
-needs it, ``agreement`` stops a run whose settings contradict each other.
+needs it.
 """
 
 from ..errors import PrecisionError
-from .agreement import RFDETRPrecisionHook, check_agreement
 from .islands import float32_island
 from .optim_wrapper import (
     RFDETRAmpOptimWrapper,
@@ -20,11 +19,9 @@ __all__ = [
     'PrecisionError',
     'PrecisionPolicy',
     'RFDETRAmpOptimWrapper',
-    'RFDETRPrecisionHook',
     'RFDETRUniformOptimWrapperConstructor',
     'WeightDtypes',
     'autocast_on',
-    'check_agreement',
     'find_policies',
     'find_policy',
     'float32_island',

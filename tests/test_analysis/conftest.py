@@ -1,6 +1,8 @@
 import pytest
 from mmengine.registry import DefaultScope
 
+from tests.test_precision.conftest import log, pictures  # noqa: F401
+
 
 @pytest.fixture(autouse=True, scope='session')
 def mmdet_scope():

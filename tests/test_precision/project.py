@@ -10,7 +10,7 @@ from tests.runs import run_name
 
 
 def project_config(folder, work_dir, device_type='cpu', dtype='bfloat16'):
-    """A whole config, its precision pinned in the two places.
+    """A whole config, its precision pinned in both places.
 
     Args:
         folder: of pictures and annotations.
@@ -29,7 +29,6 @@ def project_config(folder, work_dir, device_type='cpu', dtype='bfloat16'):
         ),
         optim_wrapper=precision,
         default_hooks=dict(
-            precision=dict(type='RFDETRPrecisionHook'),
             checkpoint=dict(by_epoch=False, interval=2),
         ),
     )

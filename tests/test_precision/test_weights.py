@@ -6,9 +6,7 @@ import threading
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 
 from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.precision import (
@@ -19,7 +17,6 @@ from mmdet_rfdetr.precision import (
 from mmdet_rfdetr.training import RFDETROptimWrapperConstructor
 from tests import factory
 
-from .project import project_config
 from .recorder import expected, recorded
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float64)
@@ -103,29 +100,6 @@ def test_no_optimizer_is_built_for_weights_that_were_cast():
     ):
         with pytest.raises(PrecisionError, match='first of all bbox_head'):
             constructor(cfg)(built)
-
-
-class CastAverage(Hook):
-    """Cast the averaged weights, or a part of them, when training begins."""
-
-    def __init__(self, part):
-        self.part = part
-
-    def before_train(self, runner):
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                hook.ema_model.get_submodule(self.part).bfloat16()
-
-
-@pytest.mark.parametrize('part', ['', 'module.neck'])
-@pytest.mark.parametrize('kind', ['RFDETREMAHook', 'EMAHook'])
-def test_an_average_that_was_cast_is_refused(kind, part, pictures, tmp_path):
-    config = project_config(pictures, tmp_path)
-    config.custom_hooks = [dict(type=kind)]
-    runner = Runner.from_cfg(config)
-    runner.register_hook(CastAverage(part))
-    with pytest.raises(PrecisionError, match='of ema_model were cast to bfloat16'):
-        runner.train()
 
 
 WAYS = {

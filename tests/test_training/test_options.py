@@ -245,7 +245,6 @@ def test_student_and_teacher(settings):
     settings = semi_supervised(settings)
     settings.update(evaluation)
     settings.model.detector.precision = dict(device_type='cpu', dtype='bfloat16')
-    settings.default_hooks.precision = dict(type='RFDETRPrecisionHook')
     with recorded() as seen:
         runner, before = train(Config(settings.to_dict()))
     assert set(seen) == {expected(torch.bfloat16)}

@@ -2,20 +2,23 @@ import argparse
 import re
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import mmdet
 import pytest
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
 
 import mmdet_rfdetr
 from mmdet_rfdetr.errors import PrecisionError
 from mmdet_rfdetr.models import RFDETR
 from mmdet_rfdetr.precision import RFDETRAmpOptimWrapper
 
-from .project import project_config, run
-from .recorder import recorded
+from ..test_precision.recorder import recorded
+from .precision_project import project_config, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -239,3 +242,61 @@ def test_without_the_hook_forward_checks(config):
     overrides = {'model.precision.dtype': 'float16', 'optim_wrapper.dtype': 'float16'}
     with pytest.raises(PrecisionError, match='says cpu bfloat16'):
         run(config, 'val', {'val_cfg.fp16': True, **overrides})
+
+
+def test_every_loop_says_once_what_it_runs_in(config, log):
+    runner = run(config, 'train')
+    runner.test()
+    for loop in ('training', 'validation', 'testing'):
+        (line,) = (line for line in log if f'Precision in {loop}' in line)
+        assert 'cpu bfloat16' in line
+
+
+@pytest.mark.parametrize('loop', ('training', 'validation'))
+def test_a_forward_that_bypasses_the_policy_is_stopped(
+    loop, pictures, tmp_path, monkeypatch
+):
+    config = project_config(pictures, tmp_path)
+    step = RFDETR._step
+
+    def sometimes(self):
+        bypasses = loop == 'training' or not self.training
+        return nullcontext() if bypasses else step(self)
+
+    monkeypatch.setattr(RFDETR, '_step', sometimes)
+    with pytest.raises(PrecisionError, match=f'{loop} ran outside of the policy'):
+        run(config, 'train')
+
+
+def test_a_policy_that_changes_during_a_run_is_stopped(pictures, tmp_path):
+    config = project_config(pictures, tmp_path)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    runner.model.precision = type(runner.model.precision)('cpu', 'float16')
+    with pytest.raises(PrecisionError) as error:
+        runner.val_loop.run()
+    assert 'one of cpu bfloat16' in str(error.value)
+    assert 'validation ran cpu float16' in str(error.value)
+
+
+class CastAverage(Hook):
+    """Cast the averaged weights, or a part of them, when training begins."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def before_train(self, runner):
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.ema_model.get_submodule(self.part).bfloat16()
+
+
+@pytest.mark.parametrize('part', ['', 'module.neck'])
+@pytest.mark.parametrize('kind', ['RFDETREMAHook', 'EMAHook'])
+def test_an_average_that_was_cast_is_refused(kind, part, pictures, tmp_path):
+    config = project_config(pictures, tmp_path)
+    config.custom_hooks = [dict(type=kind)]
+    runner = Runner.from_cfg(config)
+    runner.register_hook(CastAverage(part))
+    with pytest.raises(PrecisionError, match='of ema_model were cast to bfloat16'):
+        runner.train()

@@ -10,8 +10,8 @@ from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 
 from ..errors import PrecisionError
-from .optim_wrapper import RFDETRAmpOptimWrapper
-from .policy import PrecisionPolicy, dtype_name, find_policies, find_policy
+from ..precision.optim_wrapper import RFDETRAmpOptimWrapper
+from ..precision.policy import PrecisionPolicy, dtype_name, find_policies, find_policy
 
 _LOOPS = dict(train='training', val='validation', test='testing')
 

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmdet_rfdetr.errors import NonFiniteError
 from mmdet_rfdetr.models import RFDETRHead
 
-from .project import project_config, run
+from .precision_project import project_config, run
 
 GUARD = {'default_hooks.non_finite': dict(type='RFDETRNonFiniteHook')}
 

@@ -3,7 +3,7 @@ import torch
 
 from mmdet_rfdetr.checkpoints.loading import load_checkpoint_file
 
-from .project import project_config, run
+from .precision_project import project_config, run
 
 POLICIES = {
     'float32': ('cpu', 'float32'),
