@@ -43,7 +43,7 @@ HEAVY = {
     'test_evaluation/test_engines',
     'test_formats/test_damaged',
     'test_models/test_fixture_parity',
-    'test_precision/test_resume',
+    'test_analysis/test_precision_resume',
     'test_reliability/test_damaged_resume',
     'test_reliability/test_interruption',
     'test_reliability/test_resume',
