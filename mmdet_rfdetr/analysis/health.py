@@ -250,9 +250,9 @@ def check_objects(runner: Runner, model: nn.Module) -> None:
             f'than a group has queries ({queries}), and those beyond are not learned: '
             'raise model.num_queries.'
         )
-    detections = min(
-        queries, (getattr(model, 'test_cfg', None) or {}).get('max_per_img', queries)
-    )
+    head = getattr(model, 'bbox_head', None)
+    settings = getattr(head, 'test_cfg', None) or {}
+    detections = min(queries, settings.get('max_per_img', queries))
     crowded = [count for count in validated if count > detections]
     if crowded:
         runner.logger.warning(

@@ -65,10 +65,8 @@ def test_an_epoch_that_was_complete_is_not_one_without_objects(tmp_path):
 def test_more_objects_than_queries(data, tmp_path):
     cfg = detector(data, tmp_path, **{'model.num_queries': 2})
     lines = told(Runner.from_cfg(cfg))
-    assert lines[0] == (
-        '2 training images have more objects (up to 4) than a group has queries (2), '
-        'and those beyond are not learned: raise model.num_queries.'
-    )
+    assert lines[0].startswith('2 training images')
+    assert 'up to 4' in lines[0] and 'model.num_queries' in lines[0]
 
 
 def test_more_objects_than_detections(data, tmp_path):
@@ -78,11 +76,9 @@ def test_more_objects_than_detections(data, tmp_path):
     lines = []
     runner.logger.warning = lines.append
     check_objects(runner, runner.model)
-    assert lines == [
-        '1 validation images have more objects (up to 4) than the model can detect in '
-        'an image (3), which bounds every metric: raise model.num_queries and '
-        'model.test_cfg.max_per_img.'
-    ]
+    (line,) = lines
+    assert line.startswith('1 validation images')
+    assert 'up to 4' in line and 'model.test_cfg.max_per_img' in line
 
 
 def test_objects_that_the_pipeline_loses(data, tmp_path):

@@ -72,11 +72,8 @@ def test_a_model_whose_labels_are_category_ids(data, tmp_path):
     cfg.default_hooks.checkpoint.save_best = None
     cfg.custom_hooks = []
     lines = told(Runner.from_cfg(cfg))
-    assert [line for line in lines if '3 classes' in line] == [
-        'The data has 3 classes, and model.bbox_head.num_classes is 91: make them '
-        'equal, unless labels are meant to be that many; a validation stops at one '
-        'that is no class of its data.'
-    ]
+    (line,) = (line for line in lines if '3 classes' in line)
+    assert 'model.bbox_head.num_classes is 91' in line
 
 
 def test_parts_of_the_data_with_fewer_classes(data, tmp_path):

@@ -135,10 +135,8 @@ def test_more_objects_than_tokens_asks_for_larger_images(log):
     RFDETRHungarianAssigner().assign(
         make_stages(logits, boxes, (6, 4), 2), make_targets(3)
     )
-    assert log() == (
-        'an image has 3 objects and the feature maps have 2 tokens: only the 2 best '
-        'fitting objects are learned; raise image_size to learn all of them'
-    )
+    assert '3 objects and the feature maps have 2 tokens' in log()
+    assert 'image_size' in log()
 
 
 def test_as_many_objects_as_queries_is_fine(log):

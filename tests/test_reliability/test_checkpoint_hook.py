@@ -181,11 +181,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     message = receiver.recv()
     child.join()
     assert child.exitcode == 0
-    assert message == (
-        f'{tmp_path}/epoch_2.pth cannot be written (File too large): choose another '
-        f'place. The last complete checkpoint is {tmp_path}/epoch_1.pth: make room, '
-        'and go on with --resume.'
-    )
+    assert f'{tmp_path}/epoch_2.pth cannot be written' in message
+    assert f'{tmp_path}/epoch_1.pth' in message and '--resume' in message
     assert files(tmp_path) == [
         'best_coco_bbox_mAP_epoch_1.pth',
         'epoch_1.pth',
