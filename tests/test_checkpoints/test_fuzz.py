@@ -129,8 +129,8 @@ def test_every_entry_of_every_simple_type(model, write):
             model.load_state_dict(loaded['state_dict'], strict=False)
 
     for index, place in enumerate(places(content)):
-        # All of them are tried between entries of a state dict, which are alike.
-        step = 5 if len(place) > 1 and place[0] in ('state_dict', 'model') else 1
+        # Fewer for entries of a state dict, which are alike.
+        step = 12 if len(place) > 1 and place[0] in ('state_dict', 'model') else 4
         for value in SIMPLE[index % step :: step]:
             changed = replace(content, place, value)
             if wrong := fault(attempt, changed, isinstance(value, torch.Tensor)):
@@ -180,7 +180,7 @@ def test_metadata_of_safetensors_of_every_simple_type(model, official, tmp_path)
         stored = {'meta': {'epoch': 1, 'dataset_meta': {'classes': ['a']}}}
     failed = []
     for index, place in enumerate([(), *places(stored)]):
-        for value in [None, *JSON[index % 3 :: 3]]:
+        for value in [None, *JSON[index % 6 :: 6]]:
             text = json.dumps(replace(stored, place, value))
             save_file(state, path, {'rfdetr': text})
             if wrong := fault(load_checkpoint_file, path):
@@ -197,7 +197,7 @@ def test_files_that_end_anywhere(kind, tmp_path):
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == 'zip')
     raw = path.read_bytes()
-    for keep in range(0, len(raw), 7):
+    for keep in range(0, len(raw), 13):
         path.write_bytes(raw[:keep])
         with pytest.raises(ExplainedError):
             load_checkpoint_file(path)
