@@ -55,9 +55,9 @@ def pair_costs(
     # Sizes below zero count as zero from here on, but for their L1 distance.
     base = ours[:, 2:].clamp(max=0).sum(1).mul_(-bbox_weight)
     costs = _class_costs(cls_scores.float(), labels, base, cls_weight, alpha)
-    for some in _blocks(costs):
+    for block in _blocks(costs):
         _add_box_costs(
-            costs[:, some], queries, objects.some(some), bbox_weight, iou_weight
+            costs[:, block], queries, objects.of_rows(block), bbox_weight, iou_weight
         )
     return costs
 
@@ -107,8 +107,8 @@ def _class_costs(
     if not shared:
         logits = logits.gather(2, labels[:, None].expand(-1, rows, -1))
     costs = logits.transpose(1, 2).clone(memory_format=torch.contiguous_format)
-    for some in _blocks(costs):
-        focal_costs_(costs[:, some], base, weight, alpha)
+    for block in _blocks(costs):
+        focal_costs_(costs[:, block], base, weight, alpha)
     if not shared:
         return costs
     image = torch.arange(len(labels), device=labels.device)[:, None]
@@ -158,9 +158,9 @@ class BoxPlanes(NamedTuple):
         side = boxes[:, 2:].clamp(min=0)
         return cls(boxes[:, :2], side / 2, side.prod(1))
 
-    def some(self, part: slice) -> 'BoxPlanes':
+    def of_rows(self, rows: slice) -> 'BoxPlanes':
         """Take a part of the boxes (B, ..., n, 1), along n."""
-        return BoxPlanes(*(numbers[..., part, :] for numbers in self))
+        return BoxPlanes(*(numbers[..., rows, :] for numbers in self))
 
 
 def _add_box_costs(

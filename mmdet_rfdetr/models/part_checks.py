@@ -1,6 +1,5 @@
 """Whether the parts that a config combines fit each other, before they run."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
@@ -10,13 +9,6 @@ from torch import Tensor, nn
 from ..errors import ExplainedError, SettingError
 from .backbone import RFDETRBackbone
 from .projector import RFDETRProjector
-
-CLASSIFICATION_LOSSES = (
-    'RFDETRIoUAwareBCELoss',
-    'RFDETRSigmoidFocalLoss',
-    'RFDETRVarifocalLoss',
-    'RFDETRPositionSupervisedLoss',
-)
 
 
 def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
@@ -31,14 +23,13 @@ def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
     """
     kind = kind_of(loss_cls)
     # Its forward may be one of its own: what counts is where that stands.
-    if kind is not None and (
-        kind.forward.__module__.startswith(('mmdet.', 'mmpretrain.', 'torch.'))
-        or not _takes(kind.forward, 5)
+    if kind is not None and kind.forward.__module__.startswith(
+        ('mmdet.', 'mmpretrain.', 'torch.')
     ):
         raise SettingError(
             f'bbox_head.loss_cls.type={kind.__name__} is called for the queries of one '
-            'image: set one that takes all matches at once, '
-            f'{", ".join(CLASSIFICATION_LOSSES)} or one of yours with their call'
+            'image: set RFDETRIoUAwareBCELoss, another one of mmdet_rfdetr.losses, or '
+            'one of yours with their call, which takes all matches at once'
         )
     kind = kind_of(loss_bbox)
     if kind is not None and kind.__name__.endswith('IoULoss'):
@@ -52,15 +43,6 @@ def kind_of(cfg: dict) -> type | None:
     """The class that a config names, or None: building it gives the error."""
     kind = cfg.get('type')
     return MODELS.get(kind) if isinstance(kind, str) else kind
-
-
-def _takes(function, count: int) -> bool:
-    """Whether a function can be called with so many arguments."""
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    return True
 
 
 def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:

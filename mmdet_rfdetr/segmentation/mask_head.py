@@ -146,7 +146,7 @@ class RFDETRMaskHead(TaskHead):
         encoder = []
         if features.tokens is not None:
             encoder.append(self._project(x, features.tokens))
-        states = features.hidden_states
+        states = features.hidden_states.unbind()
         skipped = features.num_layers - len(states)
         masks = []
         for layer, block in enumerate(self.blocks[: features.num_layers]):

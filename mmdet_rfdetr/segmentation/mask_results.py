@@ -45,10 +45,10 @@ class EncodedMasks(BitmapMasks):
 
     def __getitem__(self, index: int | slice | np.ndarray) -> 'dict | EncodedMasks':
         """Code of one mask, or the masks of a slice or an array of indices."""
-        places = np.arange(len(self))[index]
-        if places.ndim == 0:
-            return self.codes[places]
-        return EncodedMasks([self.codes[i] for i in places], self.height, self.width)
+        indices = np.arange(len(self))[index]
+        if indices.ndim == 0:
+            return self.codes[indices]
+        return EncodedMasks([self.codes[i] for i in indices], self.height, self.width)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode one mask after the other, (height, width) uint8."""

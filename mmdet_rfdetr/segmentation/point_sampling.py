@@ -85,7 +85,7 @@ class MaskFeatures(NamedTuple):
         return logits.unflatten(2, self.spatial_features.shape[2:]).float()
 
     def of_queries(self, image: int, queries: Tensor) -> Tensor:
-        """Mask logits (n, h, w) of some queries (n,) of an image, float32."""
+        """Mask logits (n, h, w) of queries (n,) of an image, float32."""
         spatial = self.spatial_features[image]
         queries = self.query_features[image, queries]
         bias = self.bias.to(queries.dtype)
