@@ -1,7 +1,7 @@
 """Learning rate and weight decay of every parameter."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.logging import print_log
@@ -14,25 +14,9 @@ from ..precision import resolve_optim_wrapper
 
 BLOCK = re.compile(r'(?:^|\.)blocks\.(\d+)\.')
 EMBEDDINGS = re.compile(r'(?:^|\.)(patch_embed|cls_token|pos_embed|register_tokens)\b')
+Members = dict[str, list[tuple[str, nn.Parameter]]]
+
 UNDECAYED = ('gamma', 'rel_pos', 'bias', 'norm')
-
-
-@dataclass
-class Part:
-    """Parameters of one row of the table: same part of the model, same rate."""
-
-    lr: float
-    decayed: list[nn.Parameter] = field(default_factory=list)
-    undecayed: list[nn.Parameter] = field(default_factory=list)
-    frozen: int = 0
-
-    def __len__(self) -> int:
-        return len(self.decayed) + len(self.undecayed)
-
-    @property
-    def numel(self) -> int:
-        """Number of trainable scalars."""
-        return sum(p.numel() for p in (*self.decayed, *self.undecayed))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -109,45 +93,41 @@ class RFDETROptimWrapperConstructor:
         optimizer_cfg = dict(cfg.pop('optimizer'))
         if optimizer_cfg['type'] == 'AdamW' and on_cuda(model):
             optimizer_cfg.setdefault('fused', True)
-        parts = self._parts(model, optimizer_cfg['lr'])
-        groups = merge_groups(parts, optimizer_cfg['weight_decay'])
-        print_log(summary(parts, groups, optimizer_cfg), logger='current')
+        rates = self._rates(model, optimizer_cfg['lr'])
+        members = self._members(model, rates)
+        groups = group(rates, members, optimizer_cfg['weight_decay'])
+        print_log(summary(rates, members, groups), logger='current')
         optimizer = OPTIMIZERS.build(dict(optimizer_cfg, params=groups))
         cfg.setdefault('type', 'OptimWrapper')
         return OPTIM_WRAPPERS.build(dict(cfg, optimizer=optimizer))
 
-    def _parts(self, model: nn.Module, lr: float) -> dict[str, Part]:
-        """Sort the parameters of ``model`` into the rows of the table."""
-        backbone = getattr(model, 'backbone', None)
-        depth = getattr(backbone, 'out_indices', (0,))[-1]
+    def _rates(self, model: nn.Module, lr: float) -> dict[str, float]:
+        """The learning rate of each part of the model, in the order of the table."""
+        depth = getattr(getattr(model, 'backbone', None), 'out_indices', (0,))[-1]
+        parts = ['encoder embeddings']
+        parts += [f'encoder block {block}' for block in range(depth)]
         encoder_lr = self.lr_encoder * self.lr_component_decay**2
+        decay = self.lr_vit_layer_decay
+        rates = {
+            part: encoder_lr * decay ** (depth + 2 - index)
+            for index, part in enumerate(parts)
+        }
+        rates['encoder norm'] = encoder_lr
+        rates['decoder'] = lr * self.lr_component_decay
+        rates['everything else'] = lr
+        return rates
 
-        def encoder(index: int) -> Part:
-            decay = self.lr_vit_layer_decay ** (depth + 2 - index)
-            return Part(encoder_lr * decay)
-
-        parts = {'encoder embeddings': encoder(0)}
-        for block in range(depth):
-            parts[f'encoder block {block}'] = encoder(block + 1)
-        parts['encoder norm'] = encoder(depth + 2)
-        parts['decoder'] = Part(lr * self.lr_component_decay)
-        parts['everything else'] = Part(lr)
-
+    def _members(self, model: nn.Module, parts: Iterable[str]) -> Members:
+        """Sort the parameters of ``model`` into its parts."""
+        members: Members = {part: [] for part in parts}
         for name, parameter in model.named_parameters():
-            if part_of(name) not in parts:
+            if part_of(name) not in members:
                 raise self._refusal(model, f'has a parameter in "{part_of(name)}"')
-            part = parts[part_of(name)]
-            if not parameter.requires_grad:
-                part.frozen += 1
-            elif is_undecayed(name):
-                part.undecayed.append(parameter)
-            else:
-                part.decayed.append(parameter)
-
-        for name, part in parts.items():
-            if not len(part) + part.frozen:
-                raise self._refusal(model, f'has no parameter in "{name}"')
-        return parts
+            members[part_of(name)].append((name, parameter))
+        for part, found in members.items():
+            if not found:
+                raise self._refusal(model, f'has no parameter in "{part}"')
+        return members
 
     def _refusal(self, model: nn.Module, what: str) -> SettingError:
         name = type(model).__name__
@@ -184,39 +164,38 @@ def is_undecayed(name: str) -> bool:
     )
 
 
-def merge_groups(parts: dict[str, Part], weight_decay: float) -> list[dict]:
+def group(rates: dict[str, float], members: Members, weight_decay: float) -> list[dict]:
     """Optimizer groups, one for each pair of learning rate and weight decay.
 
     The last part comes first, since mmengine logs the rate of the first group.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for part in reversed(parts.values()):
-        for decay, parameters in (
-            (weight_decay, part.decayed),
-            (0.0, part.undecayed),
-        ):
-            if parameters:
-                groups.setdefault((part.lr, decay), []).extend(parameters)
+    for part, lr in reversed(rates.items()):
+        for undecayed in (False, True):
+            found = [
+                parameter
+                for name, parameter in members[part]
+                if parameter.requires_grad and is_undecayed(name) == undecayed
+            ]
+            if found:
+                decay = 0.0 if undecayed else weight_decay
+                groups.setdefault((lr, decay), []).extend(found)
     return [
         dict(params=parameters, lr=lr, weight_decay=decay)
         for (lr, decay), parameters in groups.items()
     ]
 
 
-def summary(parts: dict[str, Part], groups: list[dict], optimizer_cfg: dict) -> str:
+def summary(rates: dict[str, float], members: Members, groups: list[dict]) -> str:
     """One line for each part of the model, as text."""
-    scalars = sum(part.numel for part in parts.values())
-    tensors = sum(len(part) for part in parts.values())
-    weight_decay = optimizer_cfg['weight_decay']
+    tensors = [parameter for entry in groups for parameter in entry['params']]
+    scalars = sum(parameter.numel() for parameter in tensors)
     lines = [
-        f'{optimizer_cfg["type"]}: {scalars:,} parameters in {tensors} tensors and '
-        f'{len(groups)} groups',
-        f'{"part":<20}{"lr":>11}{"parameters":>13}{"tensors":>9}'
-        f'{f"decay {weight_decay:g}":>15}{"decay 0":>9}{"frozen":>8}',
+        f'{scalars:,} parameters in {len(tensors)} tensors and {len(groups)} groups',
+        f'{"part":<20}{"lr":>11}{"tensors":>9}{"frozen":>8}',
     ]
-    for name, part in parts.items():
-        lines.append(
-            f'{name:<20}{part.lr:>11.4g}{part.numel:>13,}{len(part):>9}'
-            f'{len(part.decayed):>15}{len(part.undecayed):>9}{part.frozen:>8}'
-        )
+    for part, lr in rates.items():
+        frozen = sum(not parameter.requires_grad for _, parameter in members[part])
+        trained = len(members[part]) - frozen
+        lines.append(f'{part:<20}{lr:>11.4g}{trained:>9}{frozen:>8}')
     return '\n'.join(lines)
