@@ -39,7 +39,6 @@ def config(data, work_dir, **changes):
         ),
         train_dataloader=workers,
         val_dataloader=workers,
-        val_evaluator=dict(type='CocoMetric'),
         train_cfg=dict(type='RFDETRTrainLoop', max_epochs=EPOCHS),
         optim_wrapper=dict(optimizer=dict(lr=1e-3), accumulative_counts=2),
         default_hooks=dict(
