@@ -346,8 +346,6 @@ def project_config(data, work_dir, **changes):
         **changes: new values by dotted name; dicts are merged.
     """
     test_pipeline = [LOAD, RESIZE, ANNOTATIONS, PACK]
-    # The threads of another engine do not survive a fork.
-    evaluator = metric(data, engine='pycocotools')
     test = loader(dataset(data, test_mode=True, pipeline=test_pipeline))
     config = dict(
         default_scope='mmdet',
@@ -359,8 +357,8 @@ def project_config(data, work_dir, **changes):
         ),
         val_dataloader=test,
         test_dataloader=test,
-        val_evaluator=evaluator,
-        test_evaluator=evaluator,
+        val_evaluator=metric(data),
+        test_evaluator=metric(data),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=1),
         val_cfg=dict(type='ValLoop'),
         test_cfg=dict(type='TestLoop'),
