@@ -23,7 +23,6 @@ ON_IMPORT: list[Fix] = [
     running.launch_on_cpu,
     running.load_without_workers,
     packages.find_shipped_configs,
-    packages.give_lvis_old_numpy,
     inferring.detect_as_trained,
 ]
 WITH_A_MODEL: list[Fix] = [

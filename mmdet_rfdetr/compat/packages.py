@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from types import ModuleType
 
 from ..shipped import shipped_path
 
@@ -95,21 +94,3 @@ def find_shipped_configs() -> str | None:
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
     return 'mmengine finds no configs in the package mmdet_rfdetr.'
-
-
-def give_lvis_old_numpy() -> str | None:
-    """Let ``lvis`` count in ``np.float``, which NumPy 1.24 removed.
-
-    Returns:
-        The reason, or None without the package or with a NumPy that has it.
-    """
-    import numpy as np
-
-    if importlib.util.find_spec('lvis') is None or 'float' in vars(np):
-        return None
-    from lvis import eval as lvis_eval
-
-    old = ModuleType('numpy')
-    vars(old).update(vars(np), float=float)
-    lvis_eval.np = old
-    return 'lvis uses a name of NumPy that is gone.'
