@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.data_parallel import train
 from tests.factory import write_coco
+from tests.test_command_line.data_parallel import train
 
 from .test_non_finite import Poison, short_config, steps
 

@@ -10,9 +10,9 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.data_parallel import train
 from tests.factory import build_model, write_coco
 from tests.interpreter import fork_together
+from tests.test_command_line.data_parallel import train
 
 from .project import short_config
 from .two_processes import CASES, TASKS, build, gradients, joined, write_gradients

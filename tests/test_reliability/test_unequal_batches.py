@@ -7,8 +7,8 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
-from tests.data_parallel import train
 from tests.factory import write_coco
+from tests.test_command_line.data_parallel import train
 
 from .project import short_config
 
