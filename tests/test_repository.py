@@ -1,8 +1,11 @@
 """Rules of the house that a reader would otherwise have to check."""
 
 import ast
+import collections
+import io
 import itertools
 import re
+import tokenize
 from pathlib import Path
 
 import mmdet.registry
@@ -206,3 +209,39 @@ def test_heavy_modules_are_there():
     folder = REPOSITORY / 'tests'
     paths = [folder / f'{module}.py' for module in HEAVY]
     assert [path for path in paths if path.parent.is_dir() and not path.exists()] == []
+
+
+WING_LINES, FILE_LINES = 1100, 450
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
+    *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
+}
+
+
+def lines_of_code(path):
+    """How many lines hold code: no blank ones, comments and docstrings."""
+    text, lines = path.read_text(), set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                lines -= set(range(value.lineno, value.end_lineno + 1))
+    return len(lines)
+
+
+def test_lines_of_code_are_counted(tmp_path):
+    path = tmp_path / 'some.py'
+    path.write_text('"""Text\n\nof two."""\n\n# comment\nx = (\n    1,\n)  # more\n')
+    assert lines_of_code(path) == 3
+
+
+def test_wings_and_files_stay_small():
+    lines = collections.Counter()
+    for path in python_files('mmdet_rfdetr'):
+        lines[part_of(path)] += lines_of_code(path)
+        assert len(path.read_text().splitlines()) <= FILE_LINES, path
+    assert {wing: lines[wing] for wing in WINGS if lines[wing] > WING_LINES} == {}
