@@ -41,6 +41,7 @@ HEAVY = {
     'test_command_line/test_tools',
     'test_demo/test_golden_training',
     'test_evaluation/test_engines',
+    'test_formats/test_channels',
     'test_formats/test_damaged',
     'test_models/test_fixture_parity',
     'test_analysis/test_precision_resume',

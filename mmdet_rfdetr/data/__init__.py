@@ -3,13 +3,11 @@
 from .coco_dataset import RFDETRCocoDataset
 from .loading import RFDETRLoadImage
 from .multi_scale import RFDETRBatchMultiScale
-from .preprocessor import RFDETRDataPreprocessor
 from .transforms import RFDETRRandomSquareCrop, RFDETRResize
 
 __all__ = [
     'RFDETRBatchMultiScale',
     'RFDETRCocoDataset',
-    'RFDETRDataPreprocessor',
     'RFDETRLoadImage',
     'RFDETRRandomSquareCrop',
     'RFDETRResize',
