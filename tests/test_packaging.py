@@ -121,14 +121,20 @@ def test_unknown_config_is_answered_with_the_known_ones():
 
 @pytest.mark.parametrize('name', ['nano_bccd', 'tiny_bccd', 'demo'])
 def test_a_config_that_is_meant_to_be_copied_works_anywhere(name, tmp_path):
+    if name == 'demo' and not (REPOSITORY / 'mmdet_rfdetr' / name).is_dir():
+        pytest.skip('the wing of the demo was taken out')
     shipped = mmdet_rfdetr.config(f'rfdetr_{name}.py')
     copied = shutil.copy(shipped, tmp_path / 'mine.py')
     assert Config.fromfile(copied).to_dict() == Config.fromfile(shipped).to_dict()
 
 
+@pytest.mark.skipif(
+    not (REPOSITORY / 'mmdet_rfdetr' / 'command_line').is_dir(),
+    reason='the wing that finds tools was taken out',
+)
 def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
     code = """
-        import mmdet_rfdetr, mmdet_rfdetr.__main__ as command
+        import mmdet_rfdetr, mmdet_rfdetr.command_line.main as command
         print(mmdet_rfdetr.config('rfdetr_nano_coco.py'))
         print(command.find_tool('tools/train.py'))
         from mmengine.config import Config
