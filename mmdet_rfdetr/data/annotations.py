@@ -1,13 +1,33 @@
 """COCO annotation files, and their labels by name."""
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..class_names import match_classes, read_class_list, show_classes
 from ..errors import BadDataError, SettingError
+
+MASK_CHECKS: list[Callable[[object, int | None, int | None], str | None]] = []
+"""What looks at masks before they are drawn; called as :func:`mask_problem` is."""
+
+
+def mask_problem(
+    segmentation: object, height: int | None, width: int | None
+) -> str | None:
+    """Say what is wrong with the mask of an object, where something draws masks.
+
+    Args:
+        segmentation: what COCO's key of this name holds.
+        height: of the image, None if it is not known.
+        width: likewise.
+
+    Returns:
+        What the first of ``MASK_CHECKS`` says, None if all are content.
+    """
+    problems = (check(segmentation, height, width) for check in MASK_CHECKS)
+    return next(filter(None, problems), None)
 
 
 def read_annotations(path: str, backend_args: dict | None = None) -> dict:

@@ -16,7 +16,7 @@ from ..errors import BadDataError, SettingError, check_counts
 from .averages import PRECISIONS, class_precisions, class_table, recall_names, summarize
 from .engines import choose_engine
 from .ground_truth import build_index, select
-from .predictions import box_columns, mask_entries, require_labels
+from .predictions import KINDS, require_labels
 
 # mmdet's: mAP counts the first number, the other precisions count the last.
 _DEFAULT_NUMS = (100, 300, 1000)
@@ -71,10 +71,11 @@ class RFDETRCocoMetric(CocoMetric):
         for name in {'sort_categories', 'use_mp_eval'} & kwargs.keys():
             raise SettingError(f'RFDETRCocoMetric has no {name}: leave it out.')
         super().__init__(backend_args=backend_args, **kwargs)
-        if 'proposal_fast' in self.metrics:
-            raise SettingError(
-                "RFDETRCocoMetric has no metric 'proposal_fast': set 'proposal'"
-            )
+        for metric in self.metrics:
+            if metric not in KINDS:
+                raise SettingError(
+                    f'RFDETRCocoMetric has no metric {metric!r}: set some of {[*KINDS]}'
+                )
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
         is_default = proposal_nums is None
         numbers = _DEFAULT_NUMS if is_default else np.atleast_1d(proposal_nums).tolist()
@@ -90,9 +91,16 @@ class RFDETRCocoMetric(CocoMetric):
         self._ann_file = ann_file
         if ann_file is not None:
             self._coco_api = build_index(self._read_annotations())
+            self._check_objects(self._coco_api, {})
 
     def _read_annotations(self) -> dict:
         return read_annotations(self._ann_file, self.backend_args)
+
+    def _check_objects(
+        self, index: COCO, sizes: Mapping[Hashable, tuple[int, int]]
+    ) -> None:
+        for metric in self.metrics:
+            KINDS[metric].check(index, sizes)
 
     @CocoMetric.dataset_meta.setter
     def dataset_meta(self, meta: dict | Sequence[dict]) -> None:
@@ -208,10 +216,6 @@ class RFDETRCocoMetric(CocoMetric):
             ]
         return super().results2json(results, outfile_prefix)
 
-    def _select(self, index: COCO, sizes: dict[Hashable, tuple[int, int]]) -> COCO:
-        """Take the images of these ids, with the (height, width) of their files."""
-        return select(index, sizes, self.cat_ids)
-
     def _evaluate(
         self,
         index: COCO,
@@ -228,24 +232,19 @@ class RFDETRCocoMetric(CocoMetric):
             logger: of the run.
         """
         self.img_ids = list(sizes)
-        boxes = box_columns(predictions)
-        if not self._are_finite(boxes, logger):
+        if not self._are_finite(predictions, logger):
             return dict.fromkeys(self._names(), float('nan'))
-        if 'segm' in self.metrics and 'masks' not in predictions[0]:
-            raise SettingError(
-                "metric 'segm' needs masks, and the model gives none: evaluate with "
-                "metric='bbox' alone."
-            )
-        ground_truth = self._select(index, sizes)
+        kinds = [KINDS[metric] for metric in self.metrics]
+        gathered = {kind: kind.gather(predictions) for kind in kinds}
+        self._check_objects(index, sizes)
+        ground_truth = select(index, sizes, self.cat_ids)
         found: dict[str, float] = {}
-        for metric in self.metrics:
+        for metric, kind in zip(self.metrics, kinds, strict=True):
             logger.info(f'Evaluating {metric}...')
-            if not len(boxes):
+            if not len(gathered[kind]):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
-            iou_type = 'segm' if metric == 'segm' else 'bbox'
-            detections = mask_entries(predictions) if metric == 'segm' else boxes
-            evaluator = self._engine(ground_truth, detections, iou_type)
+            evaluator = self._engine(ground_truth, gathered[kind], kind.iou_type)
             # Without categories, pycocotools takes their objects in this order.
             evaluator.params.catIds = list(range(len(self.cat_ids)))
             evaluator.params.useCats = int(metric != 'proposal')
@@ -264,11 +263,15 @@ class RFDETRCocoMetric(CocoMetric):
                 logger.info(f'{metric}_mAP_copypaste: {copied}')
         return {name: round(value, _DIGITS) for name, value in found.items()}
 
-    def _are_finite(self, boxes: np.ndarray, logger: MMLogger) -> bool:
+    def _are_finite(self, predictions: Sequence[dict], logger: MMLogger) -> bool:
         """Whether there is anything to compute with; log what is not finite."""
-        broken = np.unique(boxes[~np.isfinite(boxes).all(1), 0]).astype(int)
-        if len(broken):
-            examples = ', '.join(repr(self.img_ids[rank]) for rank in broken[:3])
+        broken = [
+            key
+            for key, found in zip(self.img_ids, predictions, strict=True)
+            if not np.isfinite(np.c_[found['bboxes'], found['scores']]).all()
+        ]
+        if broken:
+            examples = ', '.join(map(repr, broken[:3]))
             logger.error(
                 f'The model gave detections that are not finite (NaN or infinity) for '
                 f'{len(broken)} of {len(self.img_ids)} images, for example {examples}: '
@@ -276,7 +279,7 @@ class RFDETRCocoMetric(CocoMetric):
                 'not finite, or a number is too large for model.precision.dtype: '
                 'evaluate an earlier checkpoint, or with model.precision=None.'
             )
-        return not len(broken)
+        return not broken
 
     def _by_class(self, evaluator: COCOeval, logger: MMLogger) -> dict[str, float]:
         """Log the precision of each class, in the order of the labels."""

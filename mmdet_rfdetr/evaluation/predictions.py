@@ -3,9 +3,11 @@
 Images are counted from 0, so that no id is too large for a float, or a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from mmdet.datasets.api_wrappers import COCO
 
 from ..errors import ExplainedError
 
@@ -53,24 +55,25 @@ def box_columns(results: Sequence[dict]) -> np.ndarray:
     return np.column_stack((images, boxes, scores, labels))
 
 
-def mask_entries(results: Sequence[dict]) -> list[dict]:
-    """Gather the masks that ``CocoMetric.process`` took from each image.
+@dataclass(frozen=True)
+class Kind:
+    """What a metric compares.
 
     Args:
-        results: dicts with ``masks``, ``labels``, and ``mask_scores`` or ``scores``.
-
-    Returns:
-        pycocotools' result list of run-length codes. It has no boxes, whose area
-        pycocotools would take for that of the masks.
+        iou_type: whose overlaps count, by pycocotools' name.
+        gather: makes what pycocotools' ``loadRes`` takes of the predictions that
+            ``CocoMetric.process`` took from each image.
+        check: raises ``BadDataError`` for objects that cannot be compared. Called
+            with the index of a file before the first step, and again with the
+            (height, width) of the images by id.
     """
-    return [
-        dict(image_id=image, category_id=label, score=score, segmentation=code)
-        for image, result in enumerate(results)
-        for label, score, code in zip(
-            result['labels'].tolist(),
-            result.get('mask_scores', result['scores']).tolist(),
-            # Masks that decode where they are iterated have their codes beside.
-            getattr(result['masks'], 'codes', result['masks']),
-            strict=True,
-        )
-    ]
+
+    iou_type: str
+    gather: Callable[[Sequence[dict]], np.ndarray | list[dict]]
+    check: Callable[[COCO, Mapping[Hashable, tuple[int, int]]], None] = (
+        lambda index, sizes: None
+    )
+
+
+KINDS = dict.fromkeys(('bbox', 'proposal'), Kind('bbox', box_columns))
+"""What each metric compares, by its name."""

@@ -10,8 +10,8 @@ from typing import Any
 from mmengine import fileio
 from mmengine.utils import is_filepath
 
+from ..data.annotations import mask_problem
 from ..errors import BadDataError, SettingError
-from ..ops.masks import is_near, is_polygon
 from .findings import Finding, Findings
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
@@ -285,9 +285,9 @@ def _clean_mask(raw: dict, image: dict, findings: Findings) -> list | dict:
     polygons = []
     for polygon in mask or ():
         numbers = _numbers(polygon, raw, findings)
-        if numbers is None or not is_polygon(numbers):
+        if numbers is None or len(numbers) < 6 or len(numbers) % 2:
             findings.add(Finding.POLYGON_BROKEN, raw)
-        elif not is_near(numbers, image['height'], image['width']):
+        elif mask_problem([numbers], image['height'], image['width']):
             findings.add(Finding.POLYGON_FAR, raw)
         else:
             polygons.append(numbers)

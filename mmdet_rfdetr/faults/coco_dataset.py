@@ -13,11 +13,11 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..data.annotations import mask_problem
 from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.images import AS_OFFICIAL, Reading, decode_image
 from ..data.loading import RFDETRLoadImage, naming, read_file
 from ..errors import BadDataError, BadImageError, SettingError
-from ..ops.masks import mask_problem
 from .annotations import clean_annotations, read_annotations
 from .findings import Finding, Findings
 from .image_files import check_files, is_url, read_names

@@ -9,9 +9,8 @@ from mmdet.registry import METRICS
 from mmengine.logging import print_log
 
 from ..class_names import show_classes
-from ..errors import BadDataError, SettingError
+from ..errors import SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
-from ..ops.masks import mask_problem
 from .annotations import clean_annotations, read_annotations
 from .findings import Findings
 from .same_images import distinct, find_images, number_images
@@ -25,23 +24,13 @@ class CheckedCocoMetric(RFDETRCocoMetric):
     broken or point nowhere, and images that were not evaluated because their file is
     no image. Missing keys are completed. Boxes without area stay, as in the official
     evaluation: nobody can find them. Parts of a mask that are no polygons are left
-    out; masks are looked at before the first step, as pycocotools would find out after
-    the first epoch. Before the first step it also warns of classes without any object,
-    and of images with more objects than count.
+    out. Before the first step it warns of classes without any object, and of images
+    with more objects than count.
 
     Images have to be those that the file describes, see
     :func:`~mmdet_rfdetr.faults.same_images.find_images`. One that was evaluated several
     times counts once; without a file, images of several data sets may have the same id.
-
-    Raises:
-        BadDataError: if masks are to be evaluated and an object has none that can be
-            drawn.
     """
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        if self._coco_api is not None and 'segm' in self.metrics:
-            require_masks(self._coco_api, {})
 
     def _read_annotations(self) -> dict:
         document = read_annotations(
@@ -99,42 +88,6 @@ class CheckedCocoMetric(RFDETRCocoMetric):
                 '(MultiDatasetsEvaluator), or leave out outfile_prefix.'
             )
         return ids
-
-    def _select(self, index: COCO, sizes: dict[Hashable, tuple[int, int]]) -> COCO:
-        if 'segm' in self.metrics:
-            require_masks(index, sizes)
-        return super()._select(index, sizes)
-
-
-def require_masks(index: COCO, sizes: Mapping[Hashable, tuple[int, int]]) -> None:
-    """Stop if an object has no mask that can be drawn.
-
-    pycocotools reads beyond the end of run lengths that do not fit their image.
-
-    Args:
-        index: the ground truth.
-        sizes: (height, width) of images by id, where they are known better than by
-            what the annotations state.
-
-    Raises:
-        BadDataError: names the first of these objects.
-    """
-    found = []
-    for annotation in index.anns.values():
-        image = index.imgs[annotation['image_id']]
-        stated = image.get('height'), image.get('width')
-        size = sizes.get(image['id'], stated)
-        problem = mask_problem(annotation.get('segmentation'), *size)
-        if problem is not None:
-            found.append((annotation, problem))
-    if found:
-        annotation, problem = found[0]
-        raise BadDataError(
-            f"metric 'segm' needs a mask for every object, and {len(found)} have "
-            f'none that can be drawn; the first is annotation {annotation["id"]} '
-            f'of image {annotation["image_id"]}, which has {problem}: remove these '
-            "objects, or evaluate with metric='bbox' alone"
-        )
 
 
 def remark_on_objects(

@@ -1,1 +1,1 @@
-"""Arithmetic of boxes, masks and pixels, and copies between host and device."""
+"""Arithmetic of boxes and pixels, and copies between host and device."""

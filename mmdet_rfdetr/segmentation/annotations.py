@@ -6,7 +6,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
 from ..errors import SettingError
-from ..ops.masks import is_near, is_polygon, mask_problem
+from .mask_rules import is_near, is_polygon, mask_problem
 
 
 @TRANSFORMS.register_module()

@@ -14,6 +14,7 @@ from torch import distributed
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from mmdet_rfdetr.evaluation.averages import class_precisions
+from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.factory import ANIMALS, build, document, write
 from tests.fixtures import DATA, needs_data
 from tests.test_evaluation import random_sets
@@ -136,7 +137,7 @@ def test_objects_to_ignore_are_the_same_without_a_file(tmp_path):
     [
         (dict(sort_categories=True), 'has no sort_categories: leave it out'),
         (dict(use_mp_eval=True), 'has no use_mp_eval: leave it out'),
-        (dict(metric='proposal_fast'), "no metric 'proposal_fast': set 'proposal'"),
+        (dict(metric='proposal_fast'), "no metric 'proposal_fast': set"),
         (dict(metric_items=['mAP', 'mAP_60']), "'mAP_60' is none of"),
         (dict(metric_items=['AR@100'], proposal_nums=(1, 10)), "'AR@100' is none of"),
         (dict(proposal_nums=(0, 10)), 'proposal_nums=0 must be a whole number'),
@@ -151,7 +152,7 @@ def test_settings_that_it_does_not_have_are_refused_at_once(tmp_path, setting, m
         evaluate(write(tmp_path), {}, **setting)
 
 
-ALL = ['bbox', 'segm', 'proposal']
+ALL = [*KINDS]
 SORTED = dict(category_ids=(1, 2, 5, 6, 9))
 
 
@@ -205,9 +206,7 @@ def test_files_are_written_where_they_are_asked_for(tmp_path, monkeypatch):
     for kind in ('CocoMetric', 'RFDETRCocoMetric'):
         prefix = tmp_path / kind / 'results'
         prefix.parent.mkdir()
-        settings = dict(
-            ann_file=str(path), metric=['bbox', 'segm'], outfile_prefix=str(prefix)
-        )
+        settings = dict(ann_file=str(path), metric=ALL, outfile_prefix=str(prefix))
         evaluated, _ = random_sets.evaluate(monkeypatch, found, type=kind, **settings)
         formatted, _ = random_sets.evaluate(
             monkeypatch, found, type=kind, format_only=True, **settings
@@ -221,7 +220,9 @@ def test_files_are_written_where_they_are_asked_for(tmp_path, monkeypatch):
             }
         )
     assert written[0] == written[1]
-    assert set(written[1]) == {'results.bbox.json', 'results.segm.json'}
+    assert set(written[1]) == {
+        f'results.{kind.iou_type}.json' for kind in KINDS.values()
+    }
 
 
 def test_no_file_is_written_otherwise(tmp_path, monkeypatch):
@@ -296,17 +297,6 @@ def test_objects_without_an_area_have_that_of_their_box(tmp_path):
     for annotation in data['annotations']:
         del annotation['area'], annotation['iscrowd']
     assert evaluate(write(tmp_path, data), perfect(data)) == expected
-
-
-def test_masks_that_are_not_there(tmp_path, monkeypatch):
-    path, found = random_sets.make_set(tmp_path)
-    metric = METRICS.build(
-        dict(type='RFDETRCocoMetric', ann_file=str(path), metric='segm')
-    )
-    metric.dataset_meta = dict(classes=random_sets.CLASSES)
-    metric.process({}, list(random_sets.samples(found)))
-    with pytest.raises(SettingError, match="'segm' needs masks, and the model"):
-        metric.evaluate(len(found))
 
 
 @needs_data
@@ -431,7 +421,7 @@ def test_detections_that_are_not_finite_give_no_number(
     'settings',
     [
         {},
-        dict(metric=['bbox', 'segm', 'proposal'], classwise=True, prefix='mine'),
+        dict(metric=ALL, classwise=True, prefix='mine'),
         dict(metric='proposal', proposal_nums=(1, 20)),
         dict(metric_items=['mAP_s', 'AR@300'], metric=['bbox']),
     ],

@@ -11,10 +11,11 @@ from mmengine.logging import MMLogger
 from mmdet_rfdetr.errors import MissingPackageError, SettingError
 from mmdet_rfdetr.evaluation import engines
 from mmdet_rfdetr.evaluation.engines import ENGINES, choose_engine
+from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.test_evaluation import random_sets
 from tests.test_evaluation.random_sets import evaluate, make_set, rounded
 
-METRICS_TO_TRY = ['bbox', 'segm', 'proposal']
+METRICS_TO_TRY = [*KINDS]
 
 
 @pytest.fixture(params=ENGINES)
@@ -142,7 +143,7 @@ def test_the_largest_number_of_detections_bounds_every_precision(
 
 def test_the_output_is_that_of_mmdet(tmp_path, monkeypatch, capsys, engine):
     path, found = make_set(tmp_path, category_ids=(1, 2, 5, 6, 9))
-    settings = dict(ann_file=str(path), metric=['bbox', 'segm'], classwise=True)
+    settings = dict(ann_file=str(path), metric=METRICS_TO_TRY, classwise=True)
     logger = SimpleNamespace(info=print, log=lambda _, text: print(text))
     monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: logger)
     outputs = []

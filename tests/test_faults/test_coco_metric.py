@@ -6,8 +6,8 @@ from mmdet.registry import METRICS
 from mmdet_rfdetr.errors import BadDataError
 from mmdet_rfdetr.faults import coco_metric
 from tests.factory import ANIMALS, document, write
-from tests.test_evaluation import test_masks as masks
 from tests.test_evaluation.test_coco_metric import evaluate, perfect
+from tests.test_segmentation import test_mask_precision as masks
 
 
 def test_faults_do_not_change_the_result(tmp_path):

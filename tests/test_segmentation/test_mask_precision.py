@@ -7,6 +7,9 @@ import pytest
 import torch
 from mmdet.registry import METRICS
 
+from mmdet_rfdetr.errors import SettingError
+from tests.test_evaluation import random_sets
+
 SHAPE = (60, 80)
 POLYGON = [[10, 10, 30, 10, 30, 40, 10, 40]]
 
@@ -67,3 +70,14 @@ def test_run_lengths_of_an_image_without_stated_size(tmp_path, engine):
     counts[-1] = 60 * 80 - sum(counts[:-1])
     runs = dict(size=[60, 80], counts=counts)
     assert evaluate(tmp_path, engine, {}, runs) == (1, 1)
+
+
+def test_masks_that_are_not_there(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    metric = METRICS.build(
+        dict(type='RFDETRCocoMetric', ann_file=str(path), metric='segm')
+    )
+    metric.dataset_meta = dict(classes=random_sets.CLASSES)
+    metric.process({}, list(random_sets.samples(found)))
+    with pytest.raises(SettingError, match="'segm' needs masks, and the model"):
+        metric.evaluate(len(found))

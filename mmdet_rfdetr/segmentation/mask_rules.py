@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..data.annotations import MASK_CHECKS
+
 _FARTHEST = 300_000  # pixels, of any image
 _LONGEST = 2_000_000
 _MOST_PIXELS = 2**31  # that pycocotools can count
@@ -28,9 +30,15 @@ def mask_problem(
     """
     if isinstance(segmentation, dict):
         return _run_length_problem(segmentation, height, width)
-    if not any(map(is_polygon, segmentation or ())):
+    polygons = [*filter(is_polygon, segmentation or ())]
+    if not polygons:
         return 'no mask of three points or more'
+    if not any(is_near(polygon, height, width) for polygon in polygons):
+        return 'a mask far from its image'
     return None
+
+
+MASK_CHECKS.append(mask_problem)
 
 
 def is_polygon(numbers: Sequence[float]) -> bool:

@@ -2,7 +2,7 @@ import numpy as np
 import pycocotools.mask as rle
 import pytest
 
-from mmdet_rfdetr.ops.masks import decode_runs, mask_problem
+from mmdet_rfdetr.segmentation.mask_rules import decode_runs, mask_problem
 
 HEIGHT, WIDTH = 40, 60
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
