@@ -1,8 +1,7 @@
 """Tensors that are the same in every step, made once for each size and device."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -10,44 +9,22 @@ import torch
 P = ParamSpec('P')
 R = TypeVar('R')
 
-MOST_SIZES = 64
-"""Results of a function that are kept, those that were used last."""
-
-_collections: list[list] = []
-
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function made of its arguments, which are all it depends on.
 
-    What is made in inference mode can be used in training. A function that is being
-    compiled makes its constants itself. ``cache_clear()`` forgets all.
+    It is kept for good: a CUDA graph reads it where it lies. What is made in inference
+    mode can be used in training. A function that is being compiled makes its constants
+    itself. ``cache_clear()`` forgets all.
 
     Args:
-        function: makes tensors from hashable arguments.
+        function: makes small tensors from hashable arguments.
     """
-    make = functools.lru_cache(MOST_SIZES)(torch.inference_mode(False)(function))
+    make = functools.cache(torch.inference_mode(False)(function))
 
     @functools.wraps(function)
     def keep(*args: P.args) -> R:
-        if torch.compiler.is_dynamo_compiling():
-            return function(*args)
-        value = make(*args)
-        for collection in _collections:
-            collection.append(value)
-        return value
+        return function(*args) if torch.compiler.is_dynamo_compiling() else make(*args)
 
     keep.cache_clear = make.cache_clear
     return keep
-
-
-@contextmanager
-def collect_constants() -> Iterator[list]:
-    """Collect the constants that are used inside.
-
-    A CUDA graph reads them where they lie, and has to keep them from being freed.
-    """
-    _collections.append(used := [])
-    try:
-        yield used
-    finally:
-        _collections.pop()
