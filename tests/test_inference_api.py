@@ -61,6 +61,22 @@ def test_inference_detector_takes_paths_arrays_and_lists(paths, picture, toy_pro
     assert [result.ori_shape for result in of_list] == [(60, 80), (80, 60)]
 
 
+def test_a_loader_of_mmdet_takes_grey_arrays_and_then_files(paths, picture, tmp_path):
+    cfg = Config.fromfile(paths[0])
+    cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadImageFromFile')
+    grey = np.asarray(Image.open(picture).convert('L'))
+    path = str(tmp_path / 'grey.png')
+    Image.fromarray(grey).save(path)
+    model = init_detector(cfg, paths[1], device='cpu')
+    found = [inference_detector(model, image) for image in (path, grey, path)]
+    scores = [each.pred_instances.scores for each in found]
+    inferencer = DetInferencer(cfg, paths[1], device='cpu', show_progress=False)
+    for image in (grey, path):
+        (result,) = inferencer(image, return_datasamples=True)['predictions']
+        scores.append(result.pred_instances.scores)
+    assert all(each.equal(scores[0]) for each in scores)
+
+
 @pytest.mark.parametrize('kind', ['path', 'array', 'list', 'folder'])
 def test_inferencer_takes_any_input(inferencer, picture, toy_project, kind):
     array = np.asarray(Image.open(picture))[..., ::-1]

@@ -3,8 +3,10 @@
 import copy
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mmengine.logging import print_log
 from torch import nn
 
@@ -33,6 +35,8 @@ def detect_as_trained() -> str | None:
                 return []
             _warn_of_names(model)
             test_pipeline = test_pipeline or _test_pipeline(model.cfg)
+            if test_pipeline is None:
+                return _with_loader_of_mmdet(original, model, imgs, *args, **kwargs)
         return original(model, imgs, test_pipeline, *args, **kwargs)
 
     inference.inference_detector = apis.inference_detector = inference_detector
@@ -56,7 +60,9 @@ def infer_as_trained() -> str | None:
             _warn_of_names(self.model)
             pipeline = _test_pipeline(cfg)
         if pipeline is None:
-            return init_pipeline(self, cfg)
+            pipeline = init_pipeline(self, cfg)
+            pipeline.transforms.insert(0, _as_colours)
+            return pipeline
         for step in pipeline.transforms:  # there are no ids
             if hasattr(step, 'meta_keys'):
                 step.meta_keys = tuple(key for key in step.meta_keys if key != 'img_id')
@@ -64,6 +70,28 @@ def infer_as_trained() -> str | None:
 
     DetInferencer._init_pipeline = init_pipeline_as_trained
     return 'DetInferencer reads images with loaders that training does not have.'
+
+
+def _with_loader_of_mmdet(
+    infer: Callable, model: nn.Module, imgs: Any, *args, **kwargs
+) -> Any:
+    """Detect where the pipeline names a loader that takes files alone.
+
+    MMDetection writes its loader for arrays, which are colours, into ``model.cfg``.
+    """
+    is_batch = isinstance(imgs, list | tuple)
+    images = [_as_colours(image) for image in (imgs if is_batch else [imgs])]
+    cfg, model.cfg = model.cfg, copy.deepcopy(model.cfg)
+    try:
+        return infer(model, images if is_batch else images[0], None, *args, **kwargs)
+    finally:
+        model.cfg = cfg
+
+
+def _as_colours(image: Any) -> Any:
+    """What mmcv reads from a grey file, if the image is a grey array."""
+    is_grey = isinstance(image, np.ndarray) and image.ndim == 2
+    return np.stack([image] * 3, axis=-1) if is_grey else image
 
 
 def _warn_of_names(model: nn.Module) -> None:
