@@ -346,6 +346,8 @@ def project_config(data, work_dir, **changes):
         **changes: new values by dotted name; dicts are merged.
     """
     test_pipeline = [LOAD, RESIZE, ANNOTATIONS, PACK]
+    # A process that is forked waits for ever for threads of the engine of its parent.
+    evaluator = metric(data, engine='pycocotools')
     test = loader(dataset(data, test_mode=True, pipeline=test_pipeline))
     config = dict(
         default_scope='mmdet',
@@ -357,8 +359,8 @@ def project_config(data, work_dir, **changes):
         ),
         val_dataloader=test,
         test_dataloader=test,
-        val_evaluator=metric(data),
-        test_evaluator=metric(data),
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=1),
         val_cfg=dict(type='ValLoop'),
         test_cfg=dict(type='TestLoop'),

@@ -19,15 +19,11 @@ def project_config(folder, work_dir, device_type='cpu', dtype='bfloat16'):
         dtype: of the policy.
     """
     precision = dict(device_type=device_type, dtype=dtype)
-    # The threads of another engine do not survive a fork.
-    metric = dict(engine='pycocotools')
     config = factory.project_config(
         folder,
         work_dir,
         model=dict(precision=precision),
         train_dataloader=dict(sampler=dict(type='InfiniteSampler')),
-        val_evaluator=metric,
-        test_evaluator=metric,
         train_cfg=dict(
             _delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2
         ),
