@@ -1,7 +1,8 @@
 """Tensors that are the same in every step, made once for each size and device."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -9,22 +10,44 @@ import torch
 P = ParamSpec('P')
 R = TypeVar('R')
 
+MOST_SIZES = 64
+"""Results of a function that are kept, those that were used last."""
+
+_collections: list[list] = []
+
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function made of its arguments, which are all it depends on.
 
-    It is kept for good: a CUDA graph reads it where it lies. What is made in inference
-    mode can be used in training. A function that is being compiled makes its constants
-    itself. ``cache_clear()`` forgets all.
+    What is made in inference mode can be used in training. A function that is being
+    compiled makes its constants itself. ``cache_clear()`` forgets all.
 
     Args:
-        function: makes small tensors from hashable arguments.
+        function: makes tensors from hashable arguments.
     """
-    make = functools.cache(torch.inference_mode(False)(function))
+    make = functools.lru_cache(MOST_SIZES)(torch.inference_mode(False)(function))
 
     @functools.wraps(function)
     def keep(*args: P.args) -> R:
-        return function(*args) if torch.compiler.is_dynamo_compiling() else make(*args)
+        if torch.compiler.is_dynamo_compiling():
+            return function(*args)
+        value = make(*args)
+        for collection in _collections:
+            collection.append(value)
+        return value
 
     keep.cache_clear = make.cache_clear
     return keep
+
+
+@contextmanager
+def collect_constants() -> Iterator[list]:
+    """Collect the constants that are used inside.
+
+    A CUDA graph reads them where they lie, and has to keep them from being freed.
+    """
+    _collections.append(used := [])
+    try:
+        yield used
+    finally:
+        _collections.pop()

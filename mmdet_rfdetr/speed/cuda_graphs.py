@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplainedError, RecordingError, SettingError
 from ..models.log_figures import Losses
+from ..ops.constants import collect_constants
 from .device_solver import PaddedTargets
 
 WARM_UP = 3
@@ -99,7 +100,7 @@ class _Graph:
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         recording = torch.cuda.graph(self._graph, pool=memory)
-        with recording:
+        with recording, collect_constants() as self._constants:
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor):
@@ -204,6 +205,7 @@ class RecordableStep(nn.Module):
 
     Attributes:
         names: of the loss terms, and of the figures for the log.
+        constants: that were read, and are read wherever the step is replayed.
     """
 
     def __init__(self, model: nn.Module, counts: tuple[int, ...]) -> None:
@@ -211,13 +213,15 @@ class RecordableStep(nn.Module):
         self.model = model
         self.counts = counts
         self.names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self.constants: list = []
 
     def forward(
         self, images: Tensor, labels: Tensor, boxes: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss terms; figures, and whether a cost was not finite, as 0 or 1."""
         targets = PaddedTargets(labels, boxes, self.counts, valid=valid)
-        losses = self.model.loss_of_targets(images, targets)
+        with collect_constants() as self.constants:
+            losses = self.model.loss_of_targets(images, targets)
         self.names = tuple(losses), tuple(losses.figures)
         figures = *losses.figures.values(), losses.non_finite_costs.float()
         return torch.stack([*losses.values()]), torch.stack(figures)

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from mmdet_rfdetr.ops.constants import constant
+from mmdet_rfdetr.ops import constants
+from mmdet_rfdetr.ops.constants import collect_constants, constant
 
 
 @pytest.fixture
@@ -33,12 +34,14 @@ def test_made_once_for_each_size_and_device(made):
     assert made.calls == [3, 4, 3, 3]
 
 
-def test_kept_for_good(made):
-    """A CUDA graph reads it where it lies."""
-    first = made(0, CPU)
-    for count in range(1, 500):
+def test_sizes_that_come_no_more_are_freed(made):
+    for count in range(2 * constants.MOST_SIZES):
         made(count, CPU)
-    assert made(0, CPU) is first
+    del made.calls[:]
+    made(2 * constants.MOST_SIZES - 1, CPU)
+    assert made.calls == []
+    made(0, CPU)
+    assert made.calls == [0]
 
 
 def test_of_inference_mode_and_used_with_gradients(made):
@@ -48,6 +51,17 @@ def test_of_inference_mode_and_used_with_gradients(made):
     (weight * made(3, CPU)).sum().backward()
     assert weight.grad.tolist() == [0, 1, 2]
     assert made.calls == [3]
+
+
+def test_what_a_recording_reads_is_collected(made):
+    made(3, CPU)
+    with collect_constants() as used:
+        made(3, CPU)
+        with collect_constants() as inner:
+            made(5, CPU)
+        assert len(inner) == 1 and inner[0] is made(5, CPU)
+    made(6, CPU)
+    assert [len(x) for x in used] == [3, 5, 5]
 
 
 def test_compiled_functions_make_their_own(made, recwarn):

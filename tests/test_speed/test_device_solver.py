@@ -184,6 +184,7 @@ def test_what_is_recorded_takes_and_gives_tensors():
     step = RecordableStep(recorded, targets.counts)
     terms, figures = step(images, targets.labels, targets.boxes, targets.valid)
     found = numbers(recorded, step.losses(terms, figures))
+    assert step.constants
     assert_equal(found, numbers(plain, plain(images, samples, mode='loss')))
 
 
