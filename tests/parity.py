@@ -414,7 +414,7 @@ def _observed_loss(head, seen):
     loss_by_feat, assign = head.loss_by_feat, head.assigner.assign
     module = 'mmdet_rfdetr.models.head'
 
-    def observed_loss_by_feat(stages, **keywords):
+    def observed_loss_by_feat(stages, targets):
         names = [f'aux{index}' for index in range(stages.last)] + ['final']
         for stage, name in enumerate(names):
             seen[f'{name}_logits'] = stages.stage_logits[stage]
@@ -423,7 +423,7 @@ def _observed_loss(head, seen):
         for name, of_stage in zip([*names, 'enc'], masks, strict=bool(masks)):
             seen[f'{name}_mask_spatial'] = of_stage.spatial_features
             seen[f'{name}_mask_query'] = of_stage.query_features
-        return loss_by_feat(stages, **keywords)
+        return loss_by_feat(stages, targets)
 
     def observed_assign(*args, **keywords):
         matches = assign(*args, **keywords)

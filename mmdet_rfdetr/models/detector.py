@@ -14,7 +14,6 @@ from ..errors import SettingError, check_counts
 from ..matching import Stages
 from ..ops.boxes import apply_deltas
 from ..precision import PrecisionPolicy
-from .backbone import RFDETRBackbone
 from .class_names import complete_names
 from .decoder import RFDETRDecoder
 from .head import RFDETRHead
@@ -102,7 +101,6 @@ class RFDETR(Steps, BaseDetector):
         self.decoder = RFDETRDecoder(
             **dict(decoder, embed_dims=width, num_levels=levels)
         )
-        _check_maps(self.backbone, neck)
         watch_labels(self.data_preprocessor, self.bbox_head.num_classes)
         self.num_queries = num_queries
         self.num_groups = num_groups
@@ -332,16 +330,3 @@ class RFDETR(Steps, BaseDetector):
             return placed
         rest = deltas[count:].float().expand(len(boxes), -1, -1)
         return torch.cat((placed, rest), dim=1)
-
-
-def _check_maps(backbone: nn.Module, neck: dict) -> None:
-    """Refuse a neck for other maps than those of the ViT; others are not known."""
-    if not isinstance(backbone, RFDETRBackbone):
-        return
-    maps = [backbone.embed_dims] * len(backbone.out_indices)
-    if list(neck.get('in_channels', maps)) != maps:
-        raise SettingError(
-            f'neck.in_channels={list(neck["in_channels"])} does not fit the maps of '
-            f'the backbone, which have {maps} channels for out_indices='
-            f'{backbone.out_indices}: make them equal.'
-        )

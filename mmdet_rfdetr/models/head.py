@@ -17,7 +17,7 @@ from ..ops.boxes import apply_deltas, cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from ..ops.transfer import upload
 from ..precision import float32_island
 from .detections import Detections, best_detections, box_scales
-from .labels import join_labels
+from .labels import check_labels
 from .log_figures import Losses, prediction_errors
 from .part_checks import check_losses
 from .query_selection import CLASS_PRIOR
@@ -118,44 +118,20 @@ class RFDETRHead(BaseModule):
             task heads) of the last layer, with prefix ``d0.`` and so on of the others,
             with ``enc_`` of the encoder.
         """
-        return self.loss_by_feat(
-            stages,
-            batch_gt_instances=[s.gt_instances for s in batch_data_samples],
-            batch_img_metas=[s.metainfo for s in batch_data_samples],
-        )
+        return self.loss_by_feat(stages, self.get_targets(batch_data_samples))
 
     @float32_island()
-    def loss_by_feat(
-        self,
-        stages: Stages,
-        *,
-        batch_gt_instances: InstanceList,
-        batch_img_metas: list[dict],
-    ) -> Losses:
+    def loss_by_feat(self, stages: Stages, targets: Targets) -> Losses:
         """Match and compute the loss terms of all stages together.
-
-        Args:
-            stages: outputs of all layers and of the encoder.
-            batch_gt_instances: ``labels``, absolute xyxy ``bboxes`` and what the task
-                heads learn.
-            batch_img_metas: with ``img_shape``; task heads may need
-                ``batch_input_shape`` if there is padding.
-
-        Returns:
-            See :meth:`loss`.
-        """
-        targets = self.get_targets(batch_gt_instances, batch_img_metas)
-        return self.loss_of_targets(stages, targets)
-
-    @float32_island()
-    def loss_of_targets(self, stages: Stages, targets: Targets) -> Losses:
-        """:meth:`loss_by_feat` of objects that are joined already.
 
         With padded targets the host reads nothing.
 
         Args:
             stages: outputs of all layers and of the encoder.
             targets: the objects of all images.
+
+        Returns:
+            See :meth:`loss`.
         """
         queries = min(stages.sizes) // stages.num_groups
         targets = self.assigner.prepare(targets, queries)
@@ -169,49 +145,47 @@ class RFDETRHead(BaseModule):
         target_boxes = targets.boxes[matches.targets]
         labels = targets.labels[matches.targets]
         corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)
+        ious = paired_iou(corners.detach(), target_corners)
         sums = dict(
-            loss_cls=self.loss_cls(
-                stages.logits,
-                matches,
-                labels,
-                paired_iou(corners.detach(), target_corners),
-            ),
+            loss_cls=self.loss_cls(stages.logits, matches, labels, ious),
             loss_bbox=sum_pairs(self.loss_bbox, boxes, target_boxes, matches),
             loss_iou=sum_pairs(self.loss_iou, corners, target_corners, matches),
         )
         for head in task_heads:
             sums.update(head.loss(stages, targets, matches))
-        terms = {
-            prefix + name: value
-            for name, of_stages in sums.items()
-            for prefix, value in zip(
-                stages.prefixes, of_stages / avg_factor, strict=True
-            )
-        }
+        terms = {}
+        for name, of_stages in sums.items():
+            values = (of_stages / avg_factor).unbind()
+            for prefix, value in zip(stages.prefixes, values, strict=True):
+                terms[prefix + name] = value
         return Losses(
             terms,
             figures=prediction_errors(stages, labels, matches, targets),
             non_finite_costs=matches.non_finite,
         )
 
-    def get_targets(
-        self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
-    ) -> Targets:
-        """Join the objects of all images, boxes normalised by ``img_shape``."""
-        boxes = torch.cat([gt.bboxes for gt in batch_gt_instances])
-        counts = tuple(len(gt) for gt in batch_gt_instances)
-        sizes = [
-            meta['img_shape'][1::-1] * 2
-            for meta, count in zip(batch_img_metas, counts, strict=True)
-            for _ in range(count)
-        ]
+    def get_targets(self, batch_data_samples: SampleList) -> Targets:
+        """Join the objects of all images.
+
+        Args:
+            batch_data_samples: samples with ``img_shape`` and, in ``gt_instances``,
+                ``labels``, absolute xyxy ``bboxes`` and what the task heads learn;
+                these may need ``batch_input_shape`` if there is padding.
+        """
+        objects = [sample.gt_instances for sample in batch_data_samples]
+        metas = [sample.metainfo for sample in batch_data_samples]
+        sizes = []
+        for gt, meta in zip(objects, metas, strict=True):
+            check_labels(gt.labels, meta, self.num_classes)
+            sizes += [meta['img_shape'][1::-1] * 2] * len(gt)
+        boxes = torch.cat([gt.bboxes for gt in objects])
         sizes = upload(sizes, boxes.device, boxes.dtype).view(-1, 4)
         return Targets(
-            labels=join_labels(batch_gt_instances, batch_img_metas, self.num_classes),
+            labels=torch.cat([gt.labels for gt in objects]),
             boxes=xyxy_to_cxcywh(boxes / sizes).float(),
-            counts=counts,
+            counts=tuple(map(len, objects)),
             tasks={
-                name: head.get_targets(batch_gt_instances, batch_img_metas)
+                name: head.get_targets(objects, metas)
                 for name, head in self.task_heads.items()
             },
         )
@@ -232,13 +206,6 @@ class RFDETRHead(BaseModule):
         """
         metas = [sample.metainfo for sample in batch_data_samples]
         return self.predict_by_feat(stages, batch_img_metas=metas, rescale=rescale)
-
-    def loss_and_predict(
-        self, stages: Stages, batch_data_samples: SampleList, rescale: bool = False
-    ) -> tuple[Losses, InstanceList]:
-        """Compute losses and detections in one pass; see :meth:`loss`."""
-        losses = self.loss(stages, batch_data_samples)
-        return losses, self.predict(stages, batch_data_samples, rescale=rescale)
 
     @float32_island()
     def predict_by_feat(
@@ -289,21 +256,15 @@ class RFDETRHead(BaseModule):
         """
         results = []
         threshold = self.test_cfg.get('score_thr')
-        for image, (*values, queries) in enumerate(zip(*detections, strict=True)):
-            bboxes, scores, labels = values
+        for image, meta in enumerate(batch_img_metas):
+            bboxes, scores, labels, queries = (x[image] for x in detections)
             result = InstanceData(bboxes=bboxes, scores=scores, labels=labels)
             if threshold is not None:
                 confident = scores > threshold
                 result, queries = result[confident], queries[confident]
             for name, (made,) in tasks.items():
-                self.task_heads[name].add_results(
-                    result,
-                    made,
-                    image,
-                    queries,
-                    batch_img_metas[image],
-                    rescale=rescale,
-                )
+                add_results = self.task_heads[name].add_results
+                add_results(result, made, image, queries, meta, rescale=rescale)
             results.append(result)
         return results
 

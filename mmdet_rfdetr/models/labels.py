@@ -1,11 +1,7 @@
 """Labels of objects, looked at before they index the outputs of a model."""
 
 import functools
-from collections.abc import Sequence
 
-import torch
-from mmdet.structures import SampleList
-from mmdet.utils import InstanceList
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -28,54 +24,34 @@ def watch_labels(data_preprocessor: nn.Module, num_classes: int) -> None:
 def _check_batch(_: nn.Module, arguments: tuple, num_classes: int) -> None:
     """Look at what a data preprocessor is called with: the batch, whether to train."""
     batch, *training = arguments
-    if not any(training) or not isinstance(batch, dict):
-        return
-    samples: SampleList = [
-        sample
-        for sample in batch.get('data_samples') or ()
-        if 'labels' in sample.get('gt_instances', ())
-    ]
-    if samples:
-        join_labels(
-            [sample.gt_instances for sample in samples],
-            [sample.metainfo for sample in samples],
-            num_classes,
-        )
+    if any(training) and isinstance(batch, dict):
+        for sample in batch.get('data_samples') or ():
+            if 'labels' in sample.get('gt_instances', ()):
+                labels = sample.gt_instances.labels
+                check_labels(labels, sample.metainfo, num_classes)
 
 
-def join_labels(
-    batch_gt_instances: InstanceList,
-    batch_img_metas: Sequence[dict],
-    num_classes: int,
-) -> Tensor:
-    """Join the labels of all images, and see that the model has outputs for them.
+def check_labels(labels: Tensor, img_meta: dict, num_classes: int) -> None:
+    """See that the model has outputs for the labels of an image.
 
     Labels on a GPU are not looked at: the host would wait for them.
 
     Args:
-        batch_gt_instances: with ``labels``.
-        batch_img_metas: to name an image.
+        labels: of the image.
+        img_meta: to name it.
         num_classes: K.
-
-    Returns:
-        (T,) labels.
 
     Raises:
         SettingError: names a label that is not in [0, K), and its image.
     """
-    labels = torch.cat([gt.labels for gt in batch_gt_instances])
     if labels.is_cuda:
-        return labels
-    numbers = labels.numpy()
-    (wrong,) = ((numbers < 0) | (numbers >= num_classes)).nonzero()
-    if len(wrong):
-        parts = zip(batch_gt_instances, batch_img_metas, strict=True)
-        meta = [meta for gt, meta in parts for _ in gt.labels][wrong[0]]
+        return
+    wrong = [label for label in labels.tolist() if not 0 <= label < num_classes]
+    if wrong:
         raise SettingError(
-            f'An object of image {meta.get("img_path", meta.get("img_id"))} has the '
-            f'label {labels[wrong[0]].item()}, and the labels of '
-            f'model.bbox_head.num_classes={num_classes} are 0 to {num_classes - 1}: '
-            'make num_classes the number of metainfo.classes, or correct the data set, '
-            'or the step of its pipeline, that gives it.'
+            f'An object of image {img_meta.get("img_path", img_meta.get("img_id"))} '
+            f'has the label {wrong[0]}, and the labels of model.bbox_head.num_classes='
+            f'{num_classes} are 0 to {num_classes - 1}: make num_classes the number of '
+            'metainfo.classes, or correct the data set, or the step of its pipeline, '
+            'that gives it.'
         )
-    return labels

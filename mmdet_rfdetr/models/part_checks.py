@@ -1,14 +1,10 @@
 """Whether the parts that a config combines fit each other, before they run."""
 
-from collections.abc import Sequence
-
 import torch
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import ExplainedError, SettingError
-from .backbone import RFDETRBackbone
-from .projector import RFDETRProjector
+from ..errors import SettingError
 
 
 def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
@@ -45,14 +41,13 @@ def kind_of(cfg: dict) -> type | None:
     return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
+@torch.no_grad()
 def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
-    """Find out how many maps the neck of a model gives, and check them.
-
-    Other parts than those of this package see a small black image.
+    """Find out how many maps the neck of a model gives to a small black image.
 
     Args:
-        model: with ``backbone``, ``neck`` and ``data_preprocessor``.
-        width: channels D of the maps.
+        model: with ``backbone`` and ``neck``, neither of them in use yet.
+        width: channels D that all maps have to have.
         wanted: ``decoder.num_levels`` of the config, or None.
 
     Returns:
@@ -62,53 +57,27 @@ def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
         SettingError: backbone, neck and decoder do not fit each other.
     """
     backbone, neck = model.backbone, model.neck
-    known = isinstance(backbone, RFDETRBackbone) and isinstance(neck, RFDETRProjector)
-    if known:
-        count = len(neck.stages)
-    else:
-        levels = _levels_of_a_small_image(model)
-        count = len(levels)
-        channels = [each.shape[1] for each in levels]
-        if set(channels) != {width}:
-            raise SettingError(
-                f'{type(neck).__name__} gives maps of {channels} channels, and '
-                f'neck.out_channels={width}: all have to have so many'
-            )
-    if wanted not in (None, count):
-        raise SettingError(
-            f'decoder.num_levels={wanted}, and {type(neck).__name__} gives {count} '
-            'maps: make them equal, or leave decoder.num_levels out'
-        )
-    return count
-
-
-@torch.no_grad()
-def _levels_of_a_small_image(model: nn.Module) -> Sequence[Tensor]:
-    """What backbone and neck, neither of them in use yet, make of a black image."""
-    backbone, neck = model.backbone, model.neck
-    for part in (backbone, neck):
-        part.eval()
+    backbone.eval()
+    neck.eval()
+    names = type(backbone).__name__, type(neck).__name__
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     side = 2 * getattr(backbone, 'size_divisor', 64)
-    mean = getattr(model.data_preprocessor, 'mean', None)
-    channels = 3 if mean is None else len(mean)
-    device = next(backbone.parameters()).device
-    shapes: list = []
+    maps = backbone(first.weight.new_zeros(1, first.in_channels, side, side))
     try:
-        maps = backbone(torch.zeros(1, channels, side, side, device=device))
-        shapes = [tuple(each.shape[1:]) for each in maps]
-        levels = neck(maps)
-        if not all(each.dim() == 4 for each in levels):
-            raise ValueError('the neck does not give maps (B, C, h, w)')
-    except ExplainedError:
-        raise
-    except Exception as error:  # of anybody's parts
+        channels = [level.shape[1] for level in neck(maps)]
+    except Exception as error:  # of anybody's neck
         raise SettingError(
-            f'{type(backbone).__name__} gives maps (C, h, w) of {shapes} for an image '
-            f'of {side} pixels, which {type(neck).__name__} does not take '
-            f'({type(error).__name__}: {error}): choose a neck for them, for example '
-            'ChannelMapper, or other in_channels'
+            f'{names[0]} gives maps (C, h, w) of {[tuple(x.shape[1:]) for x in maps]} '
+            f'for an image of {side} pixels, which {names[1]} does not take ({error}): '
+            'set neck.in_channels to theirs, or choose a neck for them, for example '
+            'ChannelMapper'
         ) from error
-    finally:
-        for part in (backbone, neck):
-            part.train()
-    return levels
+    if wanted not in (None, len(channels)) or set(channels) != {width}:
+        raise SettingError(
+            f'neck.out_channels={width} and decoder.num_levels={wanted}, and '
+            f'{names[1]} gives {len(channels)} maps of {channels} channels: make them '
+            'equal, or leave decoder.num_levels out'
+        )
+    backbone.train()
+    neck.train()
+    return len(channels)

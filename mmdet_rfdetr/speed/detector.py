@@ -93,10 +93,7 @@ class RFDETR(models.RFDETR):
         """Objects of a batch, padded; None if it cannot be recorded."""
         if has_padding(batch_data_samples):
             return None
-        targets = self.bbox_head.get_targets(
-            [sample.gt_instances for sample in batch_data_samples],
-            [sample.metainfo for sample in batch_data_samples],
-        )
+        targets = self.bbox_head.get_targets(batch_data_samples)
         targets = self.bbox_head.assigner.prepare(targets, self.num_queries)
         return targets if isinstance(targets, PaddedTargets) else None
 
@@ -106,7 +103,7 @@ class RFDETR(models.RFDETR):
     ) -> dict[str, Tensor]:
         """:meth:`loss` of images without padding, and objects that are joined."""
         stages = self._stages(batch_inputs, None)
-        return self.bbox_head.loss_of_targets(stages, targets)
+        return self.bbox_head.loss_by_feat(stages, targets)
 
     @contextmanager
     def eagerly(self) -> Iterator[None]:

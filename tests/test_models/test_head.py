@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.errors import SettingError
@@ -82,6 +83,13 @@ def metas(*sizes):
     return [dict(img_shape=size, scale_factor=(2.0, 0.5)) for size in sizes]
 
 
+def samples(objects, img_metas):
+    return [
+        DetDataSample(gt_instances=gt, metainfo=meta)
+        for gt, meta in zip(objects, img_metas, strict=True)
+    ]
+
+
 def test_detections_of_an_image():
     head = make_head(test_cfg=dict(max_per_img=3))
     logits = torch.full((1, 2, CLASSES), -9.0)
@@ -157,10 +165,9 @@ def loss(head, objects, *, layers=2, groups=2, queries=6):
         torch.randn(batch, rows, CLASSES, requires_grad=True),
         torch.rand(batch, rows, 4, requires_grad=True),
     ]
-    losses = head.loss_by_feat(
+    losses = head.loss(
         Stages([*outputs[0], outputs[2]], [*outputs[1], outputs[3]], num_groups=groups),
-        batch_gt_instances=objects,
-        batch_img_metas=metas(*[(40, 100)] * batch),
+        samples(objects, metas(*[(40, 100)] * batch)),
     )
     return losses, outputs
 
@@ -182,7 +189,8 @@ def test_names_of_the_loss_terms():
 
 def test_targets_are_relative_to_the_image_without_padding():
     objects = instances(1, 0, 2)
-    targets = make_head().get_targets(objects, metas((40, 100), (8, 8), (20, 50)))
+    sizes = metas((40, 100), (8, 8), (20, 50))
+    targets = make_head().get_targets(samples(objects, sizes))
     assert targets.counts == (1, 0, 2)
     assert targets.labels.tolist() == [
         label for item in objects for label in item.labels.tolist()
@@ -198,11 +206,10 @@ def test_losses_are_divided_by_groups_times_objects():
     torch.manual_seed(1)
     losses, outputs = loss(head, instances(2, 1))
     logits = outputs[0][1]
+    targets = head.get_targets(_again(2, 1))
     matches = head.assigner.assign(
-        Stages([logits], [outputs[1][1]], num_groups=2),
-        head.get_targets(*_again(2, 1)),
+        Stages([logits], [outputs[1][1]], num_groups=2), targets
     )
-    targets = head.get_targets(*_again(2, 1))
     boxes = outputs[1][1][matches.images, matches.rows]
     distance = (boxes - targets.boxes[matches.targets]).abs().sum()
     torch.testing.assert_close(losses['loss_bbox'], 5 * distance / (2 * 3))
@@ -211,7 +218,7 @@ def test_losses_are_divided_by_groups_times_objects():
 def _again(*counts):
     """The objects that :func:`loss` saw after the same seed."""
     torch.manual_seed(1)
-    return instances(*counts), metas(*[(40, 100)] * len(counts))
+    return samples(instances(*counts), metas(*[(40, 100)] * len(counts)))
 
 
 def test_a_batch_without_objects_has_a_loss_and_gradients():
@@ -233,10 +240,8 @@ def test_degenerate_predictions_have_finite_losses():
     boxes[..., 2:] = -1
     logits.requires_grad_()
     boxes.requires_grad_()
-    losses = head.loss_by_feat(
-        Stages([logits[0]] * 2, [boxes[0]] * 2),
-        batch_gt_instances=objects,
-        batch_img_metas=metas((40, 100)),
+    losses = head.loss(
+        Stages([logits[0]] * 2, [boxes[0]] * 2), samples(objects, metas((40, 100)))
     )
     sum(losses.values()).backward()
     for value in (*losses.values(), logits.grad, boxes.grad):

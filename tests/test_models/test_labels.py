@@ -33,10 +33,7 @@ def test_the_image_and_the_label_are_named(detector, label):
         detector.data_preprocessor(data, True)  # as in training, before the device
     inputs = torch.stack([image.float() for image in data['inputs']])
     with pytest.raises(SettingError, match=message):
-        detector.bbox_head.get_targets(
-            [sample.gt_instances for sample in data['data_samples']],
-            [sample.metainfo for sample in data['data_samples']],
-        )
+        detector.bbox_head.get_targets(data['data_samples'])
     with pytest.raises(SettingError, match=message):
         detector(inputs, data['data_samples'], mode='loss')
 

@@ -83,10 +83,7 @@ def test_matching_by_numbers_alone():
     images, samples = batch()
     stages = model._stages(images, samples)
     head = model.bbox_head
-    targets = head.get_targets(
-        [sample.gt_instances for sample in samples],
-        [sample.metainfo for sample in samples],
-    )
+    targets = head.get_targets(samples)
     matches = head.assigner.assign(stages, targets, head.task_heads.values())
     numbers = stages.tasks['number_head'][stages.last].detach()
     of_layer = matches.stages == stages.last
@@ -110,8 +107,9 @@ def test_losses_and_detections_of_one_pass():
     model = build().train()
     images, samples = batch()
     stages = model._stages(images, samples)
-    losses, found = model.bbox_head.loss_and_predict(stages, samples)
-    assert losses == model.bbox_head.loss(stages, samples)
+    losses = model.bbox_head.loss(stages, samples)
+    found = model.bbox_head.predict(stages, samples, rescale=False)
+    assert losses == model.loss(images, samples)
     expected = model.eval()(images, samples, 'predict')
     for instances, sample in zip(found, expected, strict=True):
         torch.testing.assert_close(instances.numbers, sample.pred_instances.numbers)

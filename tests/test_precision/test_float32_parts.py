@@ -33,7 +33,7 @@ DETECTION_PARTS = {
     'matching/costs.py',
     'models/decoder.py:sine_embedding',
     'models/deformable_attention.py:sample_and_sum',
-    'models/head.py:loss_of_targets',
+    'models/head.py:loss_by_feat',
     'models/detections.py:best_detections',
     'models/losses/',
     'models/query_selection.py:make_proposals',

@@ -20,9 +20,10 @@ def test_losses_and_detections_of_one_pass():
     images, samples = batch()
     stages = model._stages(images, samples)
     torch.manual_seed(0)
-    losses, found = model.bbox_head.loss_and_predict(stages, samples)
+    losses = model.bbox_head.loss(stages, samples)
+    found = model.bbox_head.predict(stages, samples, rescale=False)
     torch.manual_seed(0)
-    assert losses == model.bbox_head.loss(stages, samples)
+    assert losses == model.loss(images, samples)
     expected = model.eval().predict(images, samples, rescale=False)
     for instances, sample in zip(found, expected, strict=True):
         of_sample = sample.pred_instances
@@ -60,10 +61,7 @@ def test_costs_of_tasks_add_up():
     model = parity.rule_model(with_numbers(tiny_config(), number_weight=2.0)).train()
     images, samples = batch()
     stages = model._stages(images, samples)
-    targets = model.bbox_head.get_targets(
-        [sample.gt_instances for sample in samples],
-        [sample.metainfo for sample in samples],
-    )
+    targets = model.bbox_head.get_targets(samples)
 
     def costs(*names):
         torch.manual_seed(0)

@@ -166,8 +166,10 @@ def test_student_and_teacher(settings):
     settings = semi_supervised(settings)
     settings.update(evaluation)
     settings.model.detector.precision = dict(device_type='cpu', dtype='bfloat16')
+    runner = Runner.from_cfg(Config(settings.to_dict()))
+    before = copy.deepcopy(runner.model.state_dict())
     with recorded() as seen:
-        runner, before = train(Config(settings.to_dict()))
+        runner.train()
     assert set(seen) == {expected(torch.bfloat16)}
     after = runner.model.state_dict()
     logged = runner.message_hub.log_scalars
