@@ -38,58 +38,67 @@ def summarize(evaluator: COCOeval, limit: int) -> dict[str, float]:
         Unrounded averages by the names of ``PRECISIONS`` and :func:`recall_names`; -1
         where there is no object.
     """
-    params, found = evaluator.params, {}
-    numbers, thresholds = params.maxDets, params.iouThrs
+    numbers, found = evaluator.params.maxDets, {}
     for name in (*PRECISIONS, *recall_names(numbers)):
-        what, _, number = name.partition('@')
-        kind, _, part = what.partition('_')
-        area = _AREAS.get(part, 'all')
-        count = int(number or (limit if name == 'mAP' else numbers[-1]))
-        title, values = 'Average Recall     (AR)', evaluator.eval['recall']
-        if kind == 'mAP':
-            title, values = 'Average Precision  (AP)', evaluator.eval['precision']
-        overlap = f'{thresholds[0]:0.2f}:{thresholds[-1]:0.2f}'
-        if part.isdecimal():
-            overlap = f'{int(part) / 100:0.2f}'
-            values = values[thresholds == int(part) / 100]
-        chosen = values[..., params.areaRngLbl.index(area), numbers.index(count)]
-        found[name] = _mean(chosen, -1.0)
-        print(
-            f' {title} @[ IoU={overlap:<9} | area={area:>6s} | maxDets={count:>3d} ] '
-            f'= {found[name]:0.3f}'
-        )
+        values, text = _select(evaluator, name, limit if name == 'mAP' else numbers[-1])
+        found[name] = _mean(values, -1.0)
+        print(f'{text} = {found[name]:0.3f}')
     return found
 
 
-def class_precisions(precision: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def class_precisions(evaluator: COCOeval) -> list[list[float]]:
     """Average the precision curves of each class.
 
     Args:
-        precision: (thresholds, recalls, K, areas, numbers of detections) as in
-            ``COCOeval.eval``, -1 where there is none; the last number counts.
-        thresholds: overlaps of the first axis.
+        evaluator: has accumulated; the largest of ``params.maxDets`` counts.
 
     Returns:
-        (K, 6): over all thresholds, at 0.5, at 0.75, and of small, medium and large
-        objects; NaN where there is no object.
+        The averages of each class, as in ``PRECISIONS``; NaN where there is no object.
     """
-    every, *by_area = np.moveaxis(precision[..., -1], 3, 0)
-    at = [every[thresholds == threshold] for threshold in (0.5, 0.75)]
-    return np.array(
-        [
-            [_mean(part[:, :, k], np.nan) for part in (every, *at, *by_area)]
-            for k in range(precision.shape[2])
-        ]
-    )
+    limit = evaluator.params.maxDets[-1]
+    columns = [_select(evaluator, name, limit)[0] for name in PRECISIONS]
+    return [
+        [_mean(values[..., label], np.nan) for values in columns]
+        for label in range(columns[0].shape[-1])
+    ]
 
 
-def class_table(names: Sequence[str], precisions: np.ndarray) -> str:
+def class_table(names: Sequence[str], precisions: list[list[float]]) -> str:
     """Print :func:`class_precisions` as mmdet does, one row for each class."""
     rows = [
         [name, *(str(round(value, 3)) for value in row)]
-        for name, row in zip(names, precisions.tolist(), strict=True)
+        for name, row in zip(names, precisions, strict=True)
     ]
     return AsciiTable([['category', *PRECISIONS], *rows]).table
+
+
+def _select(evaluator: COCOeval, name: str, limit: int) -> tuple[np.ndarray, str]:
+    """Take what is averaged.
+
+    Args:
+        evaluator: has accumulated.
+        name: of the average.
+        limit: detections that count where the name does not say.
+
+    Returns:
+        (thresholds, recalls, K) or (thresholds, K), -1 where there is no object; and
+        how ``COCOeval`` writes the name.
+    """
+    params = evaluator.params
+    what, _, number = name.partition('@')
+    kind, _, part = what.partition('_')
+    area, count = _AREAS.get(part, 'all'), int(number or limit)
+    title, values = 'Average Recall     (AR)', evaluator.eval['recall']
+    if kind == 'mAP':
+        title, values = 'Average Precision  (AP)', evaluator.eval['precision']
+    overlap = f'{params.iouThrs[0]:0.2f}:{params.iouThrs[-1]:0.2f}'
+    if part.isdecimal():
+        overlap = f'{int(part) / 100:0.2f}'
+        values = values[params.iouThrs == int(part) / 100]
+    values = values[..., params.areaRngLbl.index(area), params.maxDets.index(count)]
+    return values, (
+        f' {title} @[ IoU={overlap:<9} | area={area:>6s} | maxDets={count:>3d} ]'
+    )
 
 
 def _mean(values: np.ndarray, otherwise: float) -> float:

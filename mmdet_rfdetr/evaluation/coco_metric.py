@@ -1,6 +1,7 @@
 """COCO's metric, computed fast, with classes by their names."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -161,107 +162,94 @@ class RFDETRCocoMetric(CocoMetric):
         logger: MMLogger = MMLogger.get_current_instance()
         targets, predictions = zip(*results, strict=True)
         self._require_images([target['img_id'] for target in targets])
+        index = self._coco_api or self._index_of_samples(targets)
+        self.cat_ids = self._match_classes(index)
+        require_labels(predictions, len(self.cat_ids))
+        if self.outfile_prefix is not None:
+            self.results2json(predictions, self.outfile_prefix)
+        if self.format_only:
+            logger.info(f'results are saved in {Path(self.outfile_prefix).parent}')
+            return {}
+        parts = targets, predictions
+        targets, predictions = (sorted(part, key=_order) for part in parts)
+        sizes = {each['img_id']: (each['height'], each['width']) for each in targets}
+        self.img_ids = list(sizes)
+        if not self._are_finite(predictions, logger):
+            return dict.fromkeys(self._names(), float('nan'))
+        gathered = {
+            kind: kind.gather(predictions) for kind in map(KINDS.get, self.metrics)
+        }
+        self._check_objects(index, sizes)
+        ground_truth = select(index, sizes, self.cat_ids)
+        found: dict[str, float] = {}
+        for metric in self.metrics:
+            logger.info(f'Evaluating {metric}...')
+            kind = KINDS[metric]
+            if not len(gathered[kind]):
+                logger.error('The testing results of the whole dataset is empty.')
+                break
+            evaluator = self._engine(ground_truth, gathered[kind], kind.iou_type)
+            found.update(self._count(evaluator, metric, logger))
+        return {name: round(value, _DIGITS) for name, value in found.items()}
+
+    def _index_of_samples(self, targets: Sequence[dict]) -> COCO:
+        self._dataset_meta = dict(classes=self._classes())
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or str(Path(folder, 'results'))
-            index = self._coco_api
-            if index is None:
-                self._dataset_meta = dict(classes=self._classes())
-                index = COCO(self.gt_to_coco_json(targets, prefix))
-            self.cat_ids = self._match_classes(index)
-            require_labels(predictions, len(self.cat_ids))
-            if self.outfile_prefix is not None:
-                self.results2json(predictions, prefix)
-        if self.format_only:
-            logger.info(f'results are saved in {Path(prefix).parent}')
-            return {}
-        sizes = {
-            target['img_id']: (target['height'], target['width'])
-            for target in sorted(targets, key=_order)
-        }
-        return self._evaluate(index, sizes, sorted(predictions, key=_order), logger)
+            return COCO(self.gt_to_coco_json(targets, prefix))
 
     def _require_images(self, ids: Sequence[Hashable]) -> None:
         """Stop if the file does not list an image, or one was evaluated twice.
 
         Raises:
-            BadDataError: names the file.
+            BadDataError: names the file and one of them.
         """
-        if len(set(ids)) < len(ids):
+        counts, listed = Counter(ids), getattr(self._coco_api, 'imgs', ids)
+        wrong = [key for key in ids if counts[key] > 1 or key not in listed]
+        if wrong:
             raise BadDataError(
-                'Several images with the same id were evaluated: give all images ids '
-                'of their own, or each data set a metric (MultiDatasetsEvaluator).'
-            )
-        listed = ids if self._coco_api is None else self._coco_api.imgs
-        unknown = [key for key in ids if key not in listed]
-        if unknown:
-            raise BadDataError(
-                f'{len(unknown)} images were evaluated, for example {unknown[0]!r}, '
-                f'that {self._ann_file} does not list: give the data loader and its '
-                'evaluator the same ann_file.'
+                f'{len(wrong)} images that were evaluated, for example {wrong[0]!r}, '
+                f'come twice or are not listed in {self._ann_file or "the data"}: give '
+                'the data loader and its evaluator the same ann_file, and each data '
+                'set a metric of its own (MultiDatasetsEvaluator).'
             )
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
         """Write detections; those of a class that the file lacks have no id there."""
-        if None in self.cat_ids:
-            has_id = np.array([key is not None for key in self.cat_ids])
-            results = [
-                {
-                    name: value
-                    if name == 'img_id'
-                    else [value[index] for index in np.flatnonzero(known)]
-                    for name, value in result.items()
-                }
-                for result in results
-                for known in [has_id[result['labels']]]
-            ]
+        has_id = np.array([key is not None for key in self.cat_ids])
+        known = [np.flatnonzero(has_id[result['labels']]) for result in results]
+        results = [
+            {
+                name: value if name == 'img_id' else [value[place] for place in places]
+                for name, value in result.items()
+            }
+            for result, places in zip(results, known, strict=True)
+        ]
         return super().results2json(results, outfile_prefix)
 
-    def _evaluate(
-        self,
-        index: COCO,
-        sizes: dict[Hashable, tuple[int, int]],
-        predictions: Sequence[dict],
-        logger: MMLogger,
+    def _count(
+        self, evaluator: COCOeval, metric: str, logger: MMLogger
     ) -> dict[str, float]:
-        """Compute every metric that was asked for.
-
-        Args:
-            index: the ground truth.
-            sizes: (height, width) of the image files by id.
-            predictions: of the same images.
-            logger: of the run.
-        """
-        self.img_ids = list(sizes)
-        if not self._are_finite(predictions, logger):
-            return dict.fromkeys(self._names(), float('nan'))
-        kinds = [KINDS[metric] for metric in self.metrics]
-        gathered = {kind: kind.gather(predictions) for kind in kinds}
-        self._check_objects(index, sizes)
-        ground_truth = select(index, sizes, self.cat_ids)
-        found: dict[str, float] = {}
-        for metric, kind in zip(self.metrics, kinds, strict=True):
-            logger.info(f'Evaluating {metric}...')
-            if not len(gathered[kind]):
-                logger.error('The testing results of the whole dataset is empty.')
-                break
-            evaluator = self._engine(ground_truth, gathered[kind], kind.iou_type)
-            # Without categories, pycocotools takes their objects in this order.
-            evaluator.params.catIds = list(range(len(self.cat_ids)))
-            evaluator.params.useCats = int(metric != 'proposal')
-            evaluator.params.maxDets = list(self.proposal_nums)
-            evaluator.params.iouThrs = self.iou_thrs
-            evaluator.evaluate()
-            evaluator.accumulate()
-            averages = summarize(evaluator, self._limit)
-            # First of all, for save_best='auto'.
-            items = self._items(metric).items()
-            found.update({name: averages[item] for name, item in items})
-            if metric != 'proposal':
-                if self.classwise:
-                    found.update(self._by_class(evaluator, logger))
-                copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
-                logger.info(f'{metric}_mAP_copypaste: {copied}')
-        return {name: round(value, _DIGITS) for name, value in found.items()}
+        """Compute the averages of one metric, and print them as mmdet does."""
+        # Without categories, pycocotools takes their objects in this order.
+        evaluator.params.catIds = list(range(len(self.cat_ids)))
+        evaluator.params.useCats = int(metric != 'proposal')
+        evaluator.params.maxDets = list(self.proposal_nums)
+        evaluator.params.iouThrs = self.iou_thrs
+        evaluator.evaluate()
+        evaluator.accumulate()
+        averages = summarize(evaluator, self._limit)
+        # First of all, for save_best='auto'.
+        found = {name: averages[item] for name, item in self._items(metric).items()}
+        if metric != 'proposal':
+            if self.classwise:
+                precisions = class_precisions(evaluator)
+                logger.info('\n' + class_table(self._classes(), precisions))
+                for name, row in zip(self._classes(), precisions, strict=True):
+                    found[f'{name}_precision'] = row[0]
+            copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
+            logger.info(f'{metric}_mAP_copypaste: {copied}')
+        return found
 
     def _are_finite(self, predictions: Sequence[dict], logger: MMLogger) -> bool:
         """Whether there is anything to compute with; log what is not finite."""
@@ -280,13 +268,6 @@ class RFDETRCocoMetric(CocoMetric):
                 'evaluate an earlier checkpoint, or with model.precision=None.'
             )
         return not broken
-
-    def _by_class(self, evaluator: COCOeval, logger: MMLogger) -> dict[str, float]:
-        """Log the precision of each class, in the order of the labels."""
-        precisions = class_precisions(evaluator.eval['precision'], self.iou_thrs)
-        names = [f'{name}_precision' for name in self._classes()]
-        logger.info('\n' + class_table(self._classes(), precisions))
-        return dict(zip(names, precisions[:, 0].tolist(), strict=True))
 
 
 def _order(entry: dict) -> tuple[bool, Hashable]:

@@ -13,7 +13,6 @@ from torch import distributed
 
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
-from mmdet_rfdetr.evaluation.averages import class_precisions
 from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.factory import ANIMALS, build, document, write
 from tests.fixtures import DATA, needs_data
@@ -192,12 +191,14 @@ def test_classes_keep_their_names_whatever_the_order_of_ids(tmp_path, monkeypatc
     assert results[0] == pytest.approx(results[1], nan_ok=True)
 
 
-def test_fewer_thresholds_leave_gaps_in_the_table():
-    precision = np.full((2, 101, 3, 4, 3), 0.25)
-    precision[1] = 0.75
-    precisions = class_precisions(precision, np.array([0.3, 0.5]))
-    assert precisions[:, :2].tolist() == [[0.5, 0.75]] * 3
-    assert np.isnan(precisions[:, 2]).all()
+def test_fewer_thresholds_leave_gaps(tmp_path, monkeypatch):
+    path, found = random_sets.make_set(tmp_path)
+    settings = dict(ann_file=str(path), classwise=True, iou_thrs=[0.3, 0.5])
+    result, _ = random_sets.evaluate(
+        monkeypatch, found, type='RFDETRCocoMetric', **settings
+    )
+    assert result['coco/bbox_mAP_75'] == -1
+    assert 0 < result['coco/ant_precision'] < 1
 
 
 def test_files_are_written_where_they_are_asked_for(tmp_path, monkeypatch):
@@ -272,7 +273,7 @@ def test_ground_truth_of_the_samples(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ('ids', 'message'),
-    [([70, 99], '1 images .* 99.*annotations.json'), ([70, 70], 'the same id')],
+    [([70, 99], '1 images .* 99.*annotations.json'), ([70, 70], '70, come twice')],
 )
 def test_images_that_are_not_those_of_the_file_give_no_number(tmp_path, ids, message):
     metric = RFDETRCocoMetric(str(write(tmp_path) / 'annotations.json'))
