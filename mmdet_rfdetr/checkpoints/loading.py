@@ -13,8 +13,8 @@ import torch
 from mmengine.logging import print_log
 
 from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
+from ..formats.unpickler import RefusedError, harmless_classes, refuse_endless
 from .layout import INFO_KEY, to_mmengine_layout
-from .unpickler import RefusedError, harmless_classes, refuse_endless
 
 _trusted = ContextVar('trusted', default=False)
 # Texts of files that were loaded untrusted, by identity: one that a user has written

@@ -15,6 +15,7 @@ from torch import distributed
 
 from ..checkpoints import loading
 from ..errors import EXIT_INTERRUPTED, ExplainedError
+from ..formats.guard import no_code_in_files
 from ..image_size import image_sizes, set_image_size
 from ..shipped import shipped_path
 from .config_errors import (
@@ -26,7 +27,6 @@ from .config_errors import (
     unknown_key,
     unknown_type,
 )
-from .guard import no_code_in_files
 
 
 class KeyValues(DictAction):

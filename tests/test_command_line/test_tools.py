@@ -16,7 +16,6 @@ from mmengine.config import Config
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.command_line import running as cli
-from mmdet_rfdetr.command_line.guard import load_pickle
 from mmdet_rfdetr.errors import (
     BadDataError,
     CheckpointError,
@@ -24,6 +23,7 @@ from mmdet_rfdetr.errors import (
     PrecisionError,
     ResumeError,
 )
+from mmdet_rfdetr.formats.guard import load_pickle
 from tests.fixtures import REPOSITORY
 from tests.interpreter import free_port, run, run_code
 

@@ -14,9 +14,9 @@ from mmengine.fileio.io import file_handlers
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.checkpoints.unpickler import RefusedError
-from mmdet_rfdetr.command_line.guard import load_pickle, no_code_in_files
 from mmdet_rfdetr.errors import CheckpointError
+from mmdet_rfdetr.formats.guard import load_pickle, no_code_in_files
+from mmdet_rfdetr.formats.unpickler import RefusedError
 
 
 class Payload:

@@ -18,7 +18,8 @@ from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.fileio.io import file_handlers
 
 from ..checkpoints.loading import is_trusted, read_file
-from ..checkpoints.unpickler import (
+from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
+from .unpickler import (
     CLASSES,
     FUNCTIONS,
     RefusedError,
@@ -26,7 +27,6 @@ from ..checkpoints.unpickler import (
     harmless_classes,
     refuse_endless,
 )
-from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
 
 _guarded = ContextVar('guarded', default=False)
 
