@@ -1,11 +1,10 @@
 """Reading checkpoint files without running code that they contain."""
 
-import json
 import logging
 import pickle
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -13,18 +12,15 @@ import torch
 from mmengine.logging import print_log
 
 from ..errors import HOW_TO_TRUST, CheckpointError, UntrustedCheckpointError
-from ..formats.unpickler import RefusedError, harmless_classes, refuse_endless
-from .layout import INFO_KEY, to_mmengine_layout
+from .layout import to_mmengine_layout
+from .stand_ins import RefusedError, safe_globals
 
 _trusted = ContextVar('trusted', default=False)
-# Texts of files that were loaded untrusted, by identity: one that a user has written
-# can be equal.
-_stored_configs: dict[int, tuple[object, Path]] = {}
-# Where a checkpoint holds what mmengine makes a config of.
-_CONFIGS = (('message_hub', 'runtime_info', 'cfg'), ('meta', 'cfg'), ('meta', 'config'))
+# Of an archive, and of the format of torch before 1.6.
+_HEADS = (b'PK\x03\x04', b'\x80\x02')
 
-_ZIP = b'PK\x03\x04'
-_PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
+GUARDS: list[Callable[[], AbstractContextManager]] = []
+"""What a tool enters before anything of MMDetection reads a file."""
 
 
 @contextmanager
@@ -50,7 +46,7 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
     """Load a checkpoint file of any kind; official ones get mmengine's layout.
 
     Args:
-        filename: Path of a ``.safetensors`` file or of one that ``torch.save`` wrote.
+        filename: Path of a file that ``torch.save`` wrote, or of another known kind.
         map_location: As in :func:`torch.load`; None loads to the CPU.
 
     Returns:
@@ -75,8 +71,6 @@ def load_checkpoint_file(filename: str, map_location=None) -> dict:
             f'{path} is the wrong checkpoint, it holds {found} in the place of weights '
             'by name: give a file with a state dict.'
         )
-    if not _trusted.get():
-        _remember_configs(checkpoint, path)
     return to_mmengine_layout(checkpoint)
 
 
@@ -90,11 +84,8 @@ def read_file(filename: str | Path, map_location=None):
                 f'{path} {kind}: give the path of a checkpoint file (paths start from '
                 f'{Path.cwd()}).'
             )
-        load = _load_safetensors if path.suffix == '.safetensors' else _load_pickle
-        loaded = load(path, map_location)
-        if not _trusted.get():
-            refuse_endless(loaded, path.stat().st_size)
-        return loaded
+        read = READERS.get(path.suffix, READERS[''])
+        return read(path, map_location)
     except (CheckpointError, FileNotFoundError):
         raise
     except Exception as error:
@@ -107,17 +98,24 @@ def read_file(filename: str | Path, map_location=None):
         ) from error
 
 
-def _load_pickle(path: Path, map_location):
+def unpickle(path: Path, map_location):
+    """Read a file that ``torch.save`` wrote.
+
+    Args:
+        path: of the file.
+        map_location: As in :func:`load_checkpoint_file`.
+
+    Raises:
+        UntrustedCheckpointError: it names what torch's unpickler does not know.
+        CheckpointError: it is no file of torch.
+    """
     with path.open('rb') as file:
         head = file.read(16)
-    size = path.stat().st_size
-    problem = None
-    if not head.startswith((_ZIP, _PICKLE)):
-        problem = f'is no checkpoint of torch, it starts with {head!r}'
-    elif head.startswith(_ZIP):
-        problem = _find_damage(path, size)
-    if problem is not None:
-        raise CheckpointError(f'{path} {problem}: get the file again.')
+    if not head.startswith(_HEADS):
+        raise CheckpointError(
+            f'{path} is no checkpoint of torch, it starts with {head!r}: get the file '
+            'again.'
+        )
     trusted = _trusted.get()
     if trusted:
         print_log(
@@ -126,80 +124,34 @@ def _load_pickle(path: Path, map_location):
             level=logging.WARNING,
         )
     try:
-        with harmless_classes(size):
-            return torch.load(
-                path, map_location=map_location or 'cpu', weights_only=not trusted
-            )
+        return torch.load(
+            path, map_location=map_location or 'cpu', weights_only=not trusted
+        )
     except pickle.UnpicklingError as error:
         # torch puts its own advice around what the unpickler says.
         cause = error.__context__ or error
-        if not isinstance(cause, RefusedError):
+        unknown = re.search(r'GLOBAL (\S+)', str(cause))
+        if not unknown and not isinstance(cause, RefusedError):
             raise cause from None
         raise UntrustedCheckpointError(
             f'{path} was refused and nothing in it has run: weights do not need '
-            f'{cause}. {HOW_TO_TRUST}'
+            f'{unknown[1] if unknown else cause}. {HOW_TO_TRUST}'
         ) from None
 
 
-def _find_damage(path: Path, size: int) -> str | None:
-    """Say what is wrong with an archive: cut off, grown in memory, or changed.
-
-    ``torch.save`` stores everything as it is, so what an archive holds is never larger
-    than the file. Packed entries, or entries that share their bytes, let a small file
-    fill the memory. torch does not look at the checksums that it writes.
-    """
-    if not zipfile.is_zipfile(path):
-        return f'is incomplete, its end is missing ({size} bytes are there)'
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        unpacked = sum(entry.file_size for entry in entries)
-        if unpacked > size:
-            return f'has {size} bytes and would take {unpacked} in memory, unpacked'
-        # set_crc32_options(False) of torch leaves out all of them.
-        damaged = archive.testzip() if any(entry.CRC for entry in entries) else None
-        if damaged is not None or len(set(archive.namelist())) < len(entries):
-            return f'is damaged, {damaged or "an entry"} is not what was saved'
-    return None
-
-
-def _load_safetensors(path: Path, map_location) -> dict:
-    from safetensors import safe_open
-
-    # A function or a dict says where to put what lies on a GPU; here nothing does.
-    is_device = isinstance(map_location, str | torch.device)
-    device = str(map_location) if is_device else 'cpu'
-    with safe_open(path, framework='pt', device=device) as file:
-        metadata = file.metadata() or {}
-        state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    stored = json.loads(metadata.get(INFO_KEY, '{}'))
-    if 'official' in stored:
-        return {**stored['official'], 'model': state_dict}
-    return {'state_dict': state_dict, 'meta': stored.get('meta', {})}
-
-
-def _remember_configs(checkpoint, path: Path) -> None:
-    for *keys, name in _CONFIGS:
-        place = checkpoint
-        for key in keys:
-            place = place.get(key) if isinstance(place, dict) else None
-        if isinstance(place, dict) and name in place:
-            _stored_configs[id(place[name])] = place[name], path
-
-
-def refuse_stored_config(text: str) -> None:
-    """Refuse to run a config, which is Python code, that a checkpoint brought along.
-
-    mmengine would do so where it detects without a config, and when it resumes.
+def read_weights(path: Path, map_location):
+    """Read a file of tensors and of what mmengine's hooks save, by torch's own reader.
 
     Args:
-        text: of a config that is about to be run.
-
-    Raises:
-        UntrustedCheckpointError: a checkpoint that was loaded holds it.
+        path: of the file.
+        map_location: As in :func:`load_checkpoint_file`.
     """
-    _, path = _stored_configs.get(id(text), (None, None))
-    if path is not None and not _trusted.get():
-        raise UntrustedCheckpointError(
-            f'The config in {path} is Python code and has not been run: give a config '
-            f'of your own besides the weights (model=CONFIG). {HOW_TO_TRUST}'
-        )
+    with torch.serialization.safe_globals(safe_globals()):
+        return unpickle(path, map_location)
+
+
+READERS: dict[str, Callable] = {'': read_weights}
+"""What reads a file, given its path and ``map_location``, by the ending of its name.
+
+The one without an ending reads all others. A reader returns what the file holds.
+"""

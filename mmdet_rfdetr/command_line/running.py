@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from mmdet.registry import RUNNERS
@@ -15,7 +15,6 @@ from torch import distributed
 
 from ..checkpoints import loading
 from ..errors import EXIT_INTERRUPTED, ExplainedError
-from ..formats.guard import no_code_in_files
 from ..image_size import image_sizes, set_image_size
 from ..shipped import shipped_path
 from .config_errors import (
@@ -190,7 +189,7 @@ def load_config(args: argparse.Namespace) -> Config:
 def explained_errors() -> Iterator[None]:
     """End the process with the message of an error that needs no traceback.
 
-    Files that are read meanwhile run no code, as those that a tool is given.
+    Files that are read meanwhile run no code where ``loading.GUARDS`` say so.
 
     These are the errors of this package, files that it does not find, mistakes in a
     config, packages that are not installed, and the loss of another process of the run;
@@ -201,7 +200,9 @@ def explained_errors() -> Iterator[None]:
             code 75.
     """
     try:
-        with no_code_in_files():
+        with ExitStack() as guards:
+            for guard in loading.GUARDS:
+                guards.enter_context(guard())
             yield
     except KeyboardInterrupt:
         print(

@@ -1,6 +1,5 @@
 """Checkpoint files and links, loaded without running code from them."""
 
-import functools
 import hashlib
 import os
 import re
@@ -110,28 +109,3 @@ def _name_in_cache(link: str) -> str:
     stem, extension = os.path.splitext(name)
     digest = hashlib.sha256(link.encode()).hexdigest()[:8]
     return f'{stem}-{digest}{extension}'
-
-
-def run_no_stored_config() -> str | None:
-    """Keep mmengine from running the config that a checkpoint holds as text.
-
-    A config is Python code. An inferencer without a config of its own takes that of
-    its weights, so that a file of tensors and text could do anything; a runner that
-    resumes does so with one that old versions wrote.
-
-    Returns:
-        The reason; the gap is there with every mmengine.
-    """
-    from mmengine.config import Config
-
-    original = Config.fromstring
-
-    @functools.wraps(original)
-    def fromstring(cfg_str, file_format):
-        from mmdet_rfdetr.checkpoints.loading import refuse_stored_config
-
-        refuse_stored_config(cfg_str)
-        return original(cfg_str, file_format)
-
-    Config.fromstring = staticmethod(fromstring)
-    return 'mmengine runs the config that a checkpoint holds, which is code.'

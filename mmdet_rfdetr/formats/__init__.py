@@ -1,11 +1,15 @@
 """What comes in other forms: files of other packages, images of more channels."""
 
 from .. import compat
+from ..checkpoints.loading import GUARDS
 from . import lora, vit  # noqa: F401
 from .channels import RFDETRDataPreprocessor
 from .convert import convert_checkpoint
+from .guard import no_code_in_files
 from .lvis import give_lvis_old_numpy
+from .reading import run_no_stored_config
 
 __all__ = ['RFDETRDataPreprocessor', 'convert_checkpoint']
 
-compat.ON_IMPORT.append(give_lvis_old_numpy)
+compat.ON_IMPORT += [give_lvis_old_numpy, run_no_stored_config]
+GUARDS.append(no_code_in_files)

@@ -11,7 +11,6 @@ function of this module stands in for it and does the one harmless thing.
 import argparse
 import functools
 import pickle
-import re
 import reprlib
 import types
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -19,79 +18,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import _weights_only_unpickler
 
+from ..checkpoints import stand_ins
+from ..checkpoints.stand_ins import Array, NumberType, RefusedError, read_numbers
+
 _MAX_DEPTH = 100
 
 
-class RefusedError(pickle.UnpicklingError):
-    """A pickle holds what is not on the list; the message names it."""
-
-
-class _NumberType:
-    """What a file says of a NumPy type: numbers or text, never objects.
-
-    NumPy's own class would take objects, and let a file change the size of a type
-    that is in use: both make it read memory that the file does not hold.
-    """
-
-    def __init__(self, code: str, *_flags: bool) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r'[biufcSU]\d{1,9}', code):
-            raise RefusedError(f'numpy.dtype of {reprlib.repr(code)}')
-        self.code, self.order = code, '='
-
-    def __setstate__(self, state: tuple) -> None:
-        order, *parts = state[1:5]
-        if order not in ('<', '>', '|', '=') or any(part is not None for part in parts):
-            raise RefusedError(f'numpy.dtype with {reprlib.repr(state)}')
-        self.order = order
-
-
-class _Array(np.ndarray):
-    """An array that a file fills by :meth:`__setstate__` and by nothing else."""
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, in_columns, raw = state
-        array = _read_numbers(raw, dtype, shape[::-1] if in_columns else shape)
-        super().__setstate__((array.T if in_columns else array).__reduce__()[2])
-
-    def __reduce__(self) -> tuple:
-        return self.view(np.ndarray).__reduce__()
-
-
-def _read_numbers(raw: bytes | str, dtype: _NumberType, shape: tuple) -> np.ndarray:
-    """Copy an array out of bytes, of which there are as many as it takes."""
-    if type(dtype) is not _NumberType:
-        raise RefusedError(f'numpy.ndarray of {reprlib.repr(dtype)}')
-    if isinstance(raw, str):  # Python 2 had no other bytes
-        raw = raw.encode('latin1')
-    kind = np.dtype(dtype.code).newbyteorder(dtype.order)
-    return np.frombuffer(raw, kind).reshape(shape).copy()
-
-
-def _empty_array(kind: type, *_shape_and_code) -> _Array:
-    if kind is not _Array:
-        raise RefusedError(f'{reprlib.repr(kind)} as an array')
-    return np.empty(0).view(_Array)
-
-
-def _scalar(dtype: _NumberType, raw: bytes | str) -> np.generic:
-    return _read_numbers(raw, dtype, ())[()]
-
-
-def _array_of_bytes(raw: bytes, dtype: _NumberType, shape: tuple, order: str):
+def _array_of_bytes(raw: bytes, dtype: NumberType, shape: tuple, order: str):
     """How protocol 5 says an array."""
-    array = _read_numbers(raw, dtype, shape[::-1] if order == 'F' else shape)
+    array = read_numbers(raw, dtype, shape[::-1] if order == 'F' else shape)
     return array.T if order == 'F' else array
-
-
-def _statistic(owner: type, name: str) -> None:
-    """The only attributes a checkpoint of mmengine asks for."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise RefusedError('builtins.getattr')
 
 
 def _bytes_of_text(text: str, encoding: str) -> bytes:
@@ -116,13 +56,6 @@ def _ordered_dict(items: list = ()) -> OrderedDict:
     return OrderedDict(items)
 
 
-def _settings(items: dict) -> dict:
-    """Nested settings in a data set's metainfo, as a dict."""
-    if type(items) is not dict:
-        raise RefusedError('a ConfigDict of something else')
-    return dict(items)
-
-
 def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple, *rest):
     """A tensor of numbers that its storage has; torch would make room for more."""
     dtypes = [value for value in rest if isinstance(value, torch.dtype)]
@@ -136,9 +69,9 @@ def _tensor(rebuild: Callable, storage, offset: int, size: tuple, stride: tuple,
 
 # What may only be named, what may be made without arguments and then filled, and what
 # may be called.
-_NAMES = {'numpy.ndarray': _Array, 'torch.storage.UntypedStorage': torch.UntypedStorage}
-_STATISTICS = ('min', 'max', 'mean', 'current')  # of a log; the file's are not taken
-for _name in _STATISTICS:  # as protocol 4 names what getattr does
+_NAMES = {'numpy.ndarray': None, 'torch.storage.UntypedStorage': torch.UntypedStorage}
+# As protocol 4 names what getattr does, for the log; the file's are not taken.
+for _name in stand_ins.STATISTICS:
     _NAMES[f'mmengine.logging.history_buffer.HistoryBuffer.{_name}'] = None
 CLASSES = {
     'argparse.Namespace': argparse.Namespace,
@@ -146,21 +79,17 @@ CLASSES = {
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
 }
 FUNCTIONS = {
-    'builtins.getattr': _statistic,
+    **stand_ins.FUNCTIONS,
     'builtins.bytes': _no_bytes,
     'builtins.set': _set,
     'builtins.complex': complex,
     'collections.OrderedDict': _ordered_dict,
-    'mmengine.config.config.ConfigDict': _settings,
     '_codecs.encode': _bytes_of_text,
-    'numpy.dtype': _NumberType,
     'torch.Size': torch.Size,
     'torch.device': torch.device,
     'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
 }
 for _package in ('numpy.core', 'numpy._core'):  # of both majors
-    FUNCTIONS[f'{_package}.multiarray._reconstruct'] = _empty_array
-    FUNCTIONS[f'{_package}.multiarray.scalar'] = _scalar
     FUNCTIONS[f'{_package}.numeric._frombuffer'] = _array_of_bytes
 for _name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_tensor_v3'):
     _rebuild = getattr(torch._utils, _name)
@@ -259,7 +188,7 @@ class Unpickler(pickle._Unpickler):
         """Fill an object with what the file says of it."""
         state, target = self.stack.pop(), self.stack[-1]
         kind = type(target)
-        if kind in (_NumberType, _Array):
+        if kind in (NumberType, Array):
             self._count_copies(state)
             target.__setstate__(state)
             return

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from signal import SIGINT, raise_signal
 
+import mmengine
 import pytest
 import torch
 from mmdet.datasets import BaseDetDataset
@@ -23,7 +24,6 @@ from mmdet_rfdetr.errors import (
     PrecisionError,
     ResumeError,
 )
-from mmdet_rfdetr.formats.guard import load_pickle
 from tests.fixtures import REPOSITORY
 from tests.interpreter import free_port, run, run_code
 
@@ -104,8 +104,7 @@ def test_test_evaluates_draws_and_dumps(toy_checkpoint, tool, capsys, tmp_path):
     assert 'WARNING' not in printed
     drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
     assert drawn == ['0.png', '1.png', '2.png', '3.png']
-    with dump.open('rb') as file:
-        predictions = load_pickle(file)
+    predictions = mmengine.load(dump)
     assert [len(each['pred_instances']['scores']) for each in predictions] == [10] * 4
 
 
