@@ -1,13 +1,9 @@
 """COCO data as the official package takes it."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Callable
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmengine.logging import print_log
 
 from .annotations import match_categories, read_annotations
 
@@ -36,8 +32,6 @@ class RFDETRCocoDataset(CocoDataset):
         metainfo = kwargs.get('metainfo', args[1] if len(args) > 1 else None)
         self._names_classes = 'classes' in (metainfo or ())
         super().__init__(*args, **kwargs)
-        for transform in self.pipeline.transforms:
-            _remark_on_pixels(transform)
 
     def load_data_list(self) -> list[dict]:
         """Read the annotations; the result is mmdet's."""
@@ -120,15 +114,3 @@ def clip_box(box: list[float], size: tuple[int, int]) -> list[float] | None:
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + width, float(size[1])), min(y + height, float(size[0]))
     return [left, top, right, bottom] if left < right and top < bottom else None
-
-
-def _remark_on_pixels(transform: Callable) -> None:
-    """Log that a loader of colours is not the one of the official package."""
-    if type(transform) is LoadImageFromFile and transform.color_type == 'color':
-        print_log(
-            'LoadImageFromFile has other pixels than the official package, above all '
-            'for turned, CMYK and 16-bit images and files that are cut off: write '
-            "dict(type='RFDETRLoadImage') in the pipelines for the same.",
-            logger='current',
-            level=logging.WARNING,
-        )

@@ -72,18 +72,25 @@ def _known_formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def naming_faults() -> Iterator[None]:
-    """Turn whatever Pillow raises for a bad file into a BadImageError."""
+def naming_faults(path: str | None = None) -> Iterator[None]:
+    """Turn whatever is raised for a bad file into a BadImageError.
+
+    Args:
+        path: of the file, for the message.
+    """
     try:
         yield
-    except BadImageError:
-        raise
     except Exception as error:  # decoders of some formats raise anything
-        reason = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
+        kind, reason = 'unreadable', str(error) or type(error).__name__
+        if isinstance(error, BadImageError):
+            kind = error.kind
+        elif isinstance(error, FileNotFoundError):
+            kind, reason = 'missing', 'does not exist'
+        elif isinstance(error, UnidentifiedImageError):
             reason = f'is no image in one of the formats {", ".join(_known_formats())}'
-        is_huge = isinstance(error, Image.DecompressionBombError | MemoryError)
-        raise BadImageError('huge' if is_huge else 'unreadable', reason) from error
+        elif isinstance(error, Image.DecompressionBombError | MemoryError):
+            kind = 'huge'
+        raise BadImageError(kind, f'{path}: {reason}' if path else reason) from error
 
 
 def open_image(

@@ -1,8 +1,6 @@
 """Loading an image with the pixels that the official package has."""
 
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +8,9 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 
-from ..errors import BadImageError, SettingError
-from .images import Reading, decode_image
+from ..errors import SettingError
+from .images import Reading, decode_image, naming_faults
 from .levels import array_to_bgr
-
-
-def read_file(path: str, backend_args: dict | None = None) -> bytes:
-    """Read an image file.
-
-    Args:
-        path: the file.
-        backend_args: where it comes from, see ``mmengine.fileio``.
-
-    Raises:
-        BadImageError: if it is not there or cannot be read.
-    """
-    try:
-        return fileio.get(path, backend_args)
-    except FileNotFoundError as error:
-        raise BadImageError('missing', 'does not exist') from error
-    except (OSError, KeyError, ValueError) as error:  # a name can be of no backend
-        raise BadImageError('unreadable', str(error)) from error
-
-
-@contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Add the path to what is said of an image that cannot be read."""
-    try:
-        yield
-    except BadImageError as error:
-        raise BadImageError(error.kind, f'{path}: {error}') from error
 
 
 @TRANSFORMS.register_module()
@@ -91,8 +62,8 @@ class RFDETRLoadImage(BaseTransform):
             results = dict(results, img_path=None)
         elif image is None and isinstance(path, str | Path):
             stated = results.get('height'), results.get('width')
-            with naming(path):
-                data = read_file(path, self.backend_args)
+            with naming_faults(path):
+                data = fileio.get(path, self.backend_args)
                 image = decode_image(data, stated, self.reading)
         else:
             given = path if image is None else image

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import DATASETS
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from ..data.images import decode_image
-from ..data.loading import read_file
+from ..data.images import decode_image, naming_faults
 from ..errors import BadDataError, BadImageError
 from .bad_data_hook import coco_parts
 from .coco_dataset import CheckedCocoDataset
@@ -85,8 +85,9 @@ def decode_all(dataset: CheckedCocoDataset) -> None:
 
     def decode(info: dict) -> BadImageError | None:
         try:
-            data = read_file(info['img_path'], dataset.backend_args)
-            decode_image(data, (info['height'], info['width']), dataset.reading)
+            with naming_faults():
+                data = fileio.get(info['img_path'], dataset.backend_args)
+                decode_image(data, (info['height'], info['width']), dataset.reading)
         except BadImageError as error:
             return error
         return None

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
+from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..data.annotations import mask_problem
 from ..data.coco_dataset import RFDETRCocoDataset
-from ..data.images import AS_OFFICIAL, Reading, decode_image
-from ..data.loading import RFDETRLoadImage, naming, read_file
+from ..data.images import AS_OFFICIAL, Reading, decode_image, naming_faults
+from ..data.loading import RFDETRLoadImage
 from ..errors import BadDataError, BadImageError, SettingError
 from .annotations import clean_annotations, read_annotations
 from .findings import Finding, Findings
@@ -63,6 +64,8 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         self.bad_data = bad_data
         self.check_images = check_images
         super().__init__(*args, **kwargs)
+        for step in self.pipeline.transforms:
+            _remark_on_pixels(step)
 
     @property
     def reading(self) -> Reading:
@@ -256,9 +259,9 @@ def load(loader: Callable, info: dict) -> dict:
     except BadImageError:
         raise
     except Exception as error:
-        with naming(info['img_path']):
+        with naming_faults(info['img_path']):
             # Raises BadImageError if the file itself is at fault.
-            decode_image(read_file(info['img_path'], loader.backend_args))
+            decode_image(fileio.get(info['img_path'], loader.backend_args))
             if isinstance(error, _DECODER_ERRORS):
                 raise BadImageError('unreadable', str(error)) from error
         raise
@@ -270,3 +273,15 @@ def _fit(objects: list[dict], size: tuple[int, int]) -> bool:
         x + width <= size[1] + _TOLERANCE and y + height <= size[0] + _TOLERANCE
         for x, y, width, height in (annotation['bbox'] for annotation in objects)
     )
+
+
+def _remark_on_pixels(step: Callable) -> None:
+    """Log that a loader of colours is not the one of the official package."""
+    if type(step) is LoadImageFromFile and step.color_type == 'color':
+        print_log(
+            'LoadImageFromFile has other pixels than the official package, above all '
+            'for turned, CMYK and 16-bit images and files that are cut off: write '
+            "dict(type='RFDETRLoadImage') in the pipelines for the same.",
+            logger='current',
+            level=logging.WARNING,
+        )

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
+from mmengine import fileio
 from PIL import Image
 
-from ..data.images import ImageSource, Reading
-from ..data.loading import naming, read_file
+from ..data.images import ImageSource, Reading, naming_faults
 from ..data.sizes import multi_scale_sizes
 from ..data.transforms import (
     RFDETRRandomSquareCrop,
@@ -100,8 +100,8 @@ class RFDETRLoadJittered(BaseTransform):
                 'in its place'
             )
         stated = (results.get('height'), results.get('width'))
-        with naming(results['img_path']):
-            data = read_file(results['img_path'], self.backend_args)
+        with naming_faults(results['img_path']):
+            data = fileio.get(results['img_path'], self.backend_args)
             source = ImageSource(data, stated, self.reading)
             size = self.sizes[np.random.randint(len(self.sizes))]
             region = self.draw_region(source.shape)

@@ -10,7 +10,7 @@ from mmdet.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdet_rfdetr.data import RFDETRCocoDataset, annotations, coco_dataset
+from mmdet_rfdetr.data import RFDETRCocoDataset, annotations
 from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
 from tests.factory import (
     ANIMALS,
@@ -86,27 +86,14 @@ def test_boxes_are_clipped_and_kept_below_a_pixel(tmp_path):
     assert len(sample.ignored_instances) == 2
 
 
-@pytest.fixture
-def logged(monkeypatch):
-    """What the data set says of its pipeline."""
-    lines = []
-    monkeypatch.setattr(coco_dataset, 'print_log', lambda text, **_: lines.append(text))
-    return lines
-
-
 @pytest.mark.parametrize('color_type', ['color', 'unchanged'])
-def test_a_pipeline_runs_the_loader_that_it_names(tmp_path, logged, color_type):
-    """One that has other pixels than the official package is logged."""
+def test_a_pipeline_runs_the_loader_that_it_names(tmp_path, color_type):
     picture(40, 60).convert('CMYK').save(write(tmp_path) / 'a.jpg')
     load = dict(type='LoadImageFromFile', color_type=color_type)
     pixels = build(tmp_path, pipeline=[load])[0]['img']
     expected = mmcv.imread(tmp_path / 'a.jpg', color_type)
     np.testing.assert_array_equal(pixels, expected)
-    assert len(logged) == (color_type == 'color')
-    assert all('RFDETRLoadImage' in line for line in logged)
-    ours = build(tmp_path, pipeline=[LOAD])[0]['img']
-    assert ours.shape == (40, 60, 3)
-    assert len(logged) == (color_type == 'color')
+    assert build(tmp_path, pipeline=[LOAD])[0]['img'].shape == (40, 60, 3)
 
 
 def test_images_without_objects_can_be_filtered_as_in_mmdet(tmp_path):

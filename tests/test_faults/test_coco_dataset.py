@@ -563,6 +563,16 @@ def test_files_are_not_looked_at_on_request(tmp_path, told):
     assert dataset.prepare_data(0) is None
 
 
+@pytest.mark.parametrize('color_type', ['color', 'unchanged'])
+def test_a_loader_of_other_pixels_than_the_official_is_logged(
+    tmp_path, told, color_type
+):
+    load = dict(type='LoadImageFromFile', color_type=color_type)
+    build(write(tmp_path), pipeline=[load])
+    texts = [text for text, _ in told if 'RFDETRLoadImage' in text]
+    assert len(texts) == (color_type == 'color')
+
+
 UNCHANGED = dict(type='LoadImageFromFile', color_type='unchanged')
 
 
