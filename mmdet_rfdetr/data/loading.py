@@ -1,6 +1,7 @@
 """Loading an image with the pixels that the official package has."""
 
 import reprlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .levels import array_to_bgr
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class RFDETRLoadImage(BaseTransform):
     """Load an image from a file, as the official package does, with Pillow.
 
@@ -31,16 +33,13 @@ class RFDETRLoadImage(BaseTransform):
         deep_range: likewise.
     """
 
-    def __init__(
-        self,
-        to_float32: bool = False,
-        backend_args: dict | None = None,
-        max_pixels: int = Reading.max_pixels,
-        deep_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.to_float32 = to_float32
-        self.backend_args = backend_args
-        self.reading = Reading(max_pixels, deep_range)
+    to_float32: bool = False
+    backend_args: dict | None = None
+    max_pixels: int = Reading.max_pixels
+    deep_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.reading = Reading(self.max_pixels, self.deep_range)
 
     def transform(self, results: dict | str | Path | np.ndarray) -> dict:
         """Load one image.
@@ -74,9 +73,3 @@ class RFDETRLoadImage(BaseTransform):
             image = image.astype(np.float32)
         shape = image.shape[:2]
         return dict(results, img=image, img_shape=shape, ori_shape=shape)
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(to_float32={self.to_float32}, '
-            f'backend_args={self.backend_args}, {self.reading})'
-        )

@@ -4,6 +4,7 @@ What mmcv and mmdet compute alike (loading, flipping, packing) is left to them.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
-from mmdet.structures.mask import BitmapMasks
 
 from ..errors import SettingError
 from .sizes import multi_scale_sizes
@@ -104,15 +104,6 @@ class RFDETRResize(Resize):
         results['scale_factor'] = (width / old_width, height / old_height)
         results['keep_ratio'] = self.keep_ratio
 
-    def _resize_masks(self, results: dict) -> None:
-        """Resize the masks to the very size of the image."""
-        masks, size = results.get('gt_masks'), results['img_shape']
-        if isinstance(masks, BitmapMasks) and len(masks):
-            planes = resize_nearest(masks.masks, size)
-            results['gt_masks'] = BitmapMasks(planes, *size)
-        elif masks is not None:
-            results['gt_masks'] = masks.resize(size)
-
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(sizes={self.sizes}, keep_ratio={self.keep_ratio}, '
@@ -121,6 +112,7 @@ class RFDETRResize(Resize):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class RFDETRRandomSquareCrop(BaseTransform):
     """Crop a square of random side at a random place.
 
@@ -137,14 +129,14 @@ class RFDETRRandomSquareCrop(BaseTransform):
         max_side: largest side.
     """
 
-    def __init__(self, min_side: int = 384, max_side: int = 600) -> None:
-        if not 0 < min_side <= max_side:
+    min_side: int = 384
+    max_side: int = 600
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_side <= self.max_side:
             raise SettingError(
-                'a random square crop needs 0 < min_side <= max_side, and got '
-                f'min_side={min_side}, max_side={max_side}'
+                f'a random square crop needs 0 < min_side <= max_side, and got {self}'
             )
-        self.min_side = min_side
-        self.max_side = max_side
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
@@ -169,11 +161,6 @@ class RFDETRRandomSquareCrop(BaseTransform):
         top = np.random.randint(height - side + 1)
         left = np.random.randint(width - side + 1)
         return left, top, side
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(min_side={self.min_side}, max_side={self.max_side})'
-        )
 
 
 def drop_empty_boxes(results: dict) -> None:
@@ -246,20 +233,3 @@ def resize_sampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     planes = F.interpolate(planes, size=size, mode='bilinear', align_corners=False)
     return planes[0].permute(1, 2, 0).numpy()
-
-
-def resize_nearest(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize masks by PyTorch, as the official package does.
-
-    OpenCV rounds otherwise and takes the neighbour of some pixels.
-
-    Args:
-        masks: (n, H, W) uint8, at least one.
-        size: new height and width.
-
-    Returns:
-        (n, h, w) uint8.
-    """
-    # A flipped array runs backwards, which PyTorch does not take.
-    planes = torch.from_numpy(np.ascontiguousarray(masks))[None]
-    return F.interpolate(planes, size=size, mode='nearest')[0].numpy()
