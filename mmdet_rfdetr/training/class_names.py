@@ -56,8 +56,7 @@ def _warn_of_other_classes(runner: Runner, checkpoint: Mapping) -> None:
         return
     if class_rows.are_label_names(trained):
         trained = class_rows.label_names()  # which some write in another way
-    difference = compare_classes(trained, classes)
-    if difference:
+    if difference := compare_classes(trained, classes):
         match = match_classes(classes, trained)
         new = f', and {show_classes(match.missing)} have none' if match.missing else ''
         runner.logger.warning(

@@ -8,10 +8,9 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ..errors import SettingError
-from ..ops.unwrapped import unwrap_model
 
-MODES = ('standard', 'early', 'late')
-SHAPES = ('constant', 'linear')
+# Modes, and the schedules that each can have.
+SCHEDULES = dict(standard=['constant'], early=['constant', 'linear'], late=['constant'])
 
 
 @HOOKS.register_module()
@@ -45,12 +44,10 @@ class RFDETRDropScheduleHook(Hook):
         schedule: str = 'constant',
         depth: int | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise SettingError(f'mode={mode!r} must be one of {MODES}')
-        if schedule not in SHAPES:
-            raise SettingError(f'schedule={schedule!r} must be one of {SHAPES}')
-        if schedule == 'linear' and mode != 'early':
-            raise SettingError(f"schedule='linear' needs mode='early', not {mode!r}")
+        if schedule not in SCHEDULES.get(mode, ()):
+            raise SettingError(
+                f'mode={mode!r} with schedule={schedule!r} must be one of {SCHEDULES}'
+            )
         self.mode = mode
         self.cutoff_epoch = cutoff_epoch
         self.schedule = schedule
@@ -58,7 +55,12 @@ class RFDETRDropScheduleHook(Hook):
 
     def before_train(self, runner) -> None:
         """Read the highest rates and find out how many steps the phases have."""
-        detectors = detectors_of(unwrap_model(runner.model))
+        # Two in a semi-supervised model: student and teacher.
+        detectors = [
+            module
+            for module in runner.model.modules()
+            if hasattr(module, 'backbone') and hasattr(module, 'decoder')
+        ]
         # The ViT; a backbone of another kind keeps its own rates.
         vits = [getattr(detector.backbone, 'blocks', ()) for detector in detectors]
         self._drop_paths = [
@@ -100,16 +102,3 @@ class RFDETRDropScheduleHook(Hook):
         if self.schedule == 'linear' and early:
             return 1 - step / max(1, self._cutoff_step - 1)
         return float(early == (self.mode == 'early'))
-
-
-def detectors_of(model: nn.Module) -> list[nn.Module]:
-    """The model if it is a detector with a decoder, else those that it is made of.
-
-    A semi-supervised model is made of two, student and teacher.
-    """
-
-    def is_detector(module):
-        return hasattr(module, 'backbone') and hasattr(module, 'decoder')
-
-    candidates = [model] if is_detector(model) else model.children()
-    return list(filter(is_detector, candidates))

@@ -52,27 +52,17 @@ class RFDETREMA(BaseAveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Average the present weights of ``model`` in."""
-        if self.steps == 0:
-            self.copy_from(model)
-        else:
-            source = model.state_dict()
-            averaged, present = [], []
-            for name, tensor in self.avg_parameters.items():
-                if tensor.is_floating_point():
-                    averaged.append(tensor)
-                    present.append(source[name])
-                else:
-                    tensor.copy_(source[name])
-            weight = 1 - self.decay_after(int(self.steps))
-            torch._foreach_lerp_(averaged, present, weight)
-        self.steps += 1
-
-    @torch.no_grad()
-    def copy_from(self, model: nn.Module) -> None:
-        """Take the weights of ``model`` over without counting an update."""
-        source = model.state_dict()
+        source, updates = model.state_dict(), int(self.steps)
+        averaged, present = [], []
         for name, tensor in self.avg_parameters.items():
-            tensor.copy_(source[name])
+            if updates and tensor.is_floating_point():
+                averaged.append(tensor)
+                present.append(source[name])
+            else:
+                tensor.copy_(source[name])
+        if averaged:
+            torch._foreach_lerp_(averaged, present, 1 - self.decay_after(updates))
+        self.steps += 1
 
 
 @HOOKS.register_module()
@@ -106,7 +96,7 @@ class RFDETREMAHook(EMAHook):
         interval: int = 1,
         evaluate_base: bool = False,
     ) -> None:
-        super().__init__(ema_type='RFDETREMA', decay=decay, tau=tau)
+        super().__init__('RFDETREMA', strict_load=True, decay=decay, tau=tau)
         if interval < 1:
             raise SettingError(f'interval={interval} must be 1 or more')
         self.interval = interval
@@ -125,20 +115,19 @@ class RFDETREMAHook(EMAHook):
             ExplainedError: another hook keeps one as well. Each would put its own in
                 the model's place before the other, and training would go on with it.
         """
-        averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-        if len(averages) > 1:
-            names = ', '.join(type(hook).__name__ for hook in averages)
+        if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
             raise ExplainedError(
-                f'There are {len(averages)} moving averages ({names}): the configs of '
-                'this package have one in default_hooks.ema already; change that one, '
-                'or remove it from default_hooks.'
+                'There are two moving averages: the configs of this package have one '
+                'in default_hooks.ema; change that one, or remove it.'
             )
         super().before_run(runner)
 
     def before_train(self, runner) -> None:
         """Begin the average at the weights that training begins with."""
         if not self.updates:
-            self.ema_model.copy_from(self.src_model)
+            # The first update copies, and is not counted here.
+            self.ema_model.update_parameters(self.src_model)
+            self.ema_model.steps.zero_()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Update the average if the iteration ended in an optimizer step."""
@@ -158,12 +147,9 @@ class RFDETREMAHook(EMAHook):
         """Put the model's own weights back, and evaluate them if asked to."""
         super().after_val_epoch(runner, metrics)
         if self.evaluate_base and self.updates:
-            runner.logger.info(
-                'Validation of the weights without EMA; metrics: base/...'
-            )
-            metrics.update(
-                (f'base/{key}', value) for key, value in evaluate(runner).items()
-            )
+            runner.logger.info('Validation of the weights without EMA (base/...)')
+            base = evaluate(runner)
+            metrics.update({f'base/{key}': value for key, value in base.items()})
 
     def before_test_epoch(self, runner) -> None:
         """Put the averaged weights in the model's place."""
@@ -179,17 +165,9 @@ class RFDETREMAHook(EMAHook):
         """Restore both sets of weights when a run is resumed."""
         has_ema = 'ema_state_dict' in checkpoint
         self._loaded = f'the {"EMA " if has_ema else ""}weights of the checkpoint'
-        if not runner._resume:
-            return
-        if has_ema:
+        if runner._resume:
             with entries_that_fit():
-                self._swap_ema_state_dict(checkpoint)
-                self.ema_model.load_state_dict(checkpoint['ema_state_dict'])
-        else:
-            runner.logger.warning(
-                'The checkpoint has no EMA weights (`ema_state_dict`): the average '
-                'begins anew at its weights.'
-            )
+                super().after_load_checkpoint(runner, checkpoint)
 
     def _evaluated_weights(self) -> str:
         if self.updates:

@@ -45,9 +45,8 @@ class RFDETRLR(_ParamScheduler):
         lr_drop: where the step preset drops.
         min_factor: where the cosine preset ends.
         end: length of the schedule; mmengine fills in the length of the run.
-        last_step: optimizer step to start from, minus one.
         by_epoch: must be False; ``convert_to_iter_based=True`` converts.
-        verbose: log every rate.
+        **kwargs: ``last_step`` and ``verbose`` of mmengine's schedulers.
 
     Attributes:
         epochs: length in epochs, None if the lengths are in iterations.
@@ -65,9 +64,8 @@ class RFDETRLR(_ParamScheduler):
         warmup: float = 0,
         lr_drop: int = 100,
         min_factor: float = 0.0,
-        last_step: int = -1,
         by_epoch: bool = True,
-        verbose: bool = False,
+        **kwargs,
     ) -> None:
         if by_epoch:
             raise SettingError(
@@ -86,12 +84,7 @@ class RFDETRLR(_ParamScheduler):
         self.total_steps = math.ceil(end / self.accumulation)
         self._iterations = -1
         super().__init__(
-            optimizer,
-            'lr',
-            end=self.total_steps,
-            last_step=last_step,
-            by_epoch=False,
-            verbose=verbose,
+            optimizer, 'lr', end=self.total_steps, by_epoch=False, **kwargs
         )
 
     @classmethod
@@ -133,10 +126,6 @@ class RFDETRLR(_ParamScheduler):
         )
         schedule.epochs = end
         return schedule
-
-    def last_until(self, iterations: int) -> None:
-        """Make ``iterations`` the length of the schedule."""
-        self.total_steps = self.end = math.ceil(iterations / self.accumulation)
 
     def factor(self, step: int) -> float:
         """The factor on the learning rates at optimizer step ``step``."""
@@ -192,12 +181,12 @@ class RFDETRParamSchedulerHook(ParamSchedulerHook):
         for scheduler in runner.param_schedulers or []:
             if isinstance(scheduler, RFDETRLR):
                 if scheduler.epochs == runner.max_epochs:
-                    scheduler.last_until(runner.max_iters)
+                    steps = math.ceil(runner.max_iters / scheduler.accumulation)
+                    scheduler.total_steps = scheduler.end = steps
             elif scheduler.by_epoch and isinstance(
                 runner.train_loop, IterBasedTrainLoop
             ):
                 raise ExplainedError(
-                    f'{type(scheduler).__name__} counts epochs, and IterBasedTrainLoop '
-                    'has none: set by_epoch=False in param_scheduler, and its lengths '
-                    'in iterations.'
+                    f'{type(scheduler).__name__} counts epochs, and this loop has none:'
+                    ' set param_scheduler.by_epoch=False, and lengths in iterations.'
                 )

@@ -144,7 +144,7 @@ def test_a_model_of_another_kind_keeps_its_own_rates():
     [
         (dict(mode='middle'), "mode='middle'"),
         (dict(mode='early', schedule='cosine'), "schedule='cosine'"),
-        (dict(mode='late', schedule='linear'), "needs mode='early'"),
+        (dict(mode='late', schedule='linear'), "mode='late' with schedule='linear'"),
     ],
 )
 def test_mistakes_in_the_config(cfg, message):

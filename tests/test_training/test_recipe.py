@@ -134,11 +134,11 @@ def test_drop_path_is_spread(trained):
     assert [block.drop_path.drop_prob for block in blocks] == pytest.approx([0, 0.1])
 
 
-def test_the_log_has_one_table(trained):
+def test_the_log_tells_of_groups_and_of_the_average(trained):
     folder, _, _, _ = trained
     (log,) = (folder / 'work').glob('*/*.log')
     text = log.read_text()
-    assert text.count('encoder embeddings') == 1
+    assert text.count('groups of the optimizer') == 1
     assert 'Validation of the EMA weights after 18 updates' in text
 
 
