@@ -5,6 +5,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ..errors import SettingError
+from .backbone import RFDETRBackbone
 
 
 def check_losses(loss_cls: dict, loss_bbox: dict) -> None:
@@ -60,9 +61,14 @@ def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
     backbone.eval()
     neck.eval()
     names = type(backbone).__name__, type(neck).__name__
-    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     side = 2 * getattr(backbone, 'size_divisor', 64)
-    maps = backbone(first.weight.new_zeros(1, first.in_channels, side, side))
+    if isinstance(backbone, RFDETRBackbone):  # What it gives is known.
+        grid = side // backbone.patch_size
+        maps = [torch.zeros(1, backbone.embed_dims, grid, grid)]
+        maps *= len(backbone.out_indices)
+    else:
+        first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+        maps = backbone(torch.zeros(1, first.in_channels, side, side))
     try:
         channels = [level.shape[1] for level in neck(maps)]
     except Exception as error:  # of anybody's neck
