@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from ..errors import SettingError, check_counts
 from ..ops.constants import constant
 from ..precision import float32_island
 from .deformable_attention import MultiScaleDeformableAttention
+from .memory import Memory
 from .relu_mlp import ReLUMLP
 
 
@@ -71,23 +71,16 @@ class GroupSelfAttention(nn.Module):
             (B, N, D).
         """
         batch, count, width = query.shape
-        rows = batch * num_groups
-        positioned = F.linear(
-            query + query_pos,
-            self.in_proj_weight[: 2 * width],
-            self.in_proj_bias[: 2 * width],
+        weights = self.in_proj_weight.split((2 * width, width))
+        biases = self.in_proj_bias.split((2 * width, width))
+        positioned = F.linear(query + query_pos, weights[0], biases[0])
+        value = F.linear(query, weights[1], biases[1])
+        heads = batch * num_groups, count // num_groups, self.num_heads, -1
+        q, k, v = (
+            x.reshape(heads).transpose(1, 2)
+            for x in (*positioned.chunk(2, dim=-1), value)
         )
-        value = F.linear(
-            query, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]
-        )
-
-        def split_heads(x: Tensor) -> Tensor:
-            return x.reshape(rows, count // num_groups, self.num_heads, -1).transpose(
-                1, 2
-            )
-
-        q, k = positioned.chunk(2, dim=-1)
-        x = F.scaled_dot_product_attention(*map(split_heads, (q, k, value)))
+        x = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -142,12 +135,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        query: Tensor,
-        *,
-        query_pos: Tensor,
-        num_groups: int,
-        **memory_inputs,
+        self, query: Tensor, *, query_pos: Tensor, num_groups: int, **memory_inputs
     ) -> Tensor:
         """Refine the queries (B, N, D); the inputs are those of the decoder."""
         drop = self.dropout
@@ -158,26 +146,6 @@ class DecoderLayer(nn.Module):
         # Rows, since a change in place to a view would copy gradients.
         hidden = drop(self.linear1(query.flatten(0, 1)).relu_())
         return self.norm3(query + drop(self.linear2(hidden)).view_as(query))
-
-
-def references_of_levels(
-    references: Tensor, valid_ratios: Tensor | None, num_levels: int
-) -> Tensor:
-    """Reference boxes relative to each level with its padding.
-
-    Args:
-        references: (B, N, 4) cxcywh relative to the unpadded image.
-        valid_ratios: (B, L, 2) part of the width and of the height of each level
-            that is image, or None if there is no padding.
-        num_levels: L.
-
-    Returns:
-        (B, N, L, 4).
-    """
-    references = references[:, :, None]
-    if valid_ratios is None:
-        return references.expand(-1, -1, num_levels, -1)
-    return references * valid_ratios.repeat(1, 1, 2)[:, None]
 
 
 class RFDETRDecoder(BaseModule):
@@ -223,42 +191,33 @@ class RFDETRDecoder(BaseModule):
         query: Tensor,
         *,
         references: Tensor,
-        valid_ratios: Tensor | None,
-        spatial_shapes: Sequence[tuple[int, int]],
+        memory: Memory,
+        num_groups: int,
         last_only: bool = False,
-        **layer_inputs,
     ) -> Tensor:
         """Run all layers.
 
         Args:
             query: (B, N, D) content of the queries, group-major.
             references: (B, N, 4) cxcywh relative to the unpadded image.
-            valid_ratios: (B, L, 2) part of the width and of the height of each
-                level that is image, or None if there is no padding.
-            spatial_shapes: (h, w) of each level.
+            memory: what the queries read.
+            num_groups: g, attention among queries stays inside a group.
             last_only: give the output of the last layer alone.
-            **layer_inputs: ``num_groups``, g, attention among queries stays inside a
-                group; ``memory`` (B, S, D); ``memory_mask`` (B, S), True where
-                padded, or None.
 
         Returns:
             (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
         """
-        reference_points = references_of_levels(
-            references, valid_ratios, len(spatial_shapes)
-        )
-        query_pos = self.ref_point_head(
-            sine_embedding(reference_points[:, :, 0], self.embed_dims)
+        reference_points = memory.relative_to_levels(references)
+        positions = sine_embedding(reference_points[:, :, 0], self.embed_dims)
+        inputs = dict(
+            query_pos=self.ref_point_head(positions),
+            num_groups=num_groups,
+            memory=memory,
+            reference_points=reference_points,
         )
         outputs = []
         for layer in self.layers:
-            query = layer(
-                query,
-                query_pos=query_pos,
-                spatial_shapes=spatial_shapes,
-                reference_points=reference_points,
-                **layer_inputs,
-            )
+            query = layer(query, **inputs)
             if not last_only:
                 outputs.append(self.norm(query))
         return self.norm(query)[None] if last_only else torch.stack(outputs)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..precision import float32_island
+from .memory import Memory
 
 
 @float32_island()
@@ -88,30 +89,22 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(
-        self,
-        query: Tensor,
-        *,
-        memory: Tensor,
-        memory_mask: Tensor | None,
-        spatial_shapes: Sequence[tuple[int, int]],
-        reference_points: Tensor,
+        self, query: Tensor, *, memory: Memory, reference_points: Tensor
     ) -> Tensor:
-        """Read the memory.
+        """Read the memory, but for its padding.
 
         Args:
             query: (B, N, D), position added.
-            memory: (B, S, D).
-            memory_mask: (B, S), True where padded, or None.
-            spatial_shapes: (h, w) of each level.
+            memory: S tokens of L levels.
             reference_points: (B, N, L, 4) cxcywh relative to the padded input.
 
         Returns:
             (B, N, D).
         """
         batch, queries, _ = query.shape
-        value = self.value_proj(memory)
-        if memory_mask is not None:
-            value = value.masked_fill(memory_mask[..., None], 0)
+        value = self.value_proj(memory.tokens)
+        if memory.padding is not None:
+            value = value.masked_fill(memory.padding[..., None], 0)
         shape = (batch, queries, self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().view(*shape, 2)
         weights = self.attention_weights(query).float().view(*shape[:3], -1)
@@ -125,7 +118,7 @@ class MultiScaleDeformableAttention(nn.Module):
         )
         summed = sample_and_sum(
             value.transpose(1, 2).unflatten(1, (self.num_heads, -1)),
-            spatial_shapes,
+            memory.shapes,
             grids,
             weights.permute(0, 2, 3, 1).softmax(2),
         )

@@ -228,15 +228,14 @@ class RFDETR(Steps, BaseDetector):
         """Run the network: what it says at all stages, or in its last layer alone."""
         maps = self.backbone(batch_inputs)
         levels = self.neck(maps)
-        outputs = self.forward_transformer(
+        hidden_states, references, selected = self.forward_transformer(
             levels, batch_data_samples, last_only=last_only
         )
-        hidden_states, references = outputs['hidden_states'], outputs['references']
-        logits, boxes = self.bbox_head(hidden_states, references)
+        logits, boxes = map(tuple, self.bbox_head(hidden_states, references))
         if not last_only:
-            logits = *logits, outputs['enc_outputs_class']
-            boxes = *boxes, outputs['enc_outputs_coord']
-        stages = Stages(tuple(logits), tuple(boxes), outputs['num_groups'])
+            logits = *logits, selected['cls_scores']
+            boxes = *boxes, selected['bbox_preds']
+        stages = Stages(logits, boxes, self._groups_in_use)
         features = Features(
             image_size=tuple(batch_inputs.shape[-2:]),
             maps=maps,
@@ -244,7 +243,7 @@ class RFDETR(Steps, BaseDetector):
             references=references,
             hidden_states=hidden_states,
             num_layers=len(self.decoder.layers),
-            tokens=None if last_only else outputs['enc_tokens'],
+            tokens=None if last_only else selected['tokens'],
         )
         for head in self.bbox_head.task_heads.values():
             stages = head(stages, features)
@@ -257,29 +256,26 @@ class RFDETR(Steps, BaseDetector):
         batch_data_samples: OptSampleList = None,
         *,
         last_only: bool = False,
-    ) -> dict:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Select proposals, place the learned queries on them and run the decoder.
 
         Args:
             img_feats: L levels (B, D, h_l, w_l).
             batch_data_samples: samples whose ``img_shape`` and ``batch_input_shape``
                 tell the padding; without, there is none.
-            last_only: leave out what detections are not made from: the outputs of
-                the layers before the last, and the class scores of the encoder.
+            last_only: leave out the outputs of the layers before the last.
 
         Returns:
-            ``hidden_states`` (layers or 1, B, N, D), ``references`` (B, N, 4),
-            ``num_groups``, ``enc_outputs_class`` (B, g*k, K) or None,
-            ``enc_outputs_coord`` (B, g*k, 4) and ``enc_tokens`` (B, g*k, D).
+            Hidden states (layers or 1, B, N, D), references (B, N, 4) and what
+            :class:`QuerySelection` gives.
         """
         memory = Memory.flatten(img_feats, batch_data_samples)
-        num_groups = self.num_groups if self.training else 1
+        num_groups = self._groups_in_use
         selected = self.query_selection(
             memory.tokens,
             *proposals_of(memory),
             num_groups=num_groups,
             num_queries=self.num_queries,
-            with_scores=not last_only,
         )
         query = self.query_embedding[:num_groups].flatten(0, 1)
         references = self._place(
@@ -289,21 +285,15 @@ class RFDETR(Steps, BaseDetector):
         hidden_states = self.decoder(
             query.expand(len(memory.tokens), -1, -1),
             references=references,
+            memory=memory,
             num_groups=num_groups,
-            memory=memory.tokens,
-            memory_mask=memory.padding,
-            spatial_shapes=memory.shapes,
-            valid_ratios=memory.valid_ratios(),
             last_only=last_only,
         )
-        return dict(
-            hidden_states=hidden_states,
-            references=references,
-            num_groups=num_groups,
-            enc_outputs_class=selected['cls_scores'],
-            enc_outputs_coord=selected['bbox_preds'],
-            enc_tokens=selected['tokens'],
-        )
+        return hidden_states, references, selected
+
+    @property
+    def _groups_in_use(self) -> int:
+        return self.num_groups if self.training else 1
 
     @staticmethod
     def _place(deltas: Tensor, boxes: Tensor) -> Tensor:
@@ -321,12 +311,6 @@ class RFDETR(Steps, BaseDetector):
             (B, N, 4) cxcywh.
         """
         count = boxes.shape[1]
-        in_place = not torch.is_grad_enabled()
-        moves = deltas[:count]
-        if in_place:
-            moves = moves.repeat(len(boxes), 1, 1)
-        placed = apply_deltas(moves, boxes, in_place=in_place)
-        if count == len(deltas):
-            return placed
+        placed = apply_deltas(deltas[:count], boxes)
         rest = deltas[count:].float().expand(len(boxes), -1, -1)
         return torch.cat((placed, rest), dim=1)

@@ -103,7 +103,7 @@ class RFDETRHead(BaseModule):
             (layers, B, N, 4), float32.
         """
         deltas = self.fc_reg(hidden_states)
-        boxes = apply_deltas(deltas, references, in_place=not torch.is_grad_enabled())
+        boxes = apply_deltas(deltas, references)
         return self.fc_cls(hidden_states).float(), boxes
 
     def loss(self, stages: Stages, batch_data_samples: SampleList) -> Losses:

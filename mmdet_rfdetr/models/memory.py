@@ -20,12 +20,15 @@ class Memory(NamedTuple):
         padding: (B, S), True where a token is padding; None if none is.
         valid_sizes: (B, L, 2), rows and columns of each level that are image; None
             without padding.
+        valid_ratios: (B, L, 2), part of the width and of the height of each level that
+            is image; None without padding.
     """
 
     tokens: Tensor
     shapes: tuple[tuple[int, int], ...]
     padding: Tensor | None = None
     valid_sizes: Tensor | None = None
+    valid_ratios: Tensor | None = None
 
     @classmethod
     def flatten(
@@ -54,17 +57,19 @@ class Memory(NamedTuple):
             torch.stack(((~m[:, :, 0]).sum(1), (~m[:, 0]).sum(1)), dim=-1)
             for m in masks
         ]
+        sizes = torch.stack(sizes, dim=1)
         return memory._replace(
             padding=torch.cat([m.flatten(1) for m in masks], dim=1),
-            valid_sizes=torch.stack(sizes, dim=1),
+            valid_sizes=sizes,
+            valid_ratios=(sizes / upload(memory.shapes, sizes.device)).flip(-1),
         )
 
-    def valid_ratios(self) -> Tensor | None:
-        """Part of the width and of the height of each level that is image (B, L, 2)."""
-        if self.valid_sizes is None:
-            return None
-        total = upload(self.shapes, self.valid_sizes.device)
-        return (self.valid_sizes / total).flip(-1)
+    def relative_to_levels(self, boxes: Tensor) -> Tensor:
+        """Boxes (B, N, 4) of the images, relative to each padded level (B, N, L, 4)."""
+        boxes = boxes[:, :, None]
+        if self.valid_ratios is None:
+            return boxes.expand(-1, -1, len(self.shapes), -1)
+        return boxes * self.valid_ratios.repeat(1, 1, 2)[:, None]
 
 
 def has_padding(batch_data_samples: SampleList) -> bool:

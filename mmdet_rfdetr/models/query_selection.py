@@ -100,15 +100,8 @@ def make_proposals(
     for level, (height, width) in enumerate(spatial_shapes):
         y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
         x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-        y = y / valid_sizes[:, level, :1]
-        x = x / valid_sizes[:, level, 1:]
-        centres = torch.stack(
-            (
-                x[:, None, :].expand(-1, height, -1),
-                y[:, :, None].expand(-1, -1, width),
-            ),
-            dim=-1,
-        ).flatten(1, 2)
+        cells = torch.cartesian_prod(y, x) / valid_sizes[:, level, None]
+        centres = cells.flip(-1)
         sizes = torch.full_like(centres, 0.05 * 2**level)
         proposals.append(torch.cat((centres, sizes), dim=-1))
     proposals = torch.cat(proposals, dim=1)
@@ -126,8 +119,7 @@ def unpadded_proposals(
         Tuple of proposals (1, S, 4) and their validity (1, S), None if all are valid.
     """
     proposals, valid = make_proposals(spatial_shapes, torch.tensor([spatial_shapes]))
-    all_valid = bool(valid.all())
-    return proposals.to(device), None if all_valid else valid.to(device)
+    return proposals.to(device), None if valid.all() else valid.to(device)
 
 
 def proposals_of(memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -175,8 +167,7 @@ class QuerySelection(BaseModule):
         *,
         num_groups: int,
         num_queries: int,
-        with_scores: bool = True,
-    ) -> dict[str, Tensor | None]:
+    ) -> dict[str, Tensor]:
         """Select the ``k = min(num_queries, S)`` best tokens of each group.
 
         Args:
@@ -186,10 +177,9 @@ class QuerySelection(BaseModule):
                 there are none.
             num_groups: use the heads of the first so many groups.
             num_queries: most tokens to select.
-            with_scores: give the class scores of the selected tokens.
 
         Returns:
-            Dict of ``cls_scores`` (B, g*k, K) raw logits or None, ``bbox_preds``
+            Dict of ``cls_scores`` (B, g*k, K) raw logits, ``bbox_preds``
             (B, g*k, 4) cxcywh, ``tokens`` (B, g*k, D) and ``indices``
             (g, B, k) by descending score, groups in order.
         """
@@ -197,39 +187,36 @@ class QuerySelection(BaseModule):
         if valid is not None:
             memory = memory.masked_fill(~valid[..., None], 0)
             proposals = proposals * valid[..., None]
-        every = (num_groups, batch, count, -1)
-
-        def pick(x: Tensor) -> Tensor:
-            return x.gather(2, indices[..., None].expand(-1, -1, -1, x.shape[-1]))
-
         with torch.no_grad():
             rows = memory.detach().reshape(1, -1, width).expand(num_groups, -1, -1)
-            tokens, cls_scores = (x.view(every) for x in self._score(rows))
-            best = cls_scores.float().amax(-1)
+            tokens, cls_scores = self._score(rows)
+            best = cls_scores.view(num_groups, batch, count, -1).float().amax(-1)
             indices = best.topk(min(num_queries, count), dim=-1).indices
+        # Rows of the selected tokens among those of all images: (g, B*k, 1).
+        rows = indices + torch.arange(batch, device=memory.device)[:, None] * count
+        rows = rows.flatten(1)[..., None]
+
+        def pick(x: Tensor) -> Tensor:
+            return x.gather(1, rows.expand(-1, -1, x.shape[-1]))
+
         if torch.is_grad_enabled():
             # Gradients reach the selected tokens alone: only these are kept for them.
-            rows = indices + torch.arange(batch, device=memory.device)[:, None] * count
-            rows = memory.flatten(0, 1).index_select(0, rows.flatten())
-            scored = self._score(rows.view(num_groups, -1, width))
-            tokens, cls_scores = (x.view(*indices.shape, -1) for x in scored)
+            selected = memory.flatten(0, 1).index_select(0, rows.flatten())
+            tokens, cls_scores = self._score(selected.view(num_groups, -1, width))
         else:
-            tokens = pick(tokens)
-            if with_scores:
-                cls_scores = pick(cls_scores)
-
-        deltas = self.fc_reg(tokens.flatten(1, 2)).view(*indices.shape, 4)
-        proposals = proposals.expand(num_groups, batch, -1, -1)
+            tokens, cls_scores = pick(tokens), pick(cls_scores)
+        proposals = proposals.expand(batch, -1, -1).flatten(0, 1)
         boxes = apply_deltas(
-            deltas, pick(proposals), in_place=not torch.is_grad_enabled()
+            self.fc_reg(tokens), pick(proposals.expand(num_groups, -1, -1))
         )
-        scores = None
-        if with_scores:
-            scores = self._groups_to_queries(cls_scores).float()
+
+        def to_queries(x: Tensor) -> Tensor:
+            return x.view(*indices.shape, -1).transpose(0, 1).flatten(1, 2)
+
         return dict(
-            cls_scores=scores,
-            bbox_preds=self._groups_to_queries(boxes),
-            tokens=self._groups_to_queries(tokens),
+            cls_scores=to_queries(cls_scores).float(),
+            bbox_preds=to_queries(boxes),
+            tokens=to_queries(tokens),
             indices=indices,
         )
 
@@ -237,8 +224,3 @@ class QuerySelection(BaseModule):
         """Tokens (g, rows, D) and their logits (g, rows, K) of memory (g, rows, D)."""
         tokens = self.norm(self.fc(rows))
         return tokens, self.fc_cls(tokens)
-
-    @staticmethod
-    def _groups_to_queries(x: Tensor) -> Tensor:
-        """(g, B, k, ...) to (B, g*k, ...)."""
-        return x.transpose(0, 1).flatten(1, 2)

@@ -45,9 +45,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat(((top_left + bottom_right) * 0.5, bottom_right - top_left), dim=-1)
 
 
-def apply_deltas(
-    deltas: Tensor, references: Tensor, *, in_place: bool = False
-) -> Tensor:
+def apply_deltas(deltas: Tensor, references: Tensor) -> Tensor:
     """Move and scale reference boxes, as RF-DETR does everywhere.
 
     The centre moves by a multiple of the reference size and the size is scaled
@@ -57,18 +55,11 @@ def apply_deltas(
     Args:
         deltas: (..., 4).
         references: (..., 4) cxcywh.
-        in_place: may overwrite ``deltas``, which takes fewer kernels but no
-            gradient; the numbers are the same.
 
     Returns:
         (..., 4) cxcywh, float32.
     """
     deltas, references = deltas.float(), references.float()
-    if in_place:
-        deltas[..., 2:].exp_()
-        deltas.unflatten(-1, (2, 2)).mul_(references[..., None, 2:])
-        deltas[..., :2].add_(references[..., :2])
-        return deltas
     centre = deltas[..., :2] * references[..., 2:] + references[..., :2]
     size = deltas[..., 2:].exp() * references[..., 2:]
     return torch.cat((centre, size), dim=-1)

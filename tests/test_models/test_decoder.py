@@ -9,6 +9,7 @@ from mmdet_rfdetr.models.decoder import (
     RFDETRDecoder,
     sine_embedding,
 )
+from mmdet_rfdetr.models.memory import Memory
 
 
 @pytest.fixture(autouse=True)
@@ -77,11 +78,10 @@ def run(decoder, *, valid_ratios=None, **inputs):
         torch.randn(2, 6, 8),
         **dict(
             references=torch.rand(2, 6, 4),
-            valid_ratios=valid_ratios,
             num_groups=2,
-            memory=torch.randn(2, 15, 8),
-            memory_mask=None,
-            spatial_shapes=((3, 4), (1, 3)),
+            memory=Memory(
+                torch.randn(2, 15, 8), ((3, 4), (1, 3)), valid_ratios=valid_ratios
+            ),
             **inputs,
         ),
     )

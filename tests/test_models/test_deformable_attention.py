@@ -8,6 +8,7 @@ from mmdet_rfdetr.models.deformable_attention import (
     MultiScaleDeformableAttention,
     sample_and_sum,
 )
+from mmdet_rfdetr.models.memory import Memory
 
 SHAPES = ((4, 6), (2, 3))
 
@@ -95,9 +96,7 @@ def test_attention_equals_its_formula(num_points):
         )
         found = attention(
             query,
-            memory=memory,
-            memory_mask=mask,
-            spatial_shapes=SHAPES,
+            memory=Memory(memory, SHAPES, mask),
             reference_points=references,
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -113,9 +112,7 @@ def test_padded_memory_is_not_read():
     outputs = [
         attention(
             query,
-            memory=x,
-            memory_mask=mask,
-            spatial_shapes=SHAPES,
+            memory=Memory(x, SHAPES, mask),
             reference_points=references,
         )
         for x in (memory, other)

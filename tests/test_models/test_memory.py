@@ -13,7 +13,7 @@ def test_padding_is_read_from_the_samples():
     assert mask[1].equal(mask[0].T)
     assert memory.valid_sizes.tolist() == [[[8, 6], [4, 3]], [[6, 8], [3, 4]]]
     ratios = [[[0.75, 1.0]] * 2, [[1.0, 0.75]] * 2]
-    assert memory.valid_ratios().tolist() == ratios
+    assert memory.valid_ratios.tolist() == ratios
 
 
 def test_no_padding_needs_no_mask():
@@ -21,4 +21,4 @@ def test_no_padding_needs_no_mask():
     for samples in (parity.make_samples([(32, 48)] * 2, (32, 48)), None):
         memory = Memory.flatten([level], samples)
         assert memory.tokens[1, 7].equal(level[1, :, 1, 1])
-        assert memory.padding is memory.valid_sizes is memory.valid_ratios() is None
+        assert memory.padding is memory.valid_sizes is memory.valid_ratios is None

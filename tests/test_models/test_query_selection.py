@@ -124,17 +124,6 @@ def test_each_group_selects_by_its_own_layers(groups):
             assert (ours == order)[valid[image, order]].all()
 
 
-def test_selection_without_scores():
-    selection = make_selection()
-    inputs = torch.randn(3, 12, DIMS), torch.rand(3, 12, 4), None
-    found, bare = (
-        selection(*inputs, num_groups=1, num_queries=5, with_scores=with_scores)
-        for with_scores in (True, False)
-    )
-    assert bare.pop('cls_scores') is None
-    assert all(found[name].equal(value) for name, value in bare.items())
-
-
 def test_gradients_reach_every_group():
     selection = make_selection()
     found = selection(

@@ -37,12 +37,6 @@ def test_no_deltas_change_nothing():
     assert apply_deltas(torch.zeros(3, 4), references).equal(references)
 
 
-def test_moving_in_place_gives_the_same_boxes():
-    deltas, references = torch.randn(2, 5, 4), torch.randn(5, 4)
-    expected = apply_deltas(deltas, references)
-    assert apply_deltas(deltas, references, in_place=True).equal(expected)
-
-
 def test_boxes_may_leave_the_image():
     moved = apply_deltas(
         torch.tensor([9.0, 0, 3.0, 0]), torch.tensor([0.5, 0.5, 0.5, 0.5])
