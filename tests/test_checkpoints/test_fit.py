@@ -180,34 +180,6 @@ def test_another_variant_is_refused_with_both_sizes(sizes, text):
         fit_model(official_state(**sizes), model_of(), {})
 
 
-def test_another_variant_is_refused_with_its_config():
-    nano = dict(
-        vit_width=384,
-        patch_size=16,
-        grid=24,
-        width=256,
-        feedforward=8,
-        num_groups=1,
-        num_queries=1,
-    )
-    with pytest.raises(
-        CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
-    ):
-        fit_model(official_sizes(**nano), model_of(**{**nano, 'num_layers': 4}), {})
-    nano['grid'] = 25  # the same network for another input size
-    with pytest.raises(
-        CheckpointError, match='looks like rfdetr_nano_coco.py: decoder'
-    ):
-        fit_model(official_sizes(**nano), model_of(**{**nano, 'num_layers': 4}), {})
-
-
-def test_a_keypoint_file_is_refused_as_such():
-    official = official_state()
-    official['keypoint_embed.layers.0.weight'] = torch.zeros(2, 2)
-    with pytest.raises(CheckpointError, match='a keypoint model.* no keypoint models'):
-        fit_model(official, model_of(), {})
-
-
 @pytest.mark.parametrize('sizes', [dict(feedforward=48), dict(samples=4)])
 def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
     with pytest.raises(CheckpointError, match=r'decoder.layers.0.* has the shape'):
