@@ -9,14 +9,11 @@ from ..class_names import join_class_lists, read_class_list
 
 
 def innermost(dataset: Any) -> Iterator[Any]:
-    """The data sets within wrappers, or the configs within those of wrappers."""
-    if isinstance(dataset, Mapping):
-        parts, inner = dataset.get('datasets'), dataset.get('dataset')
-    else:
-        parts = getattr(dataset, 'datasets', None)
-        inner = getattr(dataset, 'dataset', None)
-    if parts is None:
-        parts = [] if inner is None else [inner]
+    """The data sets within loaders and wrappers, or configs within those of them."""
+    is_config = isinstance(dataset, Mapping)
+    fields = dataset if is_config else getattr(dataset, '__dict__', {})
+    inner = fields.get('dataset')
+    parts = fields.get('datasets') or ([] if inner is None else [inner])
     if not parts:
         yield dataset
     for part in parts:
@@ -33,7 +30,7 @@ def metainfo_of(dataset: Any) -> Mapping:
 
 
 def classes_of(dataset: Any) -> tuple[str, ...]:
-    """Classes of a data set or the config of one; empty if it names none.
+    """Classes of a data set or a loader, or of the config of one; empty if none.
 
     Raises:
         SettingError: if parts of it mean different classes by a label.
@@ -55,14 +52,3 @@ def _own_metainfo(part: Any) -> Mapping:
         complete = getattr(kind, '_load_metainfo', lambda _: {})
         metainfo = complete(part.get('metainfo'))
     return metainfo if isinstance(metainfo, Mapping) else {}
-
-
-def classes_of_loader(loader: Any) -> tuple[str, ...]:
-    """Classes of a data loader, or of the config of one; empty if it names none.
-
-    Raises:
-        SettingError: as for :func:`classes_of`.
-    """
-    if isinstance(loader, Mapping):
-        return classes_of(loader.get('dataset'))
-    return classes_of(loader.dataset) if loader is not None else ()

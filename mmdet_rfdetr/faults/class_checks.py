@@ -15,7 +15,7 @@ from torch import nn
 
 from ..class_names import compare_classes, read_class_list, show_classes
 from ..data.coco_dataset import RFDETRCocoDataset
-from ..data.wrappers import classes_of, classes_of_loader, innermost
+from ..data.wrappers import classes_of, innermost
 from ..errors import BadDataError, ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from .annotations import clean_categories, read_annotations
@@ -53,7 +53,7 @@ def check_loaders(loaders: Mapping[str, Any]) -> None:
     lists = {
         split: classes
         for split, loader in loaders.items()
-        if (classes := classes_of_loader(loader))
+        if (classes := classes_of(loader))
     }
     first = next(iter(lists), None)
     for split, classes in lists.items():

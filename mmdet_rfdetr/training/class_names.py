@@ -10,7 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 from ..checkpoints import class_rows
 from ..checkpoints.layout import class_names
 from ..class_names import compare_classes, match_classes, show_classes
-from ..data.wrappers import classes_of_loader, metainfo_of
+from ..data.wrappers import classes_of, metainfo_of
 from ..models import RFDETR
 from ..ops.unwrapped import unwrap_model
 
@@ -80,5 +80,5 @@ def _metainfo(runner: Runner) -> Mapping:
             return metainfo_of(loop.dataloader.dataset)
     # Nothing is built where a program only loads.
     loaders = runner._train_dataloader, runner._test_dataloader, runner._val_dataloader
-    lists = map(classes_of_loader, loaders)
+    lists = map(classes_of, loaders)
     return next((dict(classes=names) for names in lists if names), {})
