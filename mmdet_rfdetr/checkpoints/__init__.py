@@ -4,7 +4,7 @@ Nothing here knows a model; it is all about state dicts, names and tensors.
 """
 
 from ..errors import CheckpointError, UntrustedCheckpointError
-from .hooks import register_backbone_adapter, register_state_dict_adapter
+from .hooks import register_state_dict_adapter
 from .loading import load_checkpoint_file, trust_checkpoint
 from .names import from_official, to_official
 from .writing import save_checkpoint_file
@@ -14,7 +14,6 @@ __all__ = [
     'UntrustedCheckpointError',
     'from_official',
     'load_checkpoint_file',
-    'register_backbone_adapter',
     'register_state_dict_adapter',
     'save_checkpoint_file',
     'to_official',

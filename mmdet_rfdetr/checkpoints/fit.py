@@ -1,8 +1,7 @@
 """Fitting a state dict to a model: its names, its sizes, and what is left.
 
-The rules are those of the official loader, with two additions: 91 rows for COCO's
-category ids become the 80 rows of MMDetection's labels, and the patch kernel of a
-plain DINOv2 backbone is resampled.
+The rules are those of the official loader, with one addition: 91 rows for COCO's
+category ids become the 80 rows of MMDetection's labels.
 """
 
 import math
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..class_names import ClassMatch
 from ..errors import CheckpointError
-from ..ops.resampling import resample_patch_kernel, resize_position_table
+from ..ops.resampling import resize_position_table
 from .class_rows import CLASS_LAYER, choose_rows, describe, match_rows, take_rows
 from .names import count_members, from_official, is_official, is_own
 from .report import LoadReport, Reshaped
@@ -55,18 +54,18 @@ def fit_model(
     official = is_official(state_dict)
     entries = from_official(state_dict) if official else OrderedDict(state_dict)
     match = _match_classes(entries, own, info, classes)
-    if not official and match is None and _fits_exactly(entries, own):
+    if not official and match is None and fits_exactly(entries, own):
         _refuse_fewer_layers(entries, own)
         return entries, None
     if not official and not is_own(state_dict):
         raise CheckpointError(
-            f'This is no RF-DETR checkpoint: {_first_names(state_dict)}; give an '
+            f'This is no RF-DETR checkpoint: {first_names(state_dict)}; give an '
             'official RF-DETR file or one that this package wrote.'
         )
     title = f'{"Official " * official}RF-DETR checkpoint'
     report = LoadReport(title, len(state_dict))
     refuse_another_variant(entries, own)
-    _settle_unused_vit_entries(entries, own, 'backbone.')
+    settle_unused_vit_entries(entries, own, 'backbone.')
     keep_groups = not official or _says_its_queries(entries, info)
     if match is not None:
         report.notes = describe(match, classes)
@@ -76,46 +75,10 @@ def fit_model(
             return fit_query_table(value, like.shape, keep_groups=keep_groups)
         if name.startswith(('bbox_head.fc_cls.', 'query_selection.')):
             return _fit_head(name, value, like, match, info.get('class_names'))
-        return _fit_vit_entry(name.removeprefix('backbone.'), value, like)
+        return fit_vit_entry(name.removeprefix('backbone.'), value, like)
 
     moved = [name for name in entries if match is not None and CLASS_LAYER in name]
-    _fit_entries(entries, own, fit, report, moved)
-    return entries, report
-
-
-def fit_backbone(state_dict: Entries, own: Entries) -> Fitted:
-    """Fit a ViT, alone or of an RF-DETR file, to an ``RFDETRBackbone``.
-
-    Args:
-        state_dict: Names to tensors.
-        own: State dict of the backbone.
-
-    Returns:
-        Entries under the backbone's names, and a report of what was changed; see
-        :func:`fit_model`.
-
-    Raises:
-        CheckpointError: there is no DINOv2 ViT in it, or one of another width or
-            with too few blocks.
-    """
-    if _fits_exactly(state_dict, own):
-        return state_dict, None
-    whole = from_official(state_dict) if is_official(state_dict) else state_dict
-    marker = 'blocks.0.layer_scale1'
-    prefix = next((x.removesuffix(marker) for x in whole if x.endswith(marker)), None)
-    if prefix is None:
-        raise CheckpointError(
-            f'The checkpoint holds no DINOv2 backbone: {_first_names(state_dict)}; '
-            'give a DINOv2 file (original or Hugging Face names) or an RF-DETR file.'
-        )
-    entries = OrderedDict(
-        (name.removeprefix(prefix), value)
-        for name, value in whole.items()
-        if name.startswith(prefix)
-    )
-    report = LoadReport('Backbone', len(entries))
-    _settle_unused_vit_entries(entries, own, '')
-    _fit_entries(entries, own, _fit_vit_entry, report)
+    fit_entries(entries, own, fit, report, moved)
     return entries, report
 
 
@@ -154,33 +117,7 @@ def fit_query_table(
     return rows.unflatten(0, (groups, queries)), 'first rows'
 
 
-def fit_patch_kernel(kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    """Fit a patch kernel to another patch size and number of image channels.
-
-    From RGB, one channel takes the mean over the three. More take R, G, B, R, ...
-    scaled by 3 over their number, which keeps the size of the sum.
-
-    Args:
-        kernel: (C, channels, p, p) of the file.
-        shape: (C, channels, p, p) of the model.
-
-    Raises:
-        CheckpointError: the channels differ and those of the file are not RGB.
-    """
-    before, after = kernel.shape[1], shape[1]
-    if before not in (3, after):
-        raise CheckpointError(
-            f'The checkpoint takes images of {before} channels, the model of '
-            f'{after}: set model.backbone.in_channels={before}.'
-        )
-    if before != after and after == 1:
-        kernel = kernel.mean(dim=1, keepdim=True)
-    elif before != after:
-        kernel = kernel[:, torch.arange(after) % 3] * (3 / after)
-    return resample_patch_kernel(kernel, shape[-1])
-
-
-def _fit_entries(
+def fit_entries(
     entries: OrderedDict[str, Tensor],
     own: Entries,
     fit: Fit,
@@ -240,13 +177,21 @@ def _fit_head(
     return value, ', '.join(notes)
 
 
-def _fit_vit_entry(name: str, value: Tensor, like: Tensor) -> tuple[Tensor, str]:
-    if name == 'pos_embed':
-        side = math.isqrt(like.shape[1] - 1)
-        return resize_position_table(value, (side, side)), 'position table resized'
-    if name == 'patch_embed.weight':
-        return fit_patch_kernel(value, like.shape), 'patch kernel resampled'
-    return value, ''
+def fit_vit_entry(name: str, value: Tensor, like: Tensor) -> tuple[Tensor, str]:
+    """Fit an entry of the ViT, under its name in the backbone; see ``VIT_FITS``."""
+    fit = VIT_FITS.get(name)
+    return (value, '') if fit is None else fit(value, like.shape)
+
+
+def _resize_table(table: Tensor, shape: Sequence[int]) -> tuple[Tensor, str]:
+    side = math.isqrt(shape[1] - 1)
+    return resize_position_table(table, (side, side)), 'position table resized'
+
+
+VIT_FITS: dict[str, Callable[[Tensor, Sequence[int]], tuple[Tensor, str]]] = {
+    'pos_embed': _resize_table
+}
+"""By the name of an entry of the ViT, what gives it the shape of the model's."""
 
 
 def _match_classes(
@@ -259,7 +204,7 @@ def _match_classes(
     return match_rows(len(entries[name]), info.get('class_names'), classes)
 
 
-def _fits_exactly(entries: Entries, own: Entries) -> bool:
+def fits_exactly(entries: Entries, own: Entries) -> bool:
     """Whether a model can take all entries as they are; some may be missing."""
     return all(
         name in own and value.shape == own[name].shape
@@ -280,7 +225,7 @@ def _refuse_fewer_layers(entries: Entries, own: Entries) -> None:
         refuse_another_variant(entries, own)
 
 
-def _settle_unused_vit_entries(
+def settle_unused_vit_entries(
     entries: OrderedDict[str, Tensor], own: Entries, prefix: str
 ) -> None:
     """Drop blocks that the backbone never runs; provide the mask token, never used.
@@ -315,7 +260,8 @@ def _says_its_queries(entries: Entries, info: Mapping) -> bool:
     )
 
 
-def _first_names(state_dict: Mapping) -> str:
+def first_names(state_dict: Mapping) -> str:
+    """A few words on what a file holds."""
     names = list(state_dict)
     shown = ', '.join(names[:3])
     return f'its entries are {shown}' + (', ...' if len(names) > 3 else '')

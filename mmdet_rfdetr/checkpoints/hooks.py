@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .fit import fit_backbone, fit_model
+from .fit import fit_model
 from .layout import INFO_KEY, entries_that_fit
 
 Entries = Mapping[str, Tensor]
@@ -32,17 +32,6 @@ def register_state_dict_adapter(model: nn.Module) -> None:
     model._register_load_state_dict_pre_hook(_adapt_model, with_module=True)
 
 
-def register_backbone_adapter(backbone: nn.Module) -> None:
-    """Let an ``RFDETRBackbone`` load DINOv2 files and the ViT of RF-DETR files.
-
-    Inside an ``RFDETR`` it finds its entries fitted already and does nothing.
-
-    Args:
-        backbone: The backbone, with all its parameters.
-    """
-    backbone._register_load_state_dict_pre_hook(_adapt_backbone, with_module=True)
-
-
 # Hooks of torch get the same eight arguments by position. They are functions of the
 # module rather than closures over it, since a model is copied for its moving average.
 def _adapt_model(module, state_dict, prefix, local_metadata, *_) -> None:
@@ -50,17 +39,21 @@ def _adapt_model(module, state_dict, prefix, local_metadata, *_) -> None:
     # mmdet's inference functions name the classes only when the weights are loaded;
     # these keep their rows then.
     classes = (getattr(module, 'dataset_meta', None) or {}).get('classes')
-    _adapt(module, state_dict, prefix, partial(fit_model, info=info, classes=classes))
+    adapt(module, state_dict, prefix, partial(fit_model, info=info, classes=classes))
 
 
-def _adapt_backbone(module, state_dict, prefix, local_metadata, *_) -> None:
-    _adapt(module, state_dict, prefix, fit_backbone)
-
-
-def _adapt(
+def adapt(
     module: nn.Module, state_dict: dict[str, Tensor], prefix: str, fit: Callable
 ) -> None:
-    """Replace the module's entries of a state dict, in place, by fitted ones."""
+    """Replace the module's entries of a state dict, in place, by fitted ones.
+
+    Args:
+        module: The module that loads them.
+        state_dict: Of the module or of one that it is part of.
+        prefix: Of the names of its entries.
+        fit: Returns the fitted entries of a file, given these and the model's own, and
+            a report or None.
+    """
     entries = {
         name.removeprefix(prefix): value
         for name, value in state_dict.items()

@@ -2,7 +2,7 @@
 
 from .. import compat
 from ..checkpoints.loading import GUARDS
-from . import lora, variants, vit  # noqa: F401
+from . import lora, patch_kernel, variants, vit  # noqa: F401
 from .channels import RFDETRDataPreprocessor
 from .convert import convert_checkpoint
 from .guard import no_code_in_files

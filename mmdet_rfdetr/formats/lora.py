@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checkpoints.names import PARTS
 from ..errors import MissingPackageError, SettingError
 from ..models import RFDETRBackbone
+from .backbone import register_backbone_adapter
 from .lora_entries import SCALE
 
 DEFAULTS = dict(r=16, alpha=16, use_dora=True)
@@ -50,7 +51,7 @@ class SplitQKV(nn.Module):
 @MODELS.register_module(name='RFDETRBackbone', force=True)
 @functools.wraps(RFDETRBackbone, updated=())  # whose settings errors and tools look up
 def build_backbone(*, lora: dict | None = None, **settings) -> RFDETRBackbone:
-    """Build a backbone, with adapters if its config asks for them.
+    """Build a backbone that loads ViTs of others, with adapters if its config asks.
 
     Args:
         lora: None, or ``dict(r=16, alpha=16, use_dora=True)`` to train adapters on
@@ -58,6 +59,7 @@ def build_backbone(*, lora: dict | None = None, **settings) -> RFDETRBackbone:
         **settings: those of :class:`RFDETRBackbone`, which refuses others.
     """
     backbone = RFDETRBackbone(**settings)
+    register_backbone_adapter(backbone)
     if lora is not None:
         add_adapters(backbone, lora)
     return backbone

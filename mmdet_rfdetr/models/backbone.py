@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoints import register_backbone_adapter
 from ..errors import SettingError, check_counts
 from ..ops.resampling import resize_position_table
 
@@ -212,7 +211,6 @@ class RFDETRBackbone(BaseModule):
         self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self._reset_parameters()
         self._freeze()
-        register_backbone_adapter(self)
 
     @property
     def size_divisor(self) -> int:

@@ -1,7 +1,6 @@
-"""Resizing of the two size-dependent tensors of the ViT.
+"""Resizing of the position table of the ViT.
 
-One function for each, used when a checkpoint is loaded and when the network
-runs at a size that differs from its table.
+For checkpoints of another size, and where the network runs at one.
 """
 
 import math
@@ -39,32 +38,3 @@ def resize_grid(table: Tensor, side: int, size: tuple[int, int]) -> Tensor:
         table.dtype
     )
     return torch.cat((table[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
-
-
-def resample_patch_kernel(kernel: Tensor, size: int) -> Tensor:
-    """Resample a patch kernel so that it gives the same tokens for resized patches.
-
-    The pseudo-inverse resize of FlexiViT (Beyer et al. 2023, section 3.4): bilinear
-    resizing of a patch is a matrix B, and the new kernel is the w' that minimises the
-    difference between <x, w> and <B x, w'> over patches x of white noise,
-    w' = pinv(B^T) w. For a larger kernel the difference is zero.
-
-    Args:
-        kernel: (C, channels, p, p).
-        size: new side in pixels.
-
-    Returns:
-        (C, channels, size, size) in the dtype of ``kernel``; ``kernel`` itself if it
-        has that size already.
-    """
-    side = kernel.shape[-1]
-    if size == side:
-        return kernel
-    pixels = torch.eye(side * side, dtype=torch.float64, device=kernel.device)
-    resized = F.interpolate(
-        pixels.view(-1, 1, side, side), size=(size, size), mode='bilinear'
-    )
-    # Row i of ``resized`` is column i of B, so the matrix at hand is B^T.
-    inverse = torch.linalg.pinv(resized.flatten(1))
-    flat = kernel.flatten(2).double()
-    return (flat @ inverse.T).unflatten(2, (size, size)).to(kernel.dtype)

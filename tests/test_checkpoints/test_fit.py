@@ -3,9 +3,7 @@ import torch
 
 from mmdet_rfdetr.checkpoints import class_rows, from_official
 from mmdet_rfdetr.checkpoints.fit import (
-    fit_backbone,
     fit_model,
-    fit_patch_kernel,
     fit_query_table,
 )
 from mmdet_rfdetr.errors import CheckpointError
@@ -233,94 +231,3 @@ def test_queries_of_an_unknown_layout_are_cut_flat():
 def test_too_few_queries_are_refused_with_what_to_lower(shape, settings, keep_groups):
     with pytest.raises(CheckpointError, match=f'3 groups of 5 .*: set {settings}.$'):
         fit_query_table(table(3, 5), shape, keep_groups=keep_groups)
-
-
-def test_patch_kernel_for_grey_images_is_the_mean():
-    kernel = torch.randn(2, 3, 4, 4)
-    grey = fit_patch_kernel(kernel, (2, 1, 4, 4))
-    torch.testing.assert_close(grey[:, 0], kernel.mean(1))
-
-
-def test_patch_kernel_for_more_channels_repeats_rgb():
-    kernel = torch.randn(2, 3, 4, 4)
-    more = fit_patch_kernel(kernel, (2, 4, 4, 4))
-    torch.testing.assert_close(more, kernel[:, [0, 1, 2, 0]] * 0.75)
-
-
-def test_patch_kernel_of_other_channels_is_refused():
-    with pytest.raises(CheckpointError, match='4 channels, the model of 3'):
-        fit_patch_kernel(torch.zeros(2, 4, 4, 4), (2, 3, 4, 4))
-
-
-# Backbones alone.
-
-
-def backbone_of(state):
-    return {
-        name.removeprefix('backbone.'): value
-        for name, value in state.items()
-        if name.startswith('backbone.')
-    }
-
-
-def vit(**sizes):
-    """A ViT alone."""
-    return backbone_of(from_official(official_state(**sizes)))
-
-
-@pytest.mark.parametrize(
-    'file',
-    [
-        official_state,
-        lambda: from_official(official_state()),
-        lambda: {f'student.{name}': value for name, value in vit().items()},
-    ],
-    ids=['official', 'own', 'within another model'],
-)
-def test_a_backbone_is_found_in_every_file(file):
-    entries, report = fit_backbone(file(), backbone_of(model_of()))
-    own = vit()
-    assert set(entries) == set(own)
-    assert all(torch.equal(entries[name], value) for name, value in own.items())
-    assert not (report.reshaped or report.missing or report.unexpected)
-
-
-def test_patch_kernel_and_position_table_are_resampled():
-    entries, report = fit_backbone(vit(), backbone_of(model_of(patch_size=6, grid=5)))
-    assert reshaped(report) == {
-        'pos_embed': ((1, 10, 8), (1, 26, 8)),
-        'patch_embed.weight': ((8, 3, 4, 4), (8, 3, 6, 6)),
-    }
-    assert entries['patch_embed.weight'].shape == (8, 3, 6, 6)
-    assert 'patch kernel resampled' in str(report)
-
-
-@pytest.mark.parametrize(
-    ('sizes', 'text'),
-    [
-        (dict(vit_width=12), 'has the shape .*8.* needs .*12'),
-        (dict(num_blocks=13), '12 blocks, the model needs 13'),
-    ],
-)
-def test_a_backbone_of_another_size_is_refused(sizes, text):
-    with pytest.raises(CheckpointError, match=text):
-        fit_backbone(official_state(), backbone_of(model_of(**sizes)))
-
-
-def test_registers_that_the_backbone_lacks_are_listed():
-    state = {**vit(), 'register_tokens': torch.zeros(1, 4, 8)}
-    _, report = fit_backbone(state, backbone_of(model_of()))
-    assert report.unexpected == ['register_tokens']
-
-
-def test_a_missing_mask_token_is_no_matter():
-    state = official_state()
-    del state['backbone.0.encoder.encoder.embeddings.mask_token']
-    entries, report = fit_backbone(state, backbone_of(model_of()))
-    assert entries['mask_token'].shape == (1, 8)
-    assert not report.missing
-
-
-def test_a_file_without_a_vit_is_refused():
-    with pytest.raises(CheckpointError, match='no DINOv2 backbone: .* conv1.weight'):
-        fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_of(model_of()))

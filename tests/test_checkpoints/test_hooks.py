@@ -14,8 +14,8 @@ from torch import nn
 from mmdet_rfdetr.checkpoints import load_checkpoint_file, to_official
 from mmdet_rfdetr.errors import CheckpointError
 
-from .models import build_tiny, official_file, tiny_config
-from .official import VIT, assert_same_entries
+from .models import build_tiny, official_file
+from .official import assert_same_entries
 
 
 @pytest.fixture
@@ -256,32 +256,6 @@ def test_a_model_with_the_hooks_can_be_pickled(official):
     assert_holds(model, state)
 
 
-# Backbones.
-
-
-def build_backbone(**changes):
-    return MODELS.build({**tiny_config()['backbone'], **changes})
-
-
-def test_a_backbone_takes_its_part_of_an_official_file(official):
-    path, state = official
-    backbone = build_backbone()
-    load_checkpoint(backbone, path, strict=True)
-    assert torch.equal(backbone.cls_token, state[VIT + 'embeddings.cls_token'])
-
-
-def test_a_backbone_within_another_model_loads_its_own_weights():
-    source = nn.ModuleDict({'backbone': build_backbone(), 'head': nn.Linear(2, 2)})
-    target = nn.ModuleDict(
-        {'backbone': build_backbone(pos_embed_size=4), 'head': nn.Linear(2, 2)}
-    )
-    target.load_state_dict(source.state_dict())
-    assert torch.equal(
-        target['backbone'].blocks[0].norm1.weight,
-        source['backbone'].blocks[0].norm1.weight,
-    )
-
-
 def test_a_position_table_is_resized_once(official, monkeypatch):
     from mmdet_rfdetr.checkpoints import fit
 
@@ -294,8 +268,3 @@ def test_a_position_table_is_resized_once(official, monkeypatch):
     )
     build_tiny(**{'backbone.pos_embed_size': 4}).load_state_dict(official[1])
     assert len(calls) == 1
-
-
-def test_a_file_without_a_backbone_is_refused():
-    with pytest.raises(CheckpointError, match='no DINOv2 backbone'):
-        build_backbone().load_state_dict({'conv1.weight': torch.zeros(1)})

@@ -1,53 +1,8 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
-from mmdet_rfdetr.ops.resampling import resample_patch_kernel, resize_position_table
+from mmdet_rfdetr.ops.resampling import resize_position_table
 from tests import fixtures
-
-
-def tokens(patches, kernel):
-    return F.conv2d(patches, kernel).flatten(1)
-
-
-@pytest.mark.parametrize('side', [12, 14, 16, 20])
-def test_kernel_of_the_same_size_is_itself(side):
-    kernel = torch.randn(3, 3, side, side)
-    assert resample_patch_kernel(kernel, side) is kernel
-
-
-@pytest.mark.parametrize(('side', 'size'), [(14, 16), (14, 20), (6, 7), (2, 9)])
-def test_larger_kernel_gives_the_same_tokens_for_resized_patches(side, size):
-    torch.manual_seed(0)
-    kernel = torch.randn(5, 3, side, side, dtype=torch.float64)
-    patches = torch.randn(8, 3, side, side, dtype=torch.float64)
-    resized = F.interpolate(patches, size=(size, size), mode='bilinear')
-    larger = resample_patch_kernel(kernel, size)
-    assert larger.shape == (5, 3, size, size)
-    torch.testing.assert_close(tokens(resized, larger), tokens(patches, kernel))
-
-
-def test_smaller_kernel_is_the_least_squares_solution():
-    """No kernel does better on white noise; plain resizing does worse."""
-    torch.manual_seed(0)
-    kernel = torch.randn(4, 1, 14, 14, dtype=torch.float64)
-    patches = torch.randn(4000, 1, 14, 14, dtype=torch.float64)
-    resized = F.interpolate(patches, size=(12, 12), mode='bilinear')
-    wanted = tokens(patches, kernel)
-
-    def error(candidate):
-        return (tokens(resized, candidate) - wanted).square().mean()
-
-    smaller = resample_patch_kernel(kernel, 12)
-    plain = F.interpolate(kernel, size=(12, 12), mode='bilinear')
-    assert error(smaller) < 0.8 * error(plain * (14 / 12) ** 2)
-    fitted = torch.linalg.lstsq(resized.flatten(1), wanted).solution
-    best = error(fitted.T.reshape(4, 1, 12, 12))
-    assert error(smaller) < 1.05 * best  # the best one overfits these patches
-
-
-def test_kernel_keeps_its_dtype():
-    assert resample_patch_kernel(torch.randn(2, 3, 4, 4).half(), 6).dtype == torch.half
 
 
 def test_table_of_the_same_size_is_itself():
