@@ -104,12 +104,6 @@ class RFDETRResize(Resize):
         results['scale_factor'] = (width / old_width, height / old_height)
         results['keep_ratio'] = self.keep_ratio
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(sizes={self.sizes}, keep_ratio={self.keep_ratio}, '
-            f'max_long_side={self.max_long_side}, antialias={self.antialias})'
-        )
-
 
 @TRANSFORMS.register_module()
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from ..errors import BadDataError, SettingError, check_counts
 from .averages import PRECISIONS, class_precisions, class_table, recall_names, summarize
 from .engines import choose_engine
 from .ground_truth import build_index, select
-from .predictions import KINDS, require_labels
+from .predictions import KINDS
 
 # mmdet's: mAP counts the first number, the other precisions count the last.
 _DEFAULT_NUMS = (100, 300, 1000)
@@ -164,7 +164,6 @@ class RFDETRCocoMetric(CocoMetric):
         self._require_images([target['img_id'] for target in targets])
         index = self._coco_api or self._index_of_samples(targets)
         self.cat_ids = self._match_classes(index)
-        require_labels(predictions, len(self.cat_ids))
         if self.outfile_prefix is not None:
             self.results2json(predictions, self.outfile_prefix)
         if self.format_only:

@@ -4,34 +4,10 @@ Images are counted from 0, so that no id is too large for a float, or a text.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
-
-from ..errors import ExplainedError
-
-
-def require_labels(results: Sequence[dict], num_classes: int) -> None:
-    """Stop at a detection of a class that the data does not have.
-
-    Args:
-        results: dicts with ``labels``.
-        num_classes: K, of the data.
-
-    Raises:
-        ExplainedError: if a label is not one of 0 to K - 1.
-    """
-    for result in results:
-        labels = result['labels']
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if wrong.size:
-            raise ExplainedError(
-                f'The model found class {int(wrong[0])}, and the data has only '
-                f'{num_classes} classes, counted from 0: make '
-                'model.bbox_head.num_classes and metainfo.classes of the data set '
-                'those of the checkpoint.'
-            )
 
 
 def box_columns(results: Sequence[dict]) -> np.ndarray:
@@ -55,8 +31,7 @@ def box_columns(results: Sequence[dict]) -> np.ndarray:
     return np.column_stack((images, boxes, scores, labels))
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What a metric compares.
 
     Args:

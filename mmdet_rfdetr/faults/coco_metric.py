@@ -9,7 +9,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import print_log
 
 from ..class_names import show_classes
-from ..errors import SettingError
+from ..errors import ExplainedError, SettingError
 from ..evaluation.coco_metric import RFDETRCocoMetric
 from .annotations import clean_annotations, read_annotations
 from .findings import Findings
@@ -67,6 +67,7 @@ class CheckedCocoMetric(RFDETRCocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate each image once, by its id in the ground truth."""
+        require_labels([found for _, found in results], len(self._classes()))
         results = distinct(results)
         ids = self._find_images([target for target, _ in results])
         return super().compute_metrics(
@@ -88,6 +89,28 @@ class CheckedCocoMetric(RFDETRCocoMetric):
                 '(MultiDatasetsEvaluator), or leave out outfile_prefix.'
             )
         return ids
+
+
+def require_labels(results: Sequence[dict], num_classes: int) -> None:
+    """Stop at a detection of a class that the data does not have.
+
+    Args:
+        results: dicts with ``labels``.
+        num_classes: K, of the data.
+
+    Raises:
+        ExplainedError: if a label is not one of 0 to K - 1.
+    """
+    for result in results:
+        labels = result['labels']
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if wrong.size:
+            raise ExplainedError(
+                f'The model found class {int(wrong[0])}, and the data has only '
+                f'{num_classes} classes, counted from 0: make '
+                'model.bbox_head.num_classes and metainfo.classes of the data set '
+                'those of the checkpoint.'
+            )
 
 
 def remark_on_objects(

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import distributed
 
-from mmdet_rfdetr.errors import BadDataError, ExplainedError, SettingError
+from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.evaluation import RFDETRCocoMetric
 from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.factory import ANIMALS, build, document, write
@@ -283,11 +283,6 @@ def test_images_that_are_not_those_of_the_file_give_no_number(tmp_path, ids, mes
         metric.process({}, [dict(img_id=key, ori_shape=(9, 9), pred_instances=found)])
     with pytest.raises(BadDataError, match=message):
         metric.evaluate(2)
-
-
-def test_labels_beyond_the_classes_of_the_data_are_explained(tmp_path):
-    with pytest.raises(ExplainedError, match='class 65, and the data has only 2'):
-        evaluate(write(tmp_path), {70: ([[1, 2, 3, 4]], [65], [0.5])})
 
 
 def test_objects_without_an_area_have_that_of_their_box(tmp_path):

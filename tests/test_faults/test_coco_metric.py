@@ -3,7 +3,7 @@
 import pytest
 from mmdet.registry import METRICS
 
-from mmdet_rfdetr.errors import BadDataError
+from mmdet_rfdetr.errors import BadDataError, ExplainedError
 from mmdet_rfdetr.faults import coco_metric
 from tests.factory import ANIMALS, document, write
 from tests.test_evaluation.test_coco_metric import evaluate, perfect
@@ -119,3 +119,8 @@ def test_more_objects_than_count_are_said_with_the_setting(tmp_path, monkeypatch
         scores.append(0.5)
     assert evaluate(tmp_path, found)['coco/bbox_mAP'] < 0.8
     assert evaluate(tmp_path, found, **advised)['coco/bbox_mAP'] == 1
+
+
+def test_labels_beyond_the_classes_of_the_data_are_explained(tmp_path):
+    with pytest.raises(ExplainedError, match='class 65, and the data has only 2'):
+        evaluate(write(tmp_path), {70: ([[1, 2, 3, 4]], [65], [0.5])})
