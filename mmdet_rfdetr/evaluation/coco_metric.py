@@ -1,7 +1,6 @@
 """COCO's metric, computed fast, with classes by their names."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmengine.logging import MMLogger
 
 from ..class_names import join_class_lists, read_class_list
 from ..data.annotations import match_categories, read_annotations
-from ..errors import BadDataError, SettingError, check_counts
+from ..errors import SettingError, check_counts
 from .averages import PRECISIONS, class_precisions, class_table, recall_names, summarize
 from .engines import choose_engine
 from .ground_truth import build_index, select
@@ -92,16 +91,11 @@ class RFDETRCocoMetric(CocoMetric):
         self._ann_file = ann_file
         if ann_file is not None:
             self._coco_api = build_index(self._read_annotations())
-            self._check_objects(self._coco_api, {})
+            for metric in self.metrics:
+                KINDS[metric].check(self._coco_api, {})
 
     def _read_annotations(self) -> dict:
         return read_annotations(self._ann_file, self.backend_args)
-
-    def _check_objects(
-        self, index: COCO, sizes: Mapping[Hashable, tuple[int, int]]
-    ) -> None:
-        for metric in self.metrics:
-            KINDS[metric].check(index, sizes)
 
     @CocoMetric.dataset_meta.setter
     def dataset_meta(self, meta: dict | Sequence[dict]) -> None:
@@ -161,7 +155,6 @@ class RFDETRCocoMetric(CocoMetric):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         targets, predictions = zip(*results, strict=True)
-        self._require_images([target['img_id'] for target in targets])
         index = self._coco_api or self._index_of_samples(targets)
         self.cat_ids = self._match_classes(index)
         if self.outfile_prefix is not None:
@@ -175,19 +168,17 @@ class RFDETRCocoMetric(CocoMetric):
         self.img_ids = list(sizes)
         if not self._are_finite(predictions, logger):
             return dict.fromkeys(self._names(), float('nan'))
-        gathered = {
-            kind: kind.gather(predictions) for kind in map(KINDS.get, self.metrics)
-        }
-        self._check_objects(index, sizes)
         ground_truth = select(index, sizes, self.cat_ids)
         found: dict[str, float] = {}
         for metric in self.metrics:
             logger.info(f'Evaluating {metric}...')
             kind = KINDS[metric]
-            if not len(gathered[kind]):
+            kind.check(index, sizes)
+            detections = kind.gather(predictions)
+            if not len(detections):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
-            evaluator = self._engine(ground_truth, gathered[kind], kind.iou_type)
+            evaluator = self._engine(ground_truth, detections, kind.iou_type)
             found.update(self._count(evaluator, metric, logger))
         return {name: round(value, _DIGITS) for name, value in found.items()}
 
@@ -196,22 +187,6 @@ class RFDETRCocoMetric(CocoMetric):
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or str(Path(folder, 'results'))
             return COCO(self.gt_to_coco_json(targets, prefix))
-
-    def _require_images(self, ids: Sequence[Hashable]) -> None:
-        """Stop if the file does not list an image, or one was evaluated twice.
-
-        Raises:
-            BadDataError: names the file and one of them.
-        """
-        counts, listed = Counter(ids), getattr(self._coco_api, 'imgs', ids)
-        wrong = [key for key in ids if counts[key] > 1 or key not in listed]
-        if wrong:
-            raise BadDataError(
-                f'{len(wrong)} images that were evaluated, for example {wrong[0]!r}, '
-                f'come twice or are not listed in {self._ann_file or "the data"}: give '
-                'the data loader and its evaluator the same ann_file, and each data '
-                'set a metric of its own (MultiDatasetsEvaluator).'
-            )
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
         """Write detections; those of a class that the file lacks have no id there."""

@@ -11,8 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import distributed
 
-from mmdet_rfdetr.errors import BadDataError, SettingError
-from mmdet_rfdetr.evaluation import RFDETRCocoMetric
+from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.factory import ANIMALS, build, document, write
 from tests.fixtures import DATA, needs_data
@@ -269,20 +268,6 @@ def test_ground_truth_of_the_samples(tmp_path, monkeypatch):
         results.append(metric.evaluate(len(found)))
     assert results[0] == random_sets.rounded(results[1])
     assert results[1]['coco/bbox_mAP'] > 0
-
-
-@pytest.mark.parametrize(
-    ('ids', 'message'),
-    [([70, 99], '1 images .* 99.*annotations.json'), ([70, 70], '70, come twice')],
-)
-def test_images_that_are_not_those_of_the_file_give_no_number(tmp_path, ids, message):
-    metric = RFDETRCocoMetric(str(write(tmp_path) / 'annotations.json'))
-    metric.dataset_meta = dict(classes=ANIMALS)
-    found = dict(bboxes=torch.zeros(1, 4), labels=torch.zeros(1), scores=torch.ones(1))
-    for key in ids:
-        metric.process({}, [dict(img_id=key, ori_shape=(9, 9), pred_instances=found)])
-    with pytest.raises(BadDataError, match=message):
-        metric.evaluate(2)
 
 
 def test_objects_without_an_area_have_that_of_their_box(tmp_path):
