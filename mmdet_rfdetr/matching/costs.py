@@ -6,7 +6,6 @@ would leave it a handful of objects at a time. All arithmetic happens in place o
 planes of that shape; nothing of shape (..., 4) is made.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,9 +13,6 @@ from torch import Tensor
 
 from ..ops.boxes import EPS
 from ..precision import float32_island
-
-CPU_BLOCK = 2**17
-"""Entries of a cost matrix that a CPU works on at once, to stay in its cache."""
 
 SMALLEST = 1e-37
 """About the least probability that float32 holds with all its digits."""
@@ -54,11 +50,10 @@ def pair_costs(
     objects = BoxPlanes.of(boxes.transpose(1, 2)[..., None])
     # Sizes below zero count as zero from here on, but for their L1 distance.
     base = ours[:, 2:].clamp(max=0).sum(1).mul_(-bbox_weight)
-    costs = _class_costs(cls_scores.float(), labels, base, cls_weight, alpha)
-    for block in _blocks(costs):
-        _add_box_costs(
-            costs[:, block], queries, objects.of_rows(block), bbox_weight, iou_weight
-        )
+    of_rows = labels[:, None].expand(-1, cls_scores.shape[1], -1)
+    costs = cls_scores.float().gather(2, of_rows).transpose(1, 2).contiguous()
+    focal_costs_(costs, base, cls_weight, alpha)
+    _add_box_costs(costs, queries, objects, bbox_weight, iou_weight)
     return costs
 
 
@@ -83,36 +78,6 @@ def replace_non_finite(costs: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
     limit = torch.finfo(costs.dtype).max
     worst = torch.where(worst.isfinite(), worst, limit)
     return torch.where(finite, costs, worst), (~finite & used).any()
-
-
-def _blocks(costs: Tensor) -> Iterator[slice]:
-    """Cut the n rows of costs (B, n, R) for the cache of a CPU; leave others whole."""
-    images, count, rows = costs.shape
-    step = max(1, count)
-    if costs.device.type == 'cpu':
-        step = max(1, CPU_BLOCK // max(1, images * rows))
-    return (slice(start, start + step) for start in range(0, count, step))
-
-
-def _class_costs(
-    logits: Tensor, labels: Tensor, base: Tensor, weight: float, alpha: float
-) -> Tensor:
-    """Focal costs (B, n, R) of labels (B, n), on top of ``base`` (B, 1, R).
-
-    Objects of the same class share their costs when there are more objects than
-    classes.
-    """
-    rows, classes = logits.shape[1:]
-    shared = labels.shape[1] > classes
-    if not shared:
-        logits = logits.gather(2, labels[:, None].expand(-1, rows, -1))
-    costs = logits.transpose(1, 2).clone(memory_format=torch.contiguous_format)
-    for block in _blocks(costs):
-        focal_costs_(costs[:, block], base, weight, alpha)
-    if not shared:
-        return costs
-    image = torch.arange(len(labels), device=labels.device)[:, None]
-    return costs[image, labels]
 
 
 def focal_costs_(logits: Tensor, base: Tensor, weight: float, alpha: float) -> None:
@@ -157,10 +122,6 @@ class BoxPlanes(NamedTuple):
         """Compute them for boxes (B, 4, ...) cxcywh."""
         side = boxes[:, 2:].clamp(min=0)
         return cls(boxes[:, :2], side / 2, side.prod(1))
-
-    def of_rows(self, rows: slice) -> 'BoxPlanes':
-        """Take a part of the boxes (B, ..., n, 1), along n."""
-        return BoxPlanes(*(numbers[..., rows, :] for numbers in self))
 
 
 def _add_box_costs(

@@ -43,56 +43,35 @@ class ScipySolver:
             num_groups: G.
             targets: the objects.
         """
-        host, non_finite = self._bring_to_host(costs, stage_sizes, targets.counts)
-        pairs = self._find_pairs(host, stage_sizes, targets.counts, num_groups)
-        index = upload(pairs, costs.device)
+        counts = targets.counts
+        self._warn_if_crowded(max(counts), stage_sizes, num_groups)
+        host, non_finite = self._bring_to_host(costs, stage_sizes, counts)
+        offsets = np.cumsum((0, *counts))
+        problems, units, first = [], [], 0
+        for stage, size in enumerate(stage_sizes):
+            groups = np.arange(first, first + size, size // num_groups)[:, None]
+            for image, count in enumerate(counts):
+                if count:
+                    block = host[image, :count, first : first + size]
+                    problems.append(block.reshape(count, num_groups, -1))
+                    units.append((stage, image, groups, offsets[image]))
+            first += size
+        pairs = [np.empty((4, 0), np.int64)]
+        solutions = self.solve(problems)
+        for unit, (queries, objects) in zip(units, solutions, strict=True):
+            stage, image, groups, offset = unit
+            columns = stage, image, groups + queries, offset + objects
+            pairs.append(np.reshape(np.broadcast_arrays(*columns), (4, -1)))
+        index = upload(np.concatenate(pairs, axis=1), costs.device)
         return Matches(
             *index.unbind(),
             stage_sizes=tuple(stage_sizes),
             pair_counts=tuple(
-                tuple(num_groups * min(size // num_groups, n) for n in targets.counts)
+                tuple(num_groups * min(size // num_groups, n) for n in counts)
                 for size in stage_sizes
             ),
             non_finite=non_finite,
         )
-
-    def _find_pairs(
-        self,
-        costs: np.ndarray,
-        stage_sizes: Sequence[int],
-        counts: Sequence[int],
-        num_groups: int,
-    ) -> np.ndarray:
-        """Stage, image, row and object of all pairs, (4, pairs).
-
-        Args:
-            costs: (B, objects of the fullest image, R).
-            stage_sizes: queries of each stage.
-            counts: number of objects of each image.
-            num_groups: G.
-        """
-        starts, offsets = np.cumsum((0, *stage_sizes)), np.cumsum((0, *counts))
-        units = [
-            (stage, image, count)
-            for stage in range(len(stage_sizes))
-            for image, count in enumerate(counts)
-            if count
-        ]
-        problems = [
-            costs[image, :count, starts[stage] : starts[stage + 1]].reshape(
-                count, num_groups, -1
-            )
-            for stage, image, count in units
-        ]
-        self._warn_if_crowded(max(counts), stage_sizes, num_groups)
-        pairs = [np.empty((4, 0), np.int64)]
-        solutions = self.solve(problems)
-        for (stage, image, _), (queries, objects) in zip(units, solutions, strict=True):
-            size = stage_sizes[stage]
-            rows = starts[stage] + np.arange(0, size, size // num_groups)[:, None]
-            columns = stage, image, rows + queries, offsets[image] + objects
-            pairs.append(np.reshape(np.broadcast_arrays(*columns), (4, -1)))
-        return np.concatenate(pairs, axis=1)
 
     def solve(
         self, problems: Sequence[np.ndarray]

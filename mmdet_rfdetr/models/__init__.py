@@ -28,10 +28,4 @@ from .head import RFDETRHead
 from .projector import RFDETRProjector
 from .task_head import TaskHead
 
-__all__ = [
-    'RFDETR',
-    'RFDETRBackbone',
-    'RFDETRHead',
-    'RFDETRProjector',
-    'TaskHead',
-]
+__all__ = ['RFDETR', 'RFDETRBackbone', 'RFDETRHead', 'RFDETRProjector', 'TaskHead']

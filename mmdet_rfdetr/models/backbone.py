@@ -52,11 +52,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each row of ``x`` (M, tokens, C)."""
         rows, tokens, width = x.shape
-        query, key, value = (
-            self.qkv(x)
-            .view(rows, tokens, 3, self.num_heads, width // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+        qkv = self.qkv(x).view(rows, tokens, 3, self.num_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(rows, tokens, width))
 
@@ -185,7 +182,6 @@ class RFDETRBackbone(BaseModule):
         self.patch_size = patch_size
         self.num_windows = num_windows
         self.out_indices = out_indices
-        self.pos_embed_size = pos_embed_size
         self.num_registers = num_registers
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
@@ -194,9 +190,8 @@ class RFDETRBackbone(BaseModule):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pos_embed_size**2, embed_dims))
         if num_registers:
-            self.register_tokens = nn.Parameter(
-                torch.zeros(1, num_registers, embed_dims)
-            )
+            registers = torch.zeros(1, num_registers, embed_dims)
+            self.register_tokens = nn.Parameter(registers)
         # Unused by the network; kept so that a checkpoint can be given back whole.
         self.register_buffer('mask_token', torch.zeros(1, embed_dims))
         self.blocks = nn.ModuleList(
@@ -278,14 +273,12 @@ class RFDETRBackbone(BaseModule):
         position = resize_position_table(self.pos_embed, grid)
         patches = self.patch_embed(images.to(self.patch_embed.weight.dtype))
         patches = patches.flatten(2).transpose(1, 2) + position[:, 1:]
-        return self._complete(self._to_windows(patches, grid), position)
-
-    def _complete(self, windows: Tensor, position: Tensor) -> Tensor:
-        """Put class token and registers before the patches of each window."""
-        rows = len(windows)
-        tokens = [(self.cls_token + position[:, :1]).expand(rows, -1, -1)]
+        windows = self._to_windows(patches, grid)
+        # Each window has a class token and registers before its patches.
+        tokens = [self.cls_token + position[:, :1]]
         if self.num_registers:
-            tokens.append(self.register_tokens.expand(rows, -1, -1))
+            tokens.append(self.register_tokens)
+        tokens = [x.expand(len(windows), -1, -1) for x in tokens]
         return torch.cat((*tokens, windows), dim=1)
 
     def _to_windows(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:

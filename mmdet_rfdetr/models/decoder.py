@@ -112,13 +112,13 @@ class DecoderLayer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for key, heads in (
-            ('self_attn_heads', self_attn_heads),
-            ('cross_attn_heads', cross_attn_heads),
-        ):
-            if embed_dims % heads:
+        heads = dict(self_attn_heads=self_attn_heads, cross_attn_heads=cross_attn_heads)
+        counts = dict(heads, num_points=num_points)
+        check_counts(**{f'decoder__{key}': count for key, count in counts.items()})
+        for key, count in heads.items():
+            if embed_dims % count:
                 raise SettingError(
-                    f'embed_dims={embed_dims} does not divide by {key}={heads}'
+                    f'embed_dims={embed_dims} does not divide by {key}={count}'
                 )
         self.self_attn = GroupSelfAttention(embed_dims, self_attn_heads)
         self.cross_attn = MultiScaleDeformableAttention(
@@ -162,13 +162,8 @@ class RFDETRDecoder(BaseModule):
 
     def __init__(self, *, num_layers: int, embed_dims: int, **layer) -> None:
         super().__init__()
-        counts = {
-            f'decoder__{name}': layer[name]
-            for name in ('self_attn_heads', 'cross_attn_heads', 'num_points')
-            if name in layer
-        }
         # The official package takes the outputs of the encoder for those of no layers.
-        check_counts(decoder__num_layers=num_layers, **counts)
+        check_counts(decoder__num_layers=num_layers)
         self.embed_dims = embed_dims
         first = DecoderLayer(embed_dims=embed_dims, **layer)
         # Copies, so that the biases of all layers start from the same numbers.

@@ -94,21 +94,18 @@ class RFDETR(Steps, BaseDetector):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
-        self.bbox_head = MODELS.build(
-            dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
-        )
+        bbox_head.update(train_cfg=train_cfg, test_cfg=test_cfg)
+        self.bbox_head = MODELS.build(bbox_head)
         levels = count_levels(self, width, decoder.get('num_levels'))
-        self.decoder = RFDETRDecoder(
-            **dict(decoder, embed_dims=width, num_levels=levels)
-        )
+        decoder = dict(decoder, embed_dims=width, num_levels=levels)
+        self.decoder = RFDETRDecoder(**decoder)
         watch_labels(self.data_preprocessor, self.bbox_head.num_classes)
         self.num_queries = num_queries
         self.num_groups = num_groups
         self.precision = PrecisionPolicy.from_config(precision)
+        classes = self.bbox_head.num_classes
         self.query_selection = QuerySelection(
-            embed_dims=width,
-            num_classes=self.bbox_head.num_classes,
-            num_groups=num_groups,
+            embed_dims=width, num_classes=classes, num_groups=num_groups
         )
         self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
@@ -118,7 +115,7 @@ class RFDETR(Steps, BaseDetector):
             num_layers=len(self.decoder.layers),
             num_queries=num_queries,
             num_groups=num_groups,
-            num_classes=self.bbox_head.num_classes,
+            num_classes=classes,
         )
         for name, cfg in task_heads.items():
             head = MODELS.build(dict(cfg, sizes=sizes))
@@ -140,10 +137,7 @@ class RFDETR(Steps, BaseDetector):
 
     @as_step
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: OptSampleList = None,
-        mode: str = 'tensor',
+        self, inputs: Tensor, data_samples: OptSampleList = None, mode: str = 'tensor'
     ) -> dict[str, Tensor] | SampleList:
         """Run the network under its precision policy.
 
@@ -181,19 +175,14 @@ class RFDETR(Steps, BaseDetector):
         stages = self._stages(batch_inputs, batch_data_samples)
         return self.bbox_head.loss(stages, batch_data_samples)
 
-    def parse_losses(
-        self, losses: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict]:
         """Sum the loss terms, and put the figures for the log beside them."""
         loss, log_vars = super().parse_losses(losses)
         return loss, {**log_vars, **getattr(losses, 'figures', {})}
 
     @as_step
     def predict(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: SampleList,
-        rescale: bool = True,
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
         """Detect; arguments and result are mmdet's."""
         stages = self._stages(batch_inputs, batch_data_samples, last_only=True)
@@ -206,30 +195,23 @@ class RFDETR(Steps, BaseDetector):
     ) -> dict:
         """Compute the raw outputs; see :meth:`forward`."""
         stages = self._stages(batch_inputs, batch_data_samples)
-        outputs = [
-            dict(pred_logits=logits, pred_boxes=boxes)
-            for logits, boxes in zip(
-                stages.stage_logits, stages.stage_boxes, strict=True
-            )
-        ]
-        for head in self.bbox_head.task_heads.values():
-            for stage, of_stage in enumerate(outputs):
+        outputs = []
+        for stage, logits in enumerate(stages.stage_logits):
+            of_stage = dict(pred_logits=logits, pred_boxes=stages.stage_boxes[stage])
+            for head in self.bbox_head.task_heads.values():
                 of_stage.update(head.outputs(stages, stage))
+            outputs.append(of_stage)
         *auxiliary, last, encoder = outputs
         return dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
 
     def _stages(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: OptSampleList,
-        *,
-        last_only: bool = False,
+        self, inputs: Tensor, data_samples: OptSampleList, *, last_only: bool = False
     ) -> Stages:
         """Run the network: what it says at all stages, or in its last layer alone."""
-        maps = self.backbone(batch_inputs)
+        maps = self.backbone(inputs)
         levels = self.neck(maps)
         hidden_states, references, selected = self.forward_transformer(
-            levels, batch_data_samples, last_only=last_only
+            levels, data_samples, last_only=last_only
         )
         logits, boxes = map(tuple, self.bbox_head(hidden_states, references))
         if not last_only:
@@ -237,7 +219,7 @@ class RFDETR(Steps, BaseDetector):
             boxes = *boxes, selected['bbox_preds']
         stages = Stages(logits, boxes, self._groups_in_use)
         features = Features(
-            image_size=tuple(batch_inputs.shape[-2:]),
+            image_size=tuple(inputs.shape[-2:]),
             maps=maps,
             levels=levels,
             references=references,

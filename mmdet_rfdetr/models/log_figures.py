@@ -17,10 +17,7 @@ class Losses(dict):
     """
 
     def __init__(
-        self,
-        terms: dict[str, Tensor],
-        figures: dict[str, Tensor],
-        non_finite_costs: Tensor | bool,
+        self, terms: dict, figures: dict[str, Tensor], non_finite_costs: Tensor | bool
     ) -> None:
         super().__init__(terms)
         self.figures = figures

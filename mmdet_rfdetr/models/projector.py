@@ -48,14 +48,8 @@ class ConvNormAct(nn.Module):
     ) -> None:
         super().__init__()
         convolution = PointwiseConv if kernel_size == stride == 1 else nn.Conv2d
-        self.conv = convolution(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding=kernel_size // 2,
-            bias=False,
-        )
+        options = dict(stride=stride, padding=kernel_size // 2, bias=False)
+        self.conv = convolution(in_channels, out_channels, kernel_size, **options)
         self.norm = ChannelLayerNorm(out_channels)
         self.activation = activation
 

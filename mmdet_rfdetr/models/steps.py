@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 
@@ -53,7 +53,15 @@ class Steps(nn.Module):
         if outer is self:
             yield
             return
-        self._check_weights()
+        if self._dtypes is None:
+            self._dtypes = WeightDtypes(self)
+        low = self.precision.resolve(self.query_embedding.device)
+        self.precision.check_weights(
+            self,
+            dtypes=self._dtypes.now(),
+            alternative=None if self.training else low,
+            mixed=self.mixed_weights,
+        )
         _running.model = self
         try:
             with self.step_context():
@@ -64,21 +72,6 @@ class Steps(nn.Module):
     def step_context(self) -> AbstractContextManager:
         """What a step runs in: the autocast of the policy."""
         return self.precision.autocast(self.query_embedding.device)
-
-    def eagerly(self) -> AbstractContextManager:
-        """Inside, every step calls the modules one by one, so that hooks see them."""
-        return nullcontext()
-
-    def _check_weights(self) -> None:
-        if self._dtypes is None:
-            self._dtypes = WeightDtypes(self)
-        low = self.precision.resolve(self.query_embedding.device)
-        self.precision.check_weights(
-            self,
-            dtypes=self._dtypes.now(),
-            alternative=None if self.training else low,
-            mixed=self.mixed_weights,
-        )
 
     def _apply(self, *args, **kwargs) -> 'Steps':
         """Move or cast the weights."""

@@ -199,9 +199,8 @@ def take_settings(
                 'installed part of mmdet_rfdetr adds'
             )
         if cfg is not None:
-            complete[name] = _take(
-                cfg, _kind_of_task_head(name, cfg), bbox_head, assigner
-            )
+            kind = _kind_of_task_head(name, cfg)
+            complete[name] = _take(cfg, kind, bbox_head, assigner)
     for kind in MODELS.module_dict.values():
         if not inspect.isclass(kind) or not issubclass(kind, TaskHead):
             continue
@@ -219,10 +218,8 @@ def take_settings(
 def _take(cfg: dict, kind: type[TaskHead], bbox_head: dict, assigner: dict) -> dict:
     """Move the settings of a kind of head from two configs to its own."""
     settings = dict(cfg)
-    for source, keys in (
-        (bbox_head, kind.bbox_head_keys),
-        (assigner, kind.assigner_keys),
-    ):
+    takes = (bbox_head, kind.bbox_head_keys), (assigner, kind.assigner_keys)
+    for source, keys in takes:
         settings.update((key, source.pop(key)) for key in keys if key in source)
     return settings
 
@@ -240,14 +237,9 @@ def _kind_of_task_head(name: str, cfg: dict) -> type[TaskHead]:
             'name the module that has it in custom_imports, or install the whole '
             'package mmdet_rfdetr, if a part of it is missing'
         )
-    if not issubclass(kind, TaskHead):
+    if not issubclass(kind, TaskHead) or kind.name != name:
         raise SettingError(
-            f'model.{name}.type={kind.__name__} is a head of another detector: set a '
-            'class that inherits from mmdet_rfdetr.models.TaskHead'
-        )
-    if kind.name != name:
-        raise SettingError(
-            f'model.{name}.type={kind.__name__}: that head belongs to the key '
-            f'model.{kind.name}'
+            f'model.{name}.type={kind.__name__} is no task head of this name: '
+            f'its key is model.{getattr(kind, "name", "bbox_head")}'
         )
     return kind

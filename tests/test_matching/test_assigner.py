@@ -260,10 +260,7 @@ def plain_costs(logits, boxes, labels, their_boxes):
     ((3, 20), (CLASSES + 1, 0), (40, 40), (50, 1)),
     ids=('few', 'more than classes', 'as many as queries', 'more than queries'),
 )
-@pytest.mark.parametrize('block', (1, 2**30))
-def test_equal_to_scipy_on_the_plain_costs(counts, block, monkeypatch):
-    """However the work is cut up."""
-    monkeypatch.setattr('mmdet_rfdetr.matching.costs.CPU_BLOCK', block)
+def test_equal_to_scipy_on_the_plain_costs(counts):
     targets = make_targets(*counts)
     stage_sizes, groups = (120, 120, 90), 3
     logits, boxes = make_outputs(2, sum(stage_sizes))
