@@ -106,7 +106,7 @@ def check_counts(**counts: int) -> None:
             )
 
 
-def list_names(names: Sequence[str]) -> str:
-    """The first three names for a message, and how many more there are."""
-    more = len(names) - 3
-    return ', '.join(names[:3]) + (f' and {more} more' if more > 0 else '')
+def list_names(names: Sequence[str], most: int = 3) -> str:
+    """The first names for a message, and how many more there are."""
+    more = len(names) - most
+    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

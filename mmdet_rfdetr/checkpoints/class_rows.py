@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..class_names import ClassMatch, match_classes
+from ..errors import list_names
 
 CLASS_LAYER = '.fc_cls.'
 """In the names of the entries with a row for each class."""
@@ -150,7 +151,11 @@ def describe(match: ClassMatch, wanted: Sequence[str]) -> list[str]:
         'classes that start anew': match.missing,
         'classes of the file that are not used': [*filter(None, match.unused)],
     }
-    said = [f'{title}: {_list(names)}' for title, names in lines.items() if names]
+    said = [
+        f'{title}: {list_names(names, _MOST_SHOWN)}'
+        for title, names in lines.items()
+        if names
+    ]
     return [*said, match.suggestion()] if match.suggestion() else said
 
 
@@ -164,8 +169,3 @@ def _name_rows(num_rows: int, class_names: Sequence[str] | None) -> list[str] | 
     if are_label_names(class_names):
         class_names = label_names()
     return [*map(str, class_names), _UNUSED][:num_rows]
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_SHOWN
-    return ', '.join(names[:_MOST_SHOWN]) + (f' and {more} more' if more > 0 else '')

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..class_names import ClassMatch
-from ..errors import CheckpointError
+from ..errors import CheckpointError, list_names
 from ..ops.resampling import resize_position_table
 from .class_rows import CLASS_LAYER, choose_rows, describe, match_rows, take_rows
 from .names import count_members, from_official, is_official, is_own
@@ -59,8 +59,9 @@ def fit_model(
         return entries, None
     if not official and not is_own(state_dict):
         raise CheckpointError(
-            f'This is no RF-DETR checkpoint: {first_names(state_dict)}; give an '
-            'official RF-DETR file or one that this package wrote.'
+            'This is no RF-DETR checkpoint, its entries are '
+            f'{list_names([*state_dict])}: give an official RF-DETR file or one that '
+            'this package wrote.'
         )
     title = f'{"Official " * official}RF-DETR checkpoint'
     report = LoadReport(title, len(state_dict))
@@ -258,10 +259,3 @@ def _says_its_queries(entries: Entries, info: Mapping) -> bool:
         number in (None, actual)
         for number, actual in zip(said, (groups, queries), strict=True)
     )
-
-
-def first_names(state_dict: Mapping) -> str:
-    """A few words on what a file holds."""
-    names = list(state_dict)
-    shown = ', '.join(names[:3])
-    return f'its entries are {shown}' + (', ...' if len(names) > 3 else '')

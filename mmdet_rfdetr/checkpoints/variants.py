@@ -38,34 +38,25 @@ def refuse_another_variant(file: Entries, model: Entries) -> None:
     if not differences:
         return
     said = [text for explain in EXPLANATIONS if (text := explain(file, found))]
+    advice = '; '.join(said) or 'use the config that it was trained with'
     raise CheckpointError(
         f'The checkpoint belongs to another variant of RF-DETR: '
-        f'{", ".join(differences)}; '
-        f'{"; ".join(said) or "use the config that it was trained with"}.'
+        f'{", ".join(differences)}; {advice}.'
     )
 
 
 def _sizes_of_entries(entries: Entries) -> Sizes:
     """What tells the variants apart, by the words for it."""
     kernel = entries.get('backbone.patch_embed.weight')  # None of another backbone
-    stages = range(count_members(entries, 'neck.stages.'))
     return {
         'vit width': None if kernel is None else len(kernel),
         'patch size': None if kernel is None else kernel.shape[-1],
         'decoder layers': count_members(entries, 'decoder.layers.'),
         'decoder width': len(entries['decoder.norm.weight']),
-        'levels': '+'.join(_level(entries, stage) for stage in stages),
+        'levels': count_members(entries, 'neck.stages.'),
         'masks': _yes(any(name.startswith('mask_head.') for name in entries)),
         'keypoints': _yes(any('keypoint' in name for name in entries)),
     }
-
-
-def _level(entries: Entries, stage: int) -> str:
-    """A projector stage's level, by the parameters of its first branch."""
-    branch = f'neck.stages.{stage}.branches.0.'
-    if branch + 'weight' in entries:
-        return 'P3'
-    return 'P5' if branch + 'conv.weight' in entries else 'P4'
 
 
 def _yes(value: bool) -> str:

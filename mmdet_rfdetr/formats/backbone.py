@@ -6,7 +6,6 @@ from torch import nn
 
 from ..checkpoints.fit import (
     Fitted,
-    first_names,
     fit_entries,
     fit_vit_entry,
     fits_exactly,
@@ -15,7 +14,7 @@ from ..checkpoints.fit import (
 from ..checkpoints.hooks import Entries, adapt
 from ..checkpoints.names import from_official, is_official
 from ..checkpoints.report import LoadReport
-from ..errors import CheckpointError
+from ..errors import CheckpointError, list_names
 
 
 def register_backbone_adapter(backbone: nn.Module) -> None:
@@ -57,8 +56,9 @@ def fit_backbone(state_dict: Entries, own: Entries) -> Fitted:
     prefix = next((x.removesuffix(marker) for x in whole if x.endswith(marker)), None)
     if prefix is None:
         raise CheckpointError(
-            f'The checkpoint holds no DINOv2 backbone: {first_names(state_dict)}; '
-            'give a DINOv2 file (original or Hugging Face names) or an RF-DETR file.'
+            'The checkpoint holds no DINOv2 backbone, its entries are '
+            f'{list_names([*state_dict])}: give a DINOv2 file (original or '
+            'Hugging Face names) or an RF-DETR file.'
         )
     entries = OrderedDict(
         (name.removeprefix(prefix), value)

@@ -37,7 +37,7 @@ def _sizes_of_config(model: Mapping) -> Sizes:
         'patch size': model['backbone']['patch_size'],
         'decoder layers': model['decoder']['num_layers'],
         'decoder width': model['neck']['out_channels'],
-        'levels': '+'.join(model['neck'].get('scales', ('P4',))),
+        'levels': len(model['neck'].get('scales', ('P4',))),
         'masks': 'no' if model.get('mask_head') is None else 'yes',
         'keypoints': 'no',
     }

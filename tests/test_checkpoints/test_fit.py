@@ -169,7 +169,7 @@ def test_missing_and_unexpected_entries_are_listed():
         (dict(patch_size=5), r'patch size 5 \(model: 4\)'),
         (dict(vit_width=12), r'vit width 12 \(model: 8\)'),
         (dict(width=20), r'decoder width 20 \(model: 16\)'),
-        (dict(levels=('P3', 'P5')), r'levels P3\+P5 \(model: P4\)'),
+        (dict(levels=('P3', 'P5')), r'levels 2 \(model: 1\)'),
         (dict(num_mask_blocks=2), r'masks yes \(model: no\)'),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_size_that_cannot_be_fitted_is_refused_with_both_shapes(sizes):
 @pytest.mark.parametrize(
     ('names', 'text'),
     [
-        (['conv1.weight', 'bn1.weight'], 'no RF-DETR checkpoint: .* conv1.weight'),
+        (['conv1.weight', 'bn1.weight'], 'no RF-DETR checkpoint, .* conv1.weight'),
         (['model', 'args'], 'no RF-DETR checkpoint'),
         (
             [

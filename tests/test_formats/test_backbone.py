@@ -102,7 +102,7 @@ def test_a_missing_mask_token_is_no_matter():
 
 
 def test_a_file_without_a_vit_is_refused():
-    with pytest.raises(CheckpointError, match='no DINOv2 backbone: .* conv1.weight'):
+    with pytest.raises(CheckpointError, match='no DINOv2 backbone, .* conv1.weight'):
         fit_backbone({'conv1.weight': torch.zeros(2)}, backbone_of(model_of()))
 
 
