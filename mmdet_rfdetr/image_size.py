@@ -42,13 +42,12 @@ def set_image_size(cfg: Config | dict, image_size: int) -> None:
     """
     model = cfg['model']
     backbone = model['backbone']
-    if 'num_windows' in backbone:
-        names = ('patch_size', 'num_windows')
-        divisor = backbone['patch_size'] * backbone['num_windows']
-        reason = ' x '.join(f'{name} {backbone[name]}' for name in names)
-    else:  # not the ViT of RF-DETR
-        divisor = model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-        reason = f'pad_size_divisor {divisor}'
+    divisor = model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+    reason = f'pad_size_divisor {divisor}'
+    if 'num_windows' in backbone:  # the ViT of RF-DETR
+        patch_size, num_windows = backbone['patch_size'], backbone['num_windows']
+        divisor = patch_size * num_windows
+        reason = f'{patch_size=} x {num_windows=}'
     is_number = isinstance(image_size, int)
     if not is_number or image_size <= 0 or image_size % divisor:
         nearest = max(1, round(image_size / divisor)) if is_number else 1

@@ -71,11 +71,6 @@ class RFDETRCocoMetric(CocoMetric):
         for name in {'sort_categories', 'use_mp_eval'} & kwargs.keys():
             raise SettingError(f'RFDETRCocoMetric has no {name}: leave it out.')
         super().__init__(backend_args=backend_args, **kwargs)
-        for metric in self.metrics:
-            if metric not in KINDS:
-                raise SettingError(
-                    f'RFDETRCocoMetric has no metric {metric!r}: set some of {[*KINDS]}'
-                )
         self.iou_thrs = np.atleast_1d(self.iou_thrs)  # may be given as a list
         is_default = proposal_nums is None
         numbers = _DEFAULT_NUMS if is_default else np.atleast_1d(proposal_nums).tolist()
@@ -83,10 +78,11 @@ class RFDETRCocoMetric(CocoMetric):
             check_counts(proposal_nums=number)
         self.proposal_nums = sorted(set(numbers))
         self._limit = _DEFAULT_NUMS[0] if is_default else self.proposal_nums[-1]
-        known = (*PRECISIONS, *recall_names(self.proposal_nums))
-        for item in self.metric_items or ():
-            if item not in known:
-                raise SettingError(f'metric_items: {item!r} is none of {known}')
+        items = (*PRECISIONS, *recall_names(self.proposal_nums))
+        for key, known in (('metrics', KINDS), ('metric_items', items)):
+            for name in getattr(self, key) or ():
+                if name not in known:
+                    raise SettingError(f'{key}: {name!r} is none of {[*known]}')
         self._engine = choose_engine(engine)
         self._ann_file = ann_file
         if ann_file is not None:

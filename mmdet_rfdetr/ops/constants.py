@@ -1,8 +1,7 @@
 """Tensors that are the same in every step, made once for each size and device."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -13,7 +12,11 @@ R = TypeVar('R')
 MOST_SIZES = 64
 """Results of a function that are kept, those that were used last."""
 
-_collections: list[list] = []
+COLLECTIONS: list[list] = []
+"""Each of these lists gets every constant that is used.
+
+A CUDA graph reads constants where they lie, and has to keep them from being freed.
+"""
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,22 +35,9 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
         if torch.compiler.is_dynamo_compiling():
             return function(*args)
         value = make(*args)
-        for collection in _collections:
+        for collection in COLLECTIONS:
             collection.append(value)
         return value
 
     keep.cache_clear = make.cache_clear
     return keep
-
-
-@contextmanager
-def collect_constants() -> Iterator[list]:
-    """Collect the constants that are used inside.
-
-    A CUDA graph reads them where they lie, and has to keep them from being freed.
-    """
-    _collections.append(used := [])
-    try:
-        yield used
-    finally:
-        _collections.pop()

@@ -14,11 +14,21 @@ from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplainedError, RecordingError, SettingError
 from ..models.log_figures import Losses
-from ..ops.constants import collect_constants
+from ..ops.constants import COLLECTIONS
 from .device_solver import PaddedTargets
 
 WARM_UP = 3
 """Runs before a recording: kernels are chosen and compiled, constants are made."""
+
+
+@contextmanager
+def collect_constants() -> Iterator[list]:
+    """Collect the constants that are used inside."""
+    COLLECTIONS.append(used := [])
+    try:
+        yield used
+    finally:
+        COLLECTIONS.pop()
 
 
 @contextmanager

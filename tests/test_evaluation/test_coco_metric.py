@@ -135,7 +135,7 @@ def test_objects_to_ignore_are_the_same_without_a_file(tmp_path):
     [
         (dict(sort_categories=True), 'has no sort_categories: leave it out'),
         (dict(use_mp_eval=True), 'has no use_mp_eval: leave it out'),
-        (dict(metric='proposal_fast'), "no metric 'proposal_fast': set"),
+        (dict(metric='proposal_fast'), "'proposal_fast' is none of"),
         (dict(metric_items=['mAP', 'mAP_60']), "'mAP_60' is none of"),
         (dict(metric_items=['AR@100'], proposal_nums=(1, 10)), "'AR@100' is none of"),
         (dict(proposal_nums=(0, 10)), 'proposal_nums=0 must be a whole number'),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdet_rfdetr.ops import constants
-from mmdet_rfdetr.ops.constants import collect_constants, constant
+from mmdet_rfdetr.ops.constants import constant
 
 
 @pytest.fixture
@@ -51,17 +51,6 @@ def test_of_inference_mode_and_used_with_gradients(made):
     (weight * made(3, CPU)).sum().backward()
     assert weight.grad.tolist() == [0, 1, 2]
     assert made.calls == [3]
-
-
-def test_what_a_recording_reads_is_collected(made):
-    made(3, CPU)
-    with collect_constants() as used:
-        made(3, CPU)
-        with collect_constants() as inner:
-            made(5, CPU)
-        assert len(inner) == 1 and inner[0] is made(5, CPU)
-    made(6, CPU)
-    assert [len(x) for x in used] == [3, 5, 5]
 
 
 def test_compiled_functions_make_their_own(made, recwarn):
