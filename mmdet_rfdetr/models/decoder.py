@@ -135,9 +135,9 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, query: Tensor, *, query_pos: Tensor, num_groups: int, **memory_inputs
+        self, query: Tensor, query_pos: Tensor, num_groups: int, **memory_inputs
     ) -> Tensor:
-        """Refine the queries (B, N, D); the inputs are those of the decoder."""
+        """Refine the queries (B, N, D); the inputs are those of the attentions."""
         drop = self.dropout
         query = self.norm1(query + drop(self.self_attn(query, query_pos, num_groups)))
         query = self.norm2(
@@ -204,15 +204,11 @@ class RFDETRDecoder(BaseModule):
         """
         reference_points = memory.relative_to_levels(references)
         positions = sine_embedding(reference_points[:, :, 0], self.embed_dims)
-        inputs = dict(
-            query_pos=self.ref_point_head(positions),
-            num_groups=num_groups,
-            memory=memory,
-            reference_points=reference_points,
-        )
+        query_pos = self.ref_point_head(positions)
+        memory_inputs = dict(memory=memory, reference_points=reference_points)
         outputs = []
         for layer in self.layers:
-            query = layer(query, **inputs)
+            query = layer(query, query_pos, num_groups, **memory_inputs)
             if not last_only:
                 outputs.append(self.norm(query))
         return self.norm(query)[None] if last_only else torch.stack(outputs)

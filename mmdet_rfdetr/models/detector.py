@@ -253,24 +253,15 @@ class RFDETR(Steps, BaseDetector):
         """
         memory = Memory.flatten(img_feats, batch_data_samples)
         num_groups = self._groups_in_use
-        selected = self.query_selection(
-            memory.tokens,
-            *proposals_of(memory),
-            num_groups=num_groups,
-            num_queries=self.num_queries,
-        )
+        proposals, valid = proposals_of(memory)
+        counts = dict(num_groups=num_groups, num_queries=self.num_queries)
+        selected = self.query_selection(memory.tokens, proposals, valid, **counts)
         query = self.query_embedding[:num_groups].flatten(0, 1)
-        references = self._place(
-            self.reference_embedding[:num_groups].flatten(0, 1),
-            selected['bbox_preds'].detach(),
-        )
-        hidden_states = self.decoder(
-            query.expand(len(memory.tokens), -1, -1),
-            references=references,
-            memory=memory,
-            num_groups=num_groups,
-            last_only=last_only,
-        )
+        query = query.expand(len(memory.tokens), -1, -1)
+        deltas = self.reference_embedding[:num_groups].flatten(0, 1)
+        references = self._place(deltas, selected['bbox_preds'].detach())
+        inputs = dict(references=references, memory=memory, num_groups=num_groups)
+        hidden_states = self.decoder(query, **inputs, last_only=last_only)
         return hidden_states, references, selected
 
     @property

@@ -102,8 +102,7 @@ class RFDETRHead(BaseModule):
             Tuple of raw logits (layers, B, N, K) and cxcywh boxes
             (layers, B, N, 4), float32.
         """
-        deltas = self.fc_reg(hidden_states)
-        boxes = apply_deltas(deltas, references)
+        boxes = apply_deltas(self.fc_reg(hidden_states), references)
         return self.fc_cls(hidden_states).float(), boxes
 
     def loss(self, stages: Stages, batch_data_samples: SampleList) -> Losses:

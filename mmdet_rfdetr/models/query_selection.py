@@ -205,10 +205,9 @@ class QuerySelection(BaseModule):
             tokens, cls_scores = self._score(selected.view(num_groups, -1, width))
         else:
             tokens, cls_scores = pick(tokens), pick(cls_scores)
-        proposals = proposals.expand(batch, -1, -1).flatten(0, 1)
-        boxes = apply_deltas(
-            self.fc_reg(tokens), pick(proposals.expand(num_groups, -1, -1))
-        )
+        proposals = proposals.expand(batch, -1, -1).reshape(1, -1, 4)
+        proposals = pick(proposals.expand(num_groups, -1, -1))
+        boxes = apply_deltas(self.fc_reg(tokens), proposals)
 
         def to_queries(x: Tensor) -> Tensor:
             return x.view(*indices.shape, -1).transpose(0, 1).flatten(1, 2)
