@@ -1,13 +1,15 @@
 """The short table of what did not fit when a checkpoint was loaded."""
 
 import logging
-import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mmengine.logging import print_log
+
+from ..errors import list_names
+
+_MOST_SHOWN = 12  # mmengine prints all that a model misses or does not take
 
 
 class Reshaped(NamedTuple):
@@ -36,27 +38,20 @@ class LoadReport:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """The table: a headline, and a line for each entry that did not fit.
-
-        Entries that differ in the first number of their name only share a line. Notes
-        follow.
-        """
-        rows = []
+        """A headline, a line for each entry that was fitted, and lines for the rest."""
+        kinds, lines = [], []
         for name, *shapes, how in self.reshaped:
-            kind = 'reordered' if shapes[0] == shapes[1] else 'reshaped'
+            kinds.append('reordered' if shapes[0] == shapes[1] else 'reshaped')
             change = ' -> '.join('x'.join(map(str, shape)) for shape in shapes)
-            rows.append((kind, name, change, how))
-        rows += [('missing', name, '', '') for name in self.missing]
-        rows += [('unexpected', name, '', '') for name in self.unexpected]
-        counts = Counter(kind for kind, *_ in rows)
-        summary = ', '.join(f'{count} {kind}' for kind, count in counts.items())
-        lines = [f'{self.title}, {self.total} entries: {summary or "all fit"}']
-        rows = _join(rows)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append('  ' + '  '.join(cells).rstrip())
-        return '\n'.join([*lines, *(f'  {note}' for note in self.notes)])
+            lines.append(f'{kinds[-1]}  {name}  {change}  {how}')
+        for kind in ('missing', 'unexpected'):
+            if names := getattr(self, kind):
+                lines.append(f'{kind}  {list_names(names, _MOST_SHOWN)}')
+                kinds += [kind] * len(names)
+        counts = Counter(kinds).items()
+        summary = ', '.join(f'{count} {kind}' for kind, count in counts)
+        title = f'{self.title}, {self.total} entries: {summary or "all fit"}'
+        return '\n  '.join([title, *lines, *self.notes])
 
     def log(self) -> None:
         """Print the table through mmengine's logger.
@@ -66,17 +61,3 @@ class LoadReport:
         incomplete = self.missing or self.unexpected
         level = logging.WARNING if incomplete else logging.INFO
         print_log(str(self), logger='current', level=level)
-
-
-def _join(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Write rows that differ in the first number of the name only as one row."""
-    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for kind, name, *rest in rows:
-        template, _, number = re.sub(r'\b(\d+)\b(.*)', r'#\2\n\1', name).partition('\n')
-        alike[(kind, template, *rest)] += [int(number)] if number else []
-    joined = []
-    for (kind, template, *rest), numbers in alike.items():
-        listed = ','.join(map(str, sorted(numbers)))
-        shown = f'{{{listed}}}' if len(numbers) > 1 else listed
-        joined.append((kind, template.replace('#', shown), *rest))
-    return joined
