@@ -38,20 +38,16 @@ class PointwiseConv(nn.Conv2d):
 class ConvNormAct(nn.Module):
     """Convolution without bias, channel layer norm, activation."""
 
+    activation = staticmethod(F.silu)
+
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        activation=F.silu,
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
     ) -> None:
         super().__init__()
         convolution = PointwiseConv if kernel_size == stride == 1 else nn.Conv2d
         options = dict(stride=stride, padding=kernel_size // 2, bias=False)
         self.conv = convolution(in_channels, out_channels, kernel_size, **options)
         self.norm = ChannelLayerNorm(out_channels)
-        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) to (B, C_out, h / stride, w / stride)."""
@@ -93,14 +89,19 @@ def _upsample(channels: int) -> nn.Module:
     return nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2)
 
 
-def _downsample(channels: int) -> nn.Module:
-    return ConvNormAct(channels, channels, 3, stride=2, activation=F.relu)
+class Downsample(ConvNormAct):
+    """Half the resolution."""
+
+    activation = staticmethod(F.relu)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2)
 
 
 SCALES = {
     'P3': (_upsample, lambda channels: channels // 2),
     'P4': (lambda channels: nn.Identity(), lambda channels: channels),
-    'P5': (_downsample, lambda channels: channels),
+    'P5': (Downsample, lambda channels: channels),
 }
 """Level name to (branch that resamples one ViT map, its output channels)."""
 
