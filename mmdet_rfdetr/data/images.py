@@ -56,8 +56,7 @@ class Reading:
         if not valid:
             raise SettingError(
                 'max_pixels has to be a number of pixels, and deep_range a pair of '
-                f'values, the darker first; got max_pixels={self.max_pixels!r}, '
-                f'deep_range={self.deep_range!r}'
+                f'values, the darker first; got {self}'
             )
 
 
