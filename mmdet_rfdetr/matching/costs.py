@@ -14,6 +14,9 @@ from torch import Tensor
 from ..ops.boxes import EPS
 from ..precision import float32_island
 
+CPU_BLOCK = 2**17
+"""Entries of a cost matrix that a CPU works on at once, to stay in its cache."""
+
 SMALLEST = 1e-37
 """About the least probability that float32 holds with all its digits."""
 
@@ -47,13 +50,17 @@ def pair_costs(
     """
     ours = bbox_preds.float().transpose(1, 2)[:, :, None].contiguous()
     queries = BoxPlanes.of(ours)
-    objects = BoxPlanes.of(boxes.transpose(1, 2)[..., None])
     # Sizes below zero count as zero from here on, but for their L1 distance.
     base = ours[:, 2:].clamp(max=0).sum(1).mul_(-bbox_weight)
     of_rows = labels[:, None].expand(-1, cls_scores.shape[1], -1)
     costs = cls_scores.float().gather(2, of_rows).transpose(1, 2).contiguous()
-    focal_costs_(costs, base, cls_weight, alpha)
-    _add_box_costs(costs, queries, objects, bbox_weight, iou_weight)
+    step = max(1, labels.shape[1])
+    if costs.is_cpu:
+        step = max(1, CPU_BLOCK // max(1, base.numel()))
+    for block, part in zip(costs.split(step, 1), boxes.split(step, 1), strict=True):
+        focal_costs_(block, base, cls_weight, alpha)
+        objects = BoxPlanes.of(part.transpose(1, 2)[..., None])
+        _add_box_costs(block, queries, objects, bbox_weight, iou_weight)
     return costs
 
 
