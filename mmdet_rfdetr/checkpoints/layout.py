@@ -10,6 +10,7 @@ official package reads waits in ``meta`` for the way back.
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -108,11 +109,7 @@ def _with_info(
                 'as its shape has; get the file again.'
             )
     copied = OrderedDict(state_dict)
-    metadata = {
-        name: dict(entry)
-        for name, entry in getattr(state_dict, '_metadata', {}).items()
-    }
-    copied._metadata = OrderedDict(metadata)
+    copied._metadata = deepcopy(getattr(state_dict, '_metadata', {}))
     copied._metadata.setdefault('', {})[INFO_KEY] = info
     return copied
 

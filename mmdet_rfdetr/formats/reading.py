@@ -24,6 +24,7 @@ _stored_configs: dict[int, tuple[object, Path]] = {}
 _CONFIGS = (('message_hub', 'runtime_info', 'cfg'), ('meta', 'cfg'), ('meta', 'config'))
 
 _ZIP = b'PK\x03\x04'
+_PICKLE = b'\x80\x02'  # a file in the format of torch before 1.6
 
 
 def read_pickle(path: Path, map_location):
@@ -39,9 +40,13 @@ def read_pickle(path: Path, map_location):
         pickle.UnpicklingError: it is damaged, as many other errors say as well.
     """
     with path.open('rb') as file:
-        is_archive = file.read(4) == _ZIP
+        head = file.read(16)
     size = path.stat().st_size
-    problem = _find_damage(path, size) if is_archive else None
+    problem = None
+    if not head.startswith((_ZIP, _PICKLE)):
+        problem = f'is no checkpoint of torch, it starts with {head!r}'
+    elif head.startswith(_ZIP):
+        problem = _find_damage(path, size)
     if problem is not None:
         raise CheckpointError(f'{path} {problem}: get the file again.')
     with harmless_classes(size):

@@ -1,7 +1,6 @@
 import contextlib
 import os
 import pickle
-import re
 from collections import OrderedDict
 
 import numpy as np
@@ -86,18 +85,6 @@ def test_numpy_1_wrote_other_paths(tmp_path):
     assert loaded['array'].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ('protocol', 'text'), [(2, 'nothing in it has run'), (4, 'is no checkpoint')]
-)
-def test_a_bare_pickle_is_refused(tmp_path, protocol, text):
-    trace = tmp_path / 'trace'
-    path = tmp_path / 'checkpoint.pth'
-    path.write_bytes(pickle.dumps(touch(trace), protocol=protocol))
-    with pytest.raises(CheckpointError, match=text):
-        load_checkpoint_file(path)
-    assert not trace.exists()
-
-
 def test_trust_lets_a_payload_run_while_it_lasts(tmp_path):
     trace = tmp_path / 'trace'
     path = save(tmp_path, {**WEIGHTS, 'args': touch(trace)})
@@ -150,16 +137,6 @@ def test_a_truncated_file_is_told(tmp_path, suffix, zipped, keep):
         torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match='get the file again'):
-        load_checkpoint_file(path)
-
-
-@pytest.mark.parametrize(
-    'content', [b'', b'<!DOCTYPE html>', b'version https://git-lfs.github.com/spec/v1']
-)
-def test_what_is_no_checkpoint_is_told(tmp_path, content):
-    path = tmp_path / 'checkpoint.pth'
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=re.escape(repr(content[:10])[:-1])):
         load_checkpoint_file(path)
 
 

@@ -4,6 +4,7 @@ import argparse
 import codecs
 import copy
 import pickle
+import re
 import shutil
 import types
 import zipfile
@@ -217,3 +218,25 @@ def test_arrays_come_back_as_they_were(tmp_path, array):
     again = pickle.loads(pickle.dumps(loaded))
     np.testing.assert_array_equal(again, array)
     assert type(again) is type(array)
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'text'), [(2, 'nothing in it has run'), (4, 'is no checkpoint')]
+)
+def test_a_bare_pickle_is_refused(tmp_path, protocol, text):
+    trace = tmp_path / 'trace'
+    path = tmp_path / 'checkpoint.pth'
+    path.write_bytes(pickle.dumps(touch(trace), protocol=protocol))
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint_file(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'<!DOCTYPE html>', b'version https://git-lfs.github.com/spec/v1']
+)
+def test_what_is_no_checkpoint_is_told(tmp_path, content):
+    path = tmp_path / 'checkpoint.pth'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(repr(content[:10])[:-1])):
+        load_checkpoint_file(path)
