@@ -154,6 +154,7 @@ class ImageSource:
 
     Attributes:
         shape: (height, width) of the whole image.
+        image: Pillow's, not yet decoded.
 
     Raises:
         BadImageError: if it is no image.
@@ -169,18 +170,14 @@ class ImageSource:
             raise BadImageError('empty', 'has zero bytes')
         self._reading = reading
         with naming_faults():
-            self._image = open_image(io.BytesIO(data), reading)
-            orientation, stored, shown = sizes_of(self._image)
+            self.image = open_image(io.BytesIO(data), reading)
+            orientation, stored, shown = sizes_of(self.image)
         as_stored = stated == stored != shown
         self.shape = stored if as_stored else shown
         self._is_turned = orientation != 1 and not as_stored
 
-    def decode(self, reduction: int = 1) -> Image.Image:
+    def decode(self) -> Image.Image:
         """Decode the pixels. Grey and CMYK become colour; of 16 bits the upper 8 count.
-
-        Args:
-            reduction: 1, 2, 4 or 8, by which the sides of a JPEG become shorter,
-                which is much faster. Other formats come whole.
 
         Returns:
             An image in RGB.
@@ -188,11 +185,8 @@ class ImageSource:
         Raises:
             BadImageError: if the file is cut off or damaged.
         """
-        image = self._image
+        image = self.image
         with naming_faults():
-            if reduction > 1:
-                width, height = image.size
-                image.draft('RGB', (width // reduction, height // reduction))
             image.load()
             if self._is_turned:
                 image = ImageOps.exif_transpose(image)

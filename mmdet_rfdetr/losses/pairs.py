@@ -30,8 +30,7 @@ def sum_pairs(
     pairs = loss(predicted, true, reduction_override='none')
     if pairs.shape[:1] != (count,):
         raise SettingError(
-            f'{type(loss).__name__} gives {tuple(pairs.shape)} for {count} matched '
-            'pairs: let it return the loss of each pair when it is called with '
-            "reduction_override='none', as the losses of MMDetection do."
+            f'{type(loss).__name__} has to return the loss of each of {count} pairs '
+            f"for reduction_override='none', and returns {tuple(pairs.shape)}."
         )
     return matches.sum_by_stage(pairs.view(count, -1).sum(-1))

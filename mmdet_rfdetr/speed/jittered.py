@@ -178,7 +178,11 @@ def read_region(
         (size, size, 3) uint8 in BGR order, and the region on whole decoded pixels.
     """
     left, top, right, bottom = region
-    image = source.decode(largest_reduction((bottom - top, right - left), size))
+    reduction = largest_reduction((bottom - top, right - left), size)
+    if reduction > 1:  # of a JPEG, which is much faster; other formats come whole
+        width, height = source.image.size
+        source.image.draft('RGB', (width // reduction, height // reduction))
+    image = source.decode()
     x_scale, y_scale = image.width / source.shape[1], image.height / source.shape[0]
     # At least one pixel, also of a very narrow image.
     left = min(round(left * x_scale), image.width - 1)
