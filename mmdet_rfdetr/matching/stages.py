@@ -161,10 +161,3 @@ class Matches:
     def counted(self, values: Tensor) -> Tensor:
         """Values (pairs,) of those pairs that count, all of them here; 0 of others."""
         return values
-
-    def of_stage(self, stage: int) -> tuple[Tensor, Tensor]:
-        """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""
-        start = sum(map(sum, self.pair_counts[:stage]))
-        pairs = slice(start, start + sum(self.pair_counts[stage]))
-        first = sum(self.stage_sizes[:stage])
-        return self.rows[pairs] - first, self.targets[pairs]

@@ -121,11 +121,9 @@ class DecoderLayer(nn.Module):
                     f'embed_dims={embed_dims} does not divide by {key}={count}'
                 )
         self.self_attn = GroupSelfAttention(embed_dims, self_attn_heads)
+        sizes = dict(num_levels=num_levels, num_points=num_points)
         self.cross_attn = MultiScaleDeformableAttention(
-            embed_dims=embed_dims,
-            num_heads=cross_attn_heads,
-            num_levels=num_levels,
-            num_points=num_points,
+            embed_dims=embed_dims, num_heads=cross_attn_heads, **sizes
         )
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)

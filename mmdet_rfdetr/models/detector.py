@@ -35,6 +35,11 @@ class RFDETR(Steps, BaseDetector):
     weights but their own query tables and selection heads; otherwise only the
     first group is used.
 
+    A call has mmdet's arguments and modes, which lead to :meth:`loss`, :meth:`predict`
+    and, as ``'tensor'``, to :meth:`_forward`. Each of them enters the precision policy:
+    a ``PrecisionError`` says that weights were cast to another dtype, by ``half()`` for
+    example, or that an autocast around the model differs from the policy.
+
     Args:
         backbone: config of the backbone.
         neck: config of the projector.
@@ -136,33 +141,6 @@ class RFDETR(Steps, BaseDetector):
         self._dataset_meta = dataset_meta
 
     @as_step
-    def forward(
-        self, inputs: Tensor, data_samples: OptSampleList = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | SampleList:
-        """Run the network under its precision policy.
-
-        Args:
-            inputs: (B, 3, H, W), normalised.
-            data_samples: one for each image; needed but for ``'tensor'``. Where they
-                lack ``batch_input_shape``, the images fill the batch.
-            mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
-
-        Returns:
-            Loss terms, samples with ``pred_instances``, or for ``'tensor'`` a dict
-            of float32 outputs: ``pred_logits`` (B, N, K) raw, ``pred_boxes``
-            (B, N, 4) cxcywh normalised to the image, ``aux_outputs`` (the same
-            of the layers before the last) and ``enc_outputs`` (of the encoder).
-            N is ``num_groups * num_queries`` in training and ``num_queries``
-            otherwise. Task heads add outputs of theirs to each of these dicts.
-
-        Raises:
-            PrecisionError: if the weights were cast to a dtype that is not the
-                policy's, by ``half()`` for example, or an autocast around the model
-                differs from the policy.
-        """
-        return super().forward(inputs, data_samples, mode)
-
-    @as_step
     def extract_feat(self, batch_inputs: Tensor) -> Sequence[Tensor]:
         """Compute the levels of the neck; argument and result are mmdet's."""
         return self.neck(self.backbone(batch_inputs))
@@ -193,7 +171,20 @@ class RFDETR(Steps, BaseDetector):
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> dict:
-        """Compute the raw outputs; see :meth:`forward`."""
+        """Compute the raw outputs.
+
+        Args:
+            batch_inputs: (B, 3, H, W), normalised.
+            batch_data_samples: one for each image, or None. Where they lack
+                ``batch_input_shape``, the images fill the batch.
+
+        Returns:
+            Dict of float32 outputs: ``pred_logits`` (B, N, K) raw, ``pred_boxes``
+            (B, N, 4) cxcywh normalised to the image, ``aux_outputs`` (the same
+            of the layers before the last) and ``enc_outputs`` (of the encoder).
+            N is ``num_groups * num_queries`` in training and ``num_queries``
+            otherwise. Task heads add outputs of theirs to each of these dicts.
+        """
         stages = self._stages(batch_inputs, batch_data_samples)
         outputs = []
         for stage, logits in enumerate(stages.stage_logits):
@@ -217,7 +208,8 @@ class RFDETR(Steps, BaseDetector):
         if not last_only:
             logits = *logits, selected['cls_scores']
             boxes = *boxes, selected['bbox_preds']
-        stages = Stages(logits, boxes, self._groups_in_use)
+        num_groups = references.shape[1] // self.num_queries
+        stages = Stages(logits, boxes, num_groups)
         features = Features(
             image_size=tuple(inputs.shape[-2:]),
             maps=maps,
@@ -252,7 +244,7 @@ class RFDETR(Steps, BaseDetector):
             :class:`QuerySelection` gives.
         """
         memory = Memory.flatten(img_feats, batch_data_samples)
-        num_groups = self._groups_in_use
+        num_groups = self.num_groups if self.training else 1
         proposals, valid = proposals_of(memory)
         counts = dict(num_groups=num_groups, num_queries=self.num_queries)
         selected = self.query_selection(memory.tokens, proposals, valid, **counts)
@@ -263,10 +255,6 @@ class RFDETR(Steps, BaseDetector):
         inputs = dict(references=references, memory=memory, num_groups=num_groups)
         hidden_states = self.decoder(query, **inputs, last_only=last_only)
         return hidden_states, references, selected
-
-    @property
-    def _groups_in_use(self) -> int:
-        return self.num_groups if self.training else 1
 
     @staticmethod
     def _place(deltas: Tensor, boxes: Tensor) -> Tensor:

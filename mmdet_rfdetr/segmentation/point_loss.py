@@ -75,7 +75,7 @@ class RFDETRPointMaskLoss(nn.Module):
         """
         sums = [None] * len(mask_preds)
         for stage, name in drawing_order(len(mask_preds)):
-            queries, objects = matches.of_stage(stage)
+            queries, objects = pairs_of_stage(matches, stage)
             logits = mask_preds[stage].of_pairs(queries, matches.pair_counts[stage])
             sums[stage] = self._terms(logits, targets, objects, name)
         entropy, dice = torch.stack(sums, dim=1)
@@ -115,3 +115,11 @@ class RFDETRPointMaskLoss(nn.Module):
             f'loss/{name}/rest', (pairs, count - uncertain, 2), logits.device
         )
         return torch.cat((candidates.gather(1, chosen), rest), dim=1)
+
+
+def pairs_of_stage(matches: Matches, stage: int) -> tuple[Tensor, Tensor]:
+    """Pairs of a stage: queries (n,) in [0, N) and objects (n,) in [0, T)."""
+    start = sum(map(sum, matches.pair_counts[:stage]))
+    pairs = slice(start, start + sum(matches.pair_counts[stage]))
+    first = sum(matches.stage_sizes[:stage])
+    return matches.rows[pairs] - first, matches.targets[pairs]

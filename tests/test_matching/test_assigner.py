@@ -67,7 +67,9 @@ def test_pairs_are_in_order():
     assert order == sorted(order) and len(order) == 2 * 3 * 5
     assert matches.pair_counts == ((6, 9), (6, 9))
     for stage in (0, 1):
-        rows, objects = matches.of_stage(stage)
+        of_stage = matches.stages == stage
+        rows = matches.rows[of_stage] - sum(matches.stage_sizes[:stage])
+        objects = matches.targets[of_stage]
         pairs = pairs_of(matches, stage, 0) + pairs_of(matches, stage, 1)
         assert list(zip(rows.tolist(), objects.tolist(), strict=True)) == pairs
 
