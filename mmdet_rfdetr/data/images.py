@@ -75,11 +75,15 @@ def naming_faults(path: str | None = None) -> Iterator[None]:
     """Turn whatever is raised for a bad file into a BadImageError.
 
     Args:
-        path: of the file, for the message.
+        path: of the file, for the message, where more is done than to decode it. Then
+            only what reading and decoding raise is turned.
     """
     try:
         yield
     except Exception as error:  # decoders of some formats raise anything
+        of_reading = isinstance(error, BadImageError | OSError | KeyError | ValueError)
+        if path and not of_reading:
+            raise
         kind, reason = 'unreadable', str(error) or type(error).__name__
         if isinstance(error, BadImageError):
             kind = error.kind

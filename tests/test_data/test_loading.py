@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from mmdet_rfdetr.data import RFDETRLoadImage
-from mmdet_rfdetr.data.images import FORMATS, ImageSource, Reading, decode_image
+from mmdet_rfdetr.data.images import (
+    FORMATS,
+    ImageSource,
+    Reading,
+    decode_image,
+    naming_faults,
+)
 from mmdet_rfdetr.errors import BadImageError, SettingError
 
 
@@ -156,3 +162,10 @@ def exif_of_type(kind):
 )
 def test_orientations_that_mean_nothing_are_not_followed(exif):
     assert ImageSource(encoded(ramp(40, 60), exif=exif)).shape == (40, 60)
+
+
+def test_a_mistake_in_the_code_is_not_taken_for_a_bad_file():
+    with pytest.raises(TypeError), naming_faults('a.jpg'):
+        len(5)
+    with pytest.raises(BadImageError, match='a.jpg: no bytes'), naming_faults('a.jpg'):
+        raise ValueError('no bytes')
