@@ -67,8 +67,9 @@ def count_levels(model: nn.Module, width: int, wanted: int | None) -> int:
         maps = [torch.zeros(1, backbone.embed_dims, grid, grid)]
         maps *= len(backbone.out_indices)
     else:
-        first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-        maps = backbone(torch.zeros(1, first.in_channels, side, side))
+        convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+        channels = getattr(next(convolutions, None), 'in_channels', 3)
+        maps = backbone(torch.zeros(1, channels, side, side))
     try:
         channels = [level.shape[1] for level in neck(maps)]
     except Exception as error:  # of anybody's neck
