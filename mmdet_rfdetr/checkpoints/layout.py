@@ -37,10 +37,14 @@ _PREFIXES = ('', 'model.', '_orig_mod.', 'model._orig_mod.')
 
 
 @contextmanager
-def entries_that_fit() -> Iterator[None]:
+def entries_that_fit(file: str = 'The checkpoint', remedy: str = '') -> Iterator[None]:
     """Say of entries that contradict each other that the file is damaged.
 
     Any of them can be anything, and fails where it is first used.
+
+    Args:
+        file: its path, for the message.
+        remedy: what else can be done, after a comma.
 
     Raises:
         CheckpointError: for an error of torch or Python.
@@ -52,8 +56,8 @@ def entries_that_fit() -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f'The checkpoint is damaged, its entries do not fit together ({reason}): '
-            'get the file again, or take an older one.'
+            f'{file} is damaged, its entries do not fit together ({reason}): get the '
+            f'file again, or take an older one{remedy}.'
         ) from error
 
 

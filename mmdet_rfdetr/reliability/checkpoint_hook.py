@@ -35,21 +35,6 @@ class CompleteFiles(LocalBackend):
 register_backend('rfdetr_local', CompleteFiles, force=True)
 
 
-class _FirstLook(Hook):
-    """Lets a hook look at a checkpoint before all others do.
-
-    Args:
-        look: called with the runner and the checkpoint.
-    """
-
-    def __init__(self, look: Callable[[Runner, dict], None]) -> None:
-        self.look = look
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at it."""
-        self.look(runner, checkpoint)
-
-
 @HOOKS.register_module()
 class RFDETRCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, for runs that may end at any moment.
@@ -120,8 +105,13 @@ class RFDETRCheckpointHook(CheckpointHook):
         if runner._load_from is None:
             folder, pattern = self._folder(runner), self.filename_tmpl.format('*')
             runner._load_from = find_last_checkpoint(runner, folder, pattern)
+        first = Hook()
+        first.after_load_checkpoint = self.after_load_checkpoint
         # A new list, since mmengine is going through the present one.
-        runner._hooks = [_FirstLook(self.after_load_checkpoint), *runner._hooks]
+        runner._hooks = [first, *runner._hooks]
+        file = runner._load_from or 'The checkpoint'
+        remedy = f', or its weights alone: load_from={file} without --resume'
+        runner.resume = entries_that_fit(file, remedy)(runner.resume)
 
     def _folder(self, runner: Runner) -> str:
         """Where mmengine will save, which it only decides when training begins."""
@@ -134,11 +124,9 @@ class RFDETRCheckpointHook(CheckpointHook):
         if not runner._resume or runner._has_loaded or self._is_resumed:
             return
         self._is_resumed = True
-        with entries_that_fit():
-            folder = self._folder(runner)
-            take_up(runner, checkpoint, folder=folder, settings=self.resume_settings)
-            state = checkpoint.get('training_state')
-            self._last_step = state and state['last_step']
+        folder = self._folder(runner)
+        take_up(runner, checkpoint, folder=folder, settings=self.resume_settings)
+        self._last_step = (checkpoint.get('training_state') or {}).get('last_step')
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and clear away what killed processes left there."""
@@ -157,11 +145,10 @@ class RFDETRCheckpointHook(CheckpointHook):
                 f'{self.out_dir} cannot be made ({error.strerror}): choose another '
                 'work_dir.'
             ) from error
-        removed = {*remove_leftovers(self.out_dir), *remove_leftovers(runner.work_dir)}
-        if removed:
+        folders = {self.out_dir, runner.work_dir}
+        if removed := [name for folder in folders for name in remove_leftovers(folder)]:
             runner.logger.info(
-                'Removed what an earlier process did not finish writing: '
-                f'{", ".join(sorted(removed))}.'
+                f'Removed what was not written to the end: {", ".join(removed)}.'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -181,11 +168,6 @@ class RFDETRCheckpointHook(CheckpointHook):
         plain = to_plain(checkpoint, left_out)
         checkpoint.clear()
         checkpoint.update(plain)
-        # mmengine warns of what is to be resumed and not there.
-        hub = checkpoint['message_hub']
-        there = hub['log_scalars'].keys() | hub['runtime_info'].keys()
-        resumed = hub['resumed_keys'].items()
-        hub['resumed_keys'] = {key: is_ for key, is_ in resumed if is_ and key in there}
         if left_out:
             names = ', '.join(f'{key} ({kind})' for key, kind in left_out.items())
             runner.logger.warning(

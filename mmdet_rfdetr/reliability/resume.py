@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import PureWindowsPath
 from typing import Any
 
-from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -121,9 +121,9 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
     meta, loop = checkpoint.get('meta', {}), runner.train_loop
     if 'message_hub' not in checkpoint or 'epoch' not in meta:
         raise CheckpointError(
-            'The checkpoint holds weights only and no run to resume: start from it '
-            'with --cfg-options load_from=FILE and without --resume.'
+            f'The checkpoint holds weights and no run to resume: {_new_run(runner)}.'
         )
+    require_kinds(expected(runner, checkpoint), checkpoint)
     now = trained_with(runner)
     before = {**now, **meta.get(TRAINED_WITH, {})}
     has_optimizer = bool(now) and 'optimizer' in checkpoint
@@ -142,12 +142,8 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
         )
     if has_optimizer:
         _settle(runner, checkpoint, before, now, settings)
-    elif 'optimizer' not in checkpoint:
-        runner.logger.warning(
-            'The checkpoint holds no state of the optimizer, which begins anew.'
-        )
+    lacking = [] if 'optimizer' in checkpoint else ['state of the optimizer']
     _settle_average(runner, checkpoint)
-    _log_what_is_left(runner, checkpoint)
     _prepare_for_mmengine(runner, checkpoint, folder)
     if state is not None:
         loop.load_state_dict(state['loop'])
@@ -155,10 +151,62 @@ def take_up(runner: Runner, checkpoint: dict, *, folder: str, settings: str) -> 
             if name in state['gradients']:
                 parameter.grad = state['gradients'][name].to(parameter)
     elif hasattr(loop, 'load_state_dict'):
+        lacking += ['random states', 'place in an epoch']
+    if lacking:
         runner.logger.warning(
-            'The checkpoint holds no random states and no place in an epoch: the run '
-            'goes on, with other random numbers than it would have.'
+            f'The checkpoint has no {", ".join(lacking)}: the run goes on without.'
         )
+    _log_what_is_left(runner, checkpoint)
+
+
+def expected(runner: Runner, checkpoint: Mapping) -> dict:
+    """What this run would write where ``checkpoint`` has entries, or the like of it."""
+    info, schedulers = (
+        checkpoint['message_hub']['runtime_info'],
+        runner.param_schedulers,
+    )
+    scores = {key: 0.0 for key in info if key.startswith('best_score')}
+    weights = unwrap_model(runner.model).state_dict()
+    is_list = isinstance(schedulers, list)  # and no dict, for several optimizers
+    loop = getattr(runner.train_loop, 'state_dict', dict)()
+    state = dict.fromkeys(('step', 'exp_avg', 'exp_avg_sq'), 0.0)  # as Adam has it
+    states = checkpoint.get('optimizer', {}).get('state', ())
+    return dict(
+        meta=dict(epoch=0, iter=0),
+        message_hub=dict(log_scalars={}, runtime_info={'keep_ckpt_ids': [], **scores}),
+        optimizer=dict(
+            runner.optim_wrapper.state_dict(), state=dict.fromkeys(states, state)
+        ),
+        param_schedulers=is_list and [entry.state_dict() for entry in schedulers],
+        ema_state_dict={f'module.{name}': weights[name] for name in weights},
+        training_state=dict(loop=loop, gradients={}),
+    )
+
+
+def require_kinds(own: Any, other: Any, name: str = '') -> None:
+    """Refuse numbers, tensors, texts and containers that have become something else.
+
+    Args:
+        own: as this run has it; None, booleans and what it lacks may be anything.
+        other: as the checkpoint has it.
+        name: of the entry.
+
+    Raises:
+        ValueError: naming the first such entry.
+    """
+    kinds = (bool, Tensor, str, Mapping, list | tuple, int | float | Tensor)
+    kind = next((kind for kind in kinds if isinstance(own, kind)), None)
+    if kind in (None, bool):
+        return
+    if not isinstance(other, kind) or (kind is Mapping and own and not other):
+        raise ValueError(f'{name} is {other!r:.50}')
+    if kind is Mapping:
+        for key in own.keys() & other.keys():
+            require_kinds(own[key], other[key], f'{name}.{key}'.lstrip('.'))
+    elif kind == list | tuple:
+        for index, (mine, theirs) in enumerate(zip(own, other, strict=False)):
+            if theirs is not None:  # as generators of random numbers may say
+                require_kinds(mine, theirs, f'{name}[{index}]')
 
 
 def _new_run(runner: Runner) -> str:
@@ -213,15 +261,11 @@ def _other_optimizer(checkpoint: Mapping, before: Mapping, now: Mapping) -> str 
             f'The optimizer of the checkpoint has {sum(theirs)} parameters in '
             f'{len(theirs)} groups, and that of this run {sum(ours)} in {len(ours)}'
         )
-    for name, other in zip(
-        chain(*now['parameters']), chain(*before['parameters']), strict=True
-    ):
-        if name != other:
-            return (
-                f'The optimizer of the checkpoint has {other} where that of this run '
-                f'has {name}'
-            )
-    return None
+    names = zip(chain(*before['parameters']), chain(*now['parameters']), strict=True)
+    other = next((pair for pair in names if pair[0] != pair[1]), None)
+    return other and (
+        'The optimizer of the checkpoint has {} where that of this run has {}'
+    ).format(*other)
 
 
 def _settle(
@@ -345,30 +389,17 @@ def _settle_average(runner: Runner, checkpoint: dict) -> None:
 
 
 def _log_what_is_left(runner: Runner, checkpoint: Mapping) -> None:
-    """Log whose seed it is that counts, and whether anything is left to train."""
+    """Log whether anything is left to train."""
     meta = checkpoint['meta']
     by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
     unit, length = ('epoch', 'max_epochs') if by_epoch else ('iter', 'max_iters')
     longest = getattr(runner, length)
-    seed = (runner.cfg.get('randomness') or {}).get('seed')
-    if None not in (seed, meta.get('seed')) and seed != meta['seed']:
-        runner.logger.info(  # mmengine warns that they differ
-            f'The seed stays that of the checkpoint, {meta["seed"]}, since the images '
-            f'of an epoch follow from it; randomness.seed={seed} is not used.'
-        )
-    loop = (checkpoint.get('training_state') or {}).get('loop', {})
-    if meta[unit] >= longest:
+    if meta[unit] >= longest or getattr(runner.train_loop, 'stop_training', False):
         runner.logger.warning(
             f'The run is finished: the checkpoint is of {unit} {meta[unit]}, and '
             f'train_cfg.{length} is {longest}. To train longer, add --cfg-options '
-            f'train_cfg.{length}={2 * longest}.'
-        )
-    elif loop.get('stop_training') and any(
-        isinstance(hook, EarlyStoppingHook) for hook in runner.hooks
-    ):
-        runner.logger.warning(
-            f'The run is finished: early stopping ended it in {unit} {meta[unit]}. To '
-            'train longer, remove EarlyStoppingHook from custom_hooks.'
+            f'train_cfg.{length}={2 * longest}, and remove EarlyStoppingHook from '
+            'custom_hooks if it ended the run.'
         )
 
 
@@ -380,6 +411,8 @@ def _prepare_for_mmengine(runner: Runner, checkpoint: dict, folder: str) -> None
         hub['log_scalars'] = log_from_plain(log)
     # The run's own config stays, which mmengine would replace by a stranger's.
     info.pop('cfg', None)
+    # mmengine warns of what is to be resumed and not there.
+    hub['resumed_keys'] = dict.fromkeys((*log, *info), True)
     # mmengine compares pickles, which differ for equal values.
     dataset = runner.train_dataloader.dataset
     if to_plain(metainfo_of(dataset)) == meta.get('dataset_meta', {}):
@@ -390,6 +423,6 @@ def _prepare_for_mmengine(runner: Runner, checkpoint: dict, folder: str) -> None
     if source != os.path.abspath(folder):
         return
     for key, path in info.items():
-        is_path = key == 'last_ckpt' or key.startswith('best_ckpt')
+        is_path = key.startswith(('last_ckpt', 'best_ckpt'))
         if is_path and isinstance(path, str) and os.path.dirname(path) == before:
             info[key] = os.path.join(source, os.path.basename(path))

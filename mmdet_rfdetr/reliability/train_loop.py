@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from ..errors import EXIT_INTERRUPTED, ExplainedError, ResumeError
+from ..errors import EXIT_INTERRUPTED, ExplainedError, ResumeError, check_counts
 from .checkpoint_hook import RFDETRCheckpointHook
 from .interruption import InterruptedRunError, Interruption
 from .processes import require_same_start
@@ -123,7 +123,8 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the present position to the end."""
-        self._check_intervals()
+        if self.runner.val_loop is not None:
+            check_counts(train_cfg__val_interval=min(self.dynamic_intervals))
         require_same_start(self.runner)
         # mmengine's own checkpoint hook cannot save this loop anywhere.
         can_save = self._hooks(RFDETRCheckpointHook)
@@ -137,14 +138,6 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
                     self._validate()
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def _check_intervals(self) -> None:
-        if self.runner.val_loop is not None and min(self.dynamic_intervals) < 1:
-            raise ExplainedError(
-                f'train_cfg.val_interval={min(self.dynamic_intervals)} must be 1 or '
-                'more; without val_dataloader, val_cfg and val_evaluator nothing is '
-                'validated.'
-            )
 
     def run_epoch(self) -> None:
         """Train the rest of the epoch."""
@@ -273,17 +266,13 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             self._sampler.seed = own['sampler_seed']
         if same_ranks:
             self._random_state = own['random']
+            restore_random_state(self._random_state)  # fails here, if it does
         else:
             self.runner.logger.warning(
                 f'The checkpoint was written by {len(ranks)} '
                 f'process{"es" * (len(ranks) > 1)}, and this run has '
                 f'{get_world_size()}: it goes on with the right images in every '
                 'batch, and with other random numbers.'
-            )
-        if self.position.batches and not self._is_resumable:
-            self.runner.logger.warning(
-                f'train_dataloader is no config: {self.position.batches} batches are '
-                'loaded and passed over, and those after them are augmented otherwise.'
             )
 
     def _check(self, state: dict) -> None:

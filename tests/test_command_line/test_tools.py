@@ -536,5 +536,5 @@ def test_weights_cannot_be_resumed(tool, toy_checkpoint, tmp_path):
     weights = torch.load(toy_checkpoint, weights_only=False)['state_dict']
     torch.save({'state_dict': weights}, path)
     arguments = ['--work-dir', tmp_path, '--resume', path]
-    with pytest.raises(SystemExit, match='error: .*weights only and no run to resume'):
+    with pytest.raises(SystemExit, match='error: .*weights and no run to resume'):
         tool('train.py', 'mine.py', *arguments)

@@ -286,7 +286,7 @@ def test_a_finished_run_says_how_to_train_longer(trained, tmp_path):
     assert (
         'finished: the checkpoint is of epoch 2, and train_cfg.max_epochs is 2' in line
     )
-    assert line.endswith('train_cfg.max_epochs=4.')
+    assert 'train_cfg.max_epochs=4, ' in line
     run = build(tmp_path, trained, epochs=4)
     assert warnings_of(run) == []
     assert run.epoch == 4
@@ -301,7 +301,7 @@ def test_a_run_that_stopped_early_says_so(tmp_path):
         run = build(tmp_path, tmp_path, hooks=hooks[: 1 + stopping])
         run._load_from = str(tmp_path / 'epoch_3.pth')
         lines = warnings_of(run)
-        assert [line for line in lines if 'early stopping' in line] == lines
+        assert [line for line in lines if 'EarlyStoppingHook' in line] == lines
         assert len(lines) == stopping
         assert run.epoch == epoch
 
@@ -400,15 +400,6 @@ def test_checkpoints_without_a_pointer_are_not_overwritten_in_silence(
     run = build(tmp_path, epochs=4)  # as advised
     run._resume, run._load_from = True, str(trained / 'epoch_2.pth')
     assert warnings_of(run) == [] and run.epoch == 4
-
-
-def test_a_seed_that_does_not_count_is_logged(trained, tmp_path):
-    run = build(tmp_path, trained, epochs=3)
-    run.cfg.randomness = dict(seed=-1)
-    lines = []
-    run.logger.info = lines.append
-    run.train()
-    assert any('randomness.seed=-1 is not used' in line for line in lines)
 
 
 def test_mmengines_flexible_runner_looks_as_well(tmp_path):

@@ -25,8 +25,8 @@ def settings(data, tmp_path):
     (
         ({'train_dataloader.batch_size': 7}, '6 images make no whole batch'),
         ({'train_dataloader.sampler.type': 'InfiniteSampler'}, 'InfiniteSampler never'),
-        ({'train_cfg.val_interval': 0}, 'val_interval=0 must be 1 or more'),
-        ({'train_cfg.dynamic_intervals': [(2, 0)]}, 'val_interval=0 must be 1 or more'),
+        ({'train_cfg.val_interval': 0}, 'val_interval=0 must be a whole'),
+        ({'train_cfg.dynamic_intervals': [(2, 0)]}, 'val_interval=0 must be a whole'),
         ({'optim_wrapper.clip_grad.max_norm': 0}, 'write clip_grad=None'),
         ({'optim_wrapper.clip_grad.max_norm': -1}, 'max_norm=-1 must be above 0'),
     ),
