@@ -99,17 +99,17 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
     model = MODELS.build(cfg.model)
     try:
         model.load_state_dict(dump['state_dict'])
-    except RuntimeError as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(
             f'The weights in {path} do not go with model of the config: give the copy '
             'of the config in the work folder of the run.'
         ) from error
     model.train()
-    with entries_that_fit():
+    with entries_that_fit(str(path)):
         rates, counts = dump['meta']['rates'], dump['meta']['accumulative_counts']
-        for path in _rates(model).keys() & rates.keys():
-            name, _, rate = path.rpartition('.')
-            setattr(model.get_submodule(name), rate, float(rates[path]))
+        for key in _rates(model).keys() & rates.keys():
+            name, _, rate = key.rpartition('.')
+            setattr(model.get_submodule(name), rate, float(rates[key]))
         batches = [
             MicroBatch(
                 entry['iteration'],
@@ -126,8 +126,9 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
     hub = MessageHub.get_current_instance()
     hub.update_info('accumulative_counts', counts, resumed=False)
     for batch in batches:
-        hub.update_info('iter', batch.iteration)  # what multi-scale goes by
-        found = diagnose(model, batch.data, batch.random_state, backward=True)
+        with entries_that_fit(str(path)):
+            hub.update_info('iter', batch.iteration)  # what multi-scale goes by
+            found = diagnose(model, batch.data, batch.random_state, backward=True)
         yield batch.iteration, found
 
 

@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
@@ -243,6 +245,32 @@ def test_what_is_no_dump_is_refused(changes, message, data, tmp_path):
     torch.save({k: v for k, v in dump.items() if v is not None}, tmp_path / 'dump.pth')
     with pytest.raises(CheckpointError, match=message):
         list(replay(short_config(data, tmp_path), tmp_path / 'dump.pth'))
+
+
+BATCH = dict(iteration=0, inputs=[], samples=[], random_state={})
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(meta='x'),
+        dict(state_dict=1),
+        dict(batches=1),
+        dict(batches=[1]),
+        dict(batches=[dict(BATCH, inputs='x')]),
+        dict(batches=[dict(BATCH, samples=1)]),
+        dict(batches=[dict(BATCH, random_state=[])]),
+    ],
+)
+def test_a_dump_with_other_entries_is_refused(changes, data, tmp_path):
+    cfg = short_config(data, tmp_path)
+    init_default_scope('mmdet')
+    weights = MODELS.build(cfg.model).state_dict()
+    meta = dict(rates={}, accumulative_counts=1)
+    dump = dict(dict(state_dict=weights, batches=[BATCH], meta=meta), **changes)
+    torch.save(dump, tmp_path / 'dump.pth')
+    with pytest.raises(CheckpointError):
+        list(replay(cfg, tmp_path / 'dump.pth'))
 
 
 # float16
