@@ -1,19 +1,8 @@
-"""Parts of the training recipe that a config selects."""
+"""Parts of the training recipe, which a config selects by their registered names."""
 
-from .class_names import RFDETRClassNamesHook
-from .drop_schedule import RFDETRDropScheduleHook
-from .ema import RFDETREMA, RFDETREMAHook
-from .lr_schedule import RFDETRLR, RFDETRParamSchedulerHook
-from .optim_constructor import RFDETROptimWrapperConstructor
-from .val_loss import RFDETRValLossHook
-
-__all__ = [
-    'RFDETRClassNamesHook',
-    'RFDETREMA',
-    'RFDETREMAHook',
-    'RFDETRDropScheduleHook',
-    'RFDETRLR',
-    'RFDETROptimWrapperConstructor',
-    'RFDETRParamSchedulerHook',
-    'RFDETRValLossHook',
-]
+from . import class_names as class_names
+from . import drop_schedule as drop_schedule
+from . import ema as ema
+from . import lr_schedule as lr_schedule
+from . import optim_constructor as optim_constructor
+from . import val_loss as val_loss

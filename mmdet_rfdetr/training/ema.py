@@ -132,10 +132,8 @@ class RFDETREMAHook(EMAHook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Update the average if the iteration ended in an optimizer step."""
         wrapper = runner.optim_wrapper
-        if not wrapper.should_update():
-            return
         step = math.ceil((runner.iter + 1) / wrapper._accumulative_counts)
-        if step % self.interval == 0:
+        if wrapper.should_update() and step % self.interval == 0:
             self.ema_model.update_parameters(self.src_model)
 
     def before_val_epoch(self, runner) -> None:
@@ -170,9 +168,8 @@ class RFDETREMAHook(EMAHook):
                 super().after_load_checkpoint(runner, checkpoint)
 
     def _evaluated_weights(self) -> str:
-        if self.updates:
-            return f'the EMA weights after {self.updates} updates'
-        return self._loaded
+        trained = f'the EMA weights after {self.updates} updates'
+        return trained if self.updates else self._loaded
 
     def _swap_ema_parameters(self) -> None:
         if self.updates:  # without any there is no average

@@ -71,10 +71,6 @@ def annotations_are_resized(dataset) -> bool:
     Such annotations are in pixels of the network's input; those loaded later, as
     in mmdet's own pipelines, in pixels of the original image.
     """
-    for transform in next(innermost(dataset)).pipeline.transforms:
-        name = type(transform).__name__
-        if 'LoadAnnotations' in name:
-            return True
-        if 'Resize' in name:
-            return False
-    return True
+    transforms = next(innermost(dataset)).pipeline.transforms
+    names = ' '.join(type(transform).__name__ for transform in transforms)
+    return 'Resize' not in names.partition('LoadAnnotations')[0]

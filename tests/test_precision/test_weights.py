@@ -14,7 +14,7 @@ from mmdet_rfdetr.precision import (
     RFDETRUniformOptimWrapperConstructor,
     WeightDtypes,
 )
-from mmdet_rfdetr.training import RFDETROptimWrapperConstructor
+from mmdet_rfdetr.training.optim_constructor import RFDETROptimWrapperConstructor
 from tests import factory
 
 from .recorder import expected, recorded
