@@ -3,7 +3,6 @@
 import importlib.util
 import inspect
 import json
-import os
 import pathlib
 import pickle
 import shlex
@@ -15,8 +14,6 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dist import init_dist
-from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
 from mmengine.utils import digit_version
 from torch.nn.parallel import DistributedDataParallel
@@ -25,8 +22,7 @@ from torch.utils.data import DataLoader
 from mmdet_rfdetr import compat
 from mmdet_rfdetr.compat import operators, packages, running
 from mmdet_rfdetr.errors import UntrustedCheckpointError
-from mmdet_rfdetr.models.query_selection import GroupLinear
-from tests.interpreter import fork_together, hide, loopback, run_code
+from tests.interpreter import hide, loopback, run_code
 
 compiled = importlib.machinery.PathFinder.find_spec('mmcv._ext', mmcv.__path__)
 needs_lite = pytest.mark.skipif(compiled is not None, reason='full mmcv installed')
@@ -352,46 +348,6 @@ ONE_RANK = dict(
     MASTER_PORT='0',
     **({'GLOO_SOCKET_IFNAME': loopback()} if loopback() else {}),
 )
-INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
-
-
-@pytest.mark.long
-def test_unfixed_data_parallel_asks_for_a_gpu():
-    unfixed = run_code(INIT, **ONE_RANK)
-    assert unfixed.returncode != 0
-    assert 'set_device' in unfixed.stderr
-
-
-def average():
-    init_dist('pytorch', backend='nccl')
-    rank = torch.distributed.get_rank()
-    compat.apply_to_model()
-    model = GroupLinear(1, 1, 1)
-    parallel = MMDistributedDataParallel(
-        module=model, device_ids=[rank], broadcast_buffers=False
-    )
-    parallel(torch.tensor([[[1.0 + 2 * rank]]])).sum().backward()
-    assert model.weight.grad.item() == 2.0, model.weight.grad
-
-
-def test_two_processes_average_their_gradients(tmp_path):
-    assert fork_together(average, folder=tmp_path) == ([0, 0], ['', ''])
-
-
-@pytest.mark.skipif(loopback() is None, reason='no loopback interface')
-def test_processes_of_one_machine_need_no_name_of_it(monkeypatch):
-    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')  # restored in the end
-    monkeypatch.delenv('GLOO_SOCKET_IFNAME')
-    monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
-    running._stay_on_this_machine()
-    assert 'GLOO_SOCKET_IFNAME' not in os.environ
-    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
-    running._stay_on_this_machine()
-    assert os.environ['GLOO_SOCKET_IFNAME'] == loopback()
-    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
-    running._stay_on_this_machine()
-    assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
-
 
 WRAP = """
 import mmdet_rfdetr

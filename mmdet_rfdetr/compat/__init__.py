@@ -19,7 +19,6 @@ ON_IMPORT: list[Fix] = [
     packages.replace_pkg_resources,
     operators.stub_compiled_ops,
     checkpoints.load_checkpoints_safely,
-    running.launch_on_cpu,
     running.load_without_workers,
     packages.find_shipped_configs,
     inferring.detect_as_trained,

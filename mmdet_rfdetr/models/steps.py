@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 
-from ..precision import PrecisionPolicy, WeightDtypes
+from ..precision import PrecisionPolicy
+from ..precision.weights import WeightDtypes
 
 # The model that the present thread computes with.
 _running = threading.local()

@@ -7,23 +7,15 @@ needs it.
 
 from ..errors import PrecisionError
 from .islands import float32_island
-from .optim_wrapper import (
-    RFDETRAmpOptimWrapper,
-    RFDETRUniformOptimWrapperConstructor,
-    resolve_optim_wrapper,
-)
-from .policy import PrecisionPolicy, autocast_on, find_policies, find_policy
-from .weights import WeightDtypes
+from .optim_wrapper import RFDETRAmpOptimWrapper, RFDETRUniformOptimWrapperConstructor
+from .policy import PrecisionPolicy, autocast_on, find_policy
 
 __all__ = [
     'PrecisionError',
     'PrecisionPolicy',
     'RFDETRAmpOptimWrapper',
     'RFDETRUniformOptimWrapperConstructor',
-    'WeightDtypes',
     'autocast_on',
-    'find_policies',
     'find_policy',
     'float32_island',
-    'resolve_optim_wrapper',
 ]

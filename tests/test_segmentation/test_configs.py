@@ -49,7 +49,8 @@ def test_size_of_the_model(variant, model):
     assert len(official) == entries
     assert model.num_queries == model.bbox_head.test_cfg['max_per_img'] == queries
     assert len(model.decoder.layers) == len(model.mask_head.blocks) == layers
-    assert model.backbone.pos_embed_size * model.backbone.patch_size == image_size
+    side = image_size // model.backbone.patch_size
+    assert model.backbone.pos_embed.shape[1] == 1 + side**2
 
 
 def test_names_go_to_official_ones_and_back(model):

@@ -1,0 +1,54 @@
+"""Several processes without an accelerator."""
+
+import os
+
+import pytest
+import torch
+from mmengine.dist import init_dist
+from mmengine.model import MMDistributedDataParallel
+
+from mmdet_rfdetr import compat
+from mmdet_rfdetr.command_line import cpu_launch
+from mmdet_rfdetr.models.query_selection import GroupLinear
+from tests.interpreter import fork_together, loopback, run_code
+from tests.test_compat import ONE_RANK
+
+INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
+
+
+@pytest.mark.long
+def test_unfixed_data_parallel_asks_for_a_gpu():
+    unfixed = run_code(INIT, **ONE_RANK)
+    assert unfixed.returncode != 0
+    assert 'set_device' in unfixed.stderr
+
+
+def average():
+    init_dist('pytorch', backend='nccl')
+    rank = torch.distributed.get_rank()
+    compat.apply_to_model()
+    model = GroupLinear(1, 1, 1)
+    parallel = MMDistributedDataParallel(
+        module=model, device_ids=[rank], broadcast_buffers=False
+    )
+    parallel(torch.tensor([[[1.0 + 2 * rank]]])).sum().backward()
+    assert model.weight.grad.item() == 2.0, model.weight.grad
+
+
+def test_two_processes_average_their_gradients(tmp_path):
+    assert fork_together(average, folder=tmp_path) == ([0, 0], ['', ''])
+
+
+@pytest.mark.skipif(loopback() is None, reason='no loopback interface')
+def test_processes_of_one_machine_need_no_name_of_it(monkeypatch):
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')  # restored in the end
+    monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
+    cpu_launch._stay_on_this_machine()
+    assert 'GLOO_SOCKET_IFNAME' not in os.environ
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    cpu_launch._stay_on_this_machine()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == loopback()
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
+    cpu_launch._stay_on_this_machine()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
