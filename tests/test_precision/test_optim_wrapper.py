@@ -6,11 +6,8 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from mmdet_rfdetr.errors import PrecisionError
-from mmdet_rfdetr.precision import (
-    PrecisionPolicy,
-    RFDETRAmpOptimWrapper,
-    resolve_optim_wrapper,
-)
+from mmdet_rfdetr.precision import PrecisionPolicy, RFDETRAmpOptimWrapper
+from mmdet_rfdetr.precision.optim_wrapper import resolve_optim_wrapper
 
 
 class Net(nn.Module):

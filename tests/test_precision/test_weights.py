@@ -9,11 +9,8 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from mmdet_rfdetr.errors import PrecisionError
-from mmdet_rfdetr.precision import (
-    PrecisionPolicy,
-    RFDETRUniformOptimWrapperConstructor,
-    WeightDtypes,
-)
+from mmdet_rfdetr.precision import PrecisionPolicy, RFDETRUniformOptimWrapperConstructor
+from mmdet_rfdetr.precision.weights import WeightDtypes
 from mmdet_rfdetr.training.optim_constructor import RFDETROptimWrapperConstructor
 from tests import factory
 
