@@ -33,15 +33,18 @@ SOMETIMES = {
     'utils.package_utils.get_installed_path',
 }
 
-# Changed by the wing of analysis, which may have been taken out.
-DRAWING = {
-    'runner.runner.Runner.setup_env',
-    '_strategy.base.BaseStrategy._setup_env',
-    'runner.runner.Runner.build_visualizer',
-    'runner._flexible_runner.FlexibleRunner.build_visualizer',
-    'mmdet.apis.det_inferencer.DetInferencer.visualize',
-    'mmdet.engine.hooks.visualization_hook.DetVisualizationHook.after_val_iter',
-    'mmdet.engine.hooks.visualization_hook.DetVisualizationHook.after_test_iter',
+# Changed by wings, which may have been taken out.
+OF_WINGS = {
+    'formats': {'config.config.Config.fromstring'},
+    'analysis': {
+        'runner.runner.Runner.setup_env',
+        '_strategy.base.BaseStrategy._setup_env',
+        'runner.runner.Runner.build_visualizer',
+        'runner._flexible_runner.FlexibleRunner.build_visualizer',
+        'mmdet.apis.det_inferencer.DetInferencer.visualize',
+        'mmdet.engine.hooks.visualization_hook.DetVisualizationHook.after_val_iter',
+        'mmdet.engine.hooks.visualization_hook.DetVisualizationHook.after_test_iter',
+    },
 }
 
 
@@ -69,7 +72,10 @@ def listed():
     section = text.partition('## What it changes in your process')[2]
     section = section.partition('\n## ')[0]
     tables = section.split('Once an RF-DETR model is built')
-    absent = set() if (REPOSITORY / 'mmdet_rfdetr' / 'analysis').is_dir() else DRAWING
+    package = REPOSITORY / 'mmdet_rfdetr'
+    absent = set().union(
+        *(names for wing, names in OF_WINGS.items() if not (package / wing).is_dir())
+    )
     return [
         {
             name

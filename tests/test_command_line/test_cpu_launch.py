@@ -1,5 +1,6 @@
 """Several processes without an accelerator."""
 
+import json
 import os
 
 import pytest
@@ -12,6 +13,11 @@ from mmdet_rfdetr.command_line import cpu_launch
 from mmdet_rfdetr.models.query_selection import GroupLinear
 from tests.interpreter import fork_together, loopback, run_code
 from tests.test_compat import ONE_RANK
+from tests.test_precision.conftest import pictures  # noqa: F401
+from tests.test_precision.project import project_config
+from tests.test_precision.recorder import expected
+
+from .precision_of_processes import train_and_record
 
 INIT = "import mmengine.dist; mmengine.dist.init_dist('pytorch')"
 
@@ -52,3 +58,16 @@ def test_processes_of_one_machine_need_no_name_of_it(monkeypatch):
     monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
     cpu_launch._stay_on_this_machine()
     assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
+
+
+def test_two_processes_train_in_one_precision(pictures, tmp_path):  # noqa: F811
+    config = project_config(pictures, tmp_path)
+    config.launcher = 'pytorch'
+    config.dump(tmp_path / 'config.py')
+    codes, said = fork_together(train_and_record, tmp_path, folder=tmp_path)
+    assert codes == [0, 0], said
+    for rank in (0, 1):
+        seen = json.loads((tmp_path / f'rank{rank}.json').read_text())
+        # Of 4 images a process gets 2: 2 steps of training, 1 of validation.
+        assert len(seen) == 2 * (2 + 1)
+        assert set(seen) == {str(expected(torch.bfloat16)[0])}

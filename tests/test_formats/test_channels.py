@@ -92,3 +92,12 @@ def test_another_number_of_channels_is_an_error():
         preprocessor(dict(inputs=[torch.zeros(3, 8, 8)]))
     with pytest.raises(ValueError, match='mean has 2 numbers and std 3'):
         RFDETRDataPreprocessor(channels=4, mean=(1, 2))
+
+
+def test_a_file_for_colour_images_starts_a_model_of_four_channels():
+    plain = factory.build_model()
+    model = factory.build_model(**{'backbone.in_channels': 4})
+    model.load_state_dict(plain.state_dict())
+    kernel = plain.backbone.patch_embed.weight
+    wanted = 3 / 4 * torch.cat((kernel, kernel[:, :1]), dim=1)
+    assert torch.equal(model.backbone.patch_embed.weight, wanted)

@@ -1,12 +1,7 @@
-import json
-
 import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 
-from tests.interpreter import fork_together
-
-from .data_parallel import train_and_record
 from .project import project_config, run
 from .recorder import expected, recorded
 
@@ -100,16 +95,3 @@ def test_test_time_augmentation(policy, monkeypatch):
     with recorded() as seen:
         run(config, 'test')
     assert seen == [state] * (2 * 2 * 2)
-
-
-def test_two_processes(pictures, tmp_path):
-    config = project_config(pictures, tmp_path)
-    config.launcher = 'pytorch'
-    config.dump(tmp_path / 'config.py')
-    codes, said = fork_together(train_and_record, tmp_path, folder=tmp_path)
-    assert codes == [0, 0], said
-    for rank in (0, 1):
-        seen = json.loads((tmp_path / f'rank{rank}.json').read_text())
-        # Of 4 images a process gets 2: 2 steps of training, 1 of validation.
-        assert len(seen) == 2 * (2 + 1)
-        assert set(seen) == {str(expected(torch.bfloat16)[0])}

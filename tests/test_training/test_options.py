@@ -65,15 +65,6 @@ def test_class_balanced_sampling(settings):
     assert (times == wanted).all() and times[0] == 1 < times[5]
 
 
-def test_a_file_for_colour_images_starts_a_model_of_four_channels():
-    plain = factory.build_model()
-    model = factory.build_model(**{'backbone.in_channels': 4})
-    model.load_state_dict(plain.state_dict())
-    kernel = plain.backbone.patch_embed.weight
-    wanted = 3 / 4 * torch.cat((kernel, kernel[:, :1]), dim=1)
-    assert torch.equal(model.backbone.patch_embed.weight, wanted)
-
-
 def test_a_frozen_encoder_and_images_that_are_not_square(settings):
     """The short side is resized, batches are padded, the encoder keeps every bit."""
     resize = dict(

@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from torch import distributed
 
-from .recorder import recorded
+from tests.test_precision.recorder import recorded
 
 
 def train_and_record(folder):
