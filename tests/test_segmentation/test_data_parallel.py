@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.interpreter import fork_together
-from tests.test_precision.data_parallel import train_and_record
+from tests.test_command_line.precision_of_processes import train_and_record
 from tests.test_segmentation.project import shrunk_config, write_pictures
 
 
