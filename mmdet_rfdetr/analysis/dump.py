@@ -64,7 +64,7 @@ def write_dump(
             iteration=batch.iteration,
             random_state=batch.random_state,
             inputs=batch.data['inputs'],
-            samples=[sample_to_plain(sample) for sample in batch.data['data_samples']],
+            samples=[serialise_sample(sample) for sample in batch.data['data_samples']],
         )
         for batch in batches
     ]
@@ -115,7 +115,7 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
                 entry['iteration'],
                 dict(
                     inputs=entry['inputs'],
-                    data_samples=[*map(sample_from_plain, entry['samples'])],
+                    data_samples=[*map(restore_sample, entry['samples'])],
                 ),
                 entry['random_state'],
             )
@@ -132,7 +132,7 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
         yield batch.iteration, found
 
 
-def sample_to_plain(sample: DetDataSample) -> dict:
+def serialise_sample(sample: DetDataSample) -> dict:
     """Metainfo of plain values and objects of a sample, masks as bits."""
     metainfo = {
         name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
@@ -149,8 +149,8 @@ def sample_to_plain(sample: DetDataSample) -> dict:
     return plain
 
 
-def sample_from_plain(plain: dict) -> DetDataSample:
-    """The reverse of :func:`sample_to_plain`."""
+def restore_sample(plain: dict) -> DetDataSample:
+    """The reverse of :func:`serialise_sample`."""
     plain = dict(plain)
     sample = DetDataSample(metainfo=plain.pop('metainfo'))
     sample.gt_instances = InstanceData(**plain)

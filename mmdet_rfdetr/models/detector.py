@@ -251,13 +251,13 @@ class RFDETR(Steps, BaseDetector):
         query = self.query_embedding[:num_groups].flatten(0, 1)
         query = query.expand(len(memory.tokens), -1, -1)
         deltas = self.reference_embedding[:num_groups].flatten(0, 1)
-        references = self._place(deltas, selected['bbox_preds'].detach())
+        references = self._move_proposals(deltas, selected['bbox_preds'].detach())
         inputs = dict(references=references, memory=memory, num_groups=num_groups)
         hidden_states = self.decoder(query, **inputs, last_only=last_only)
         return hidden_states, references, selected
 
     @staticmethod
-    def _place(deltas: Tensor, boxes: Tensor) -> Tensor:
+    def _move_proposals(deltas: Tensor, boxes: Tensor) -> Tensor:
         """Move the proposals by the learned references of the queries.
 
         With fewer tokens than queries the proposals of all groups fill the first

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ExplainedError, RuinedWeightsError, Settin
 from ..ops.unwrapped import unwrap_model
 from .finite_weights import infinite_buffers, require_finite
 from .resume import POINTER, TRAINED_WITH, find_last_checkpoint, take_up, trained_with
-from .serialise import to_plain
+from .serialise import serialise
 
 INTERRUPTED = 'interrupted.pth'
 
@@ -165,7 +165,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             meta['dataset_meta'] = metainfo_of(runner.train_dataloader.dataset)
         if 'optimizer' in checkpoint:
             meta[TRAINED_WITH] = trained_with(runner)
-        plain = to_plain(checkpoint, left_out)
+        plain = serialise(checkpoint, left_out)
         checkpoint.clear()
         checkpoint.update(plain)
         if left_out:
@@ -191,7 +191,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             position.validation_due = False
             is_due = step == self._last_step
         if is_due:
-            self._save_checkpoint_with_step(runner, step, _place(runner))
+            self._save_checkpoint_with_step(runner, step, _progress(runner))
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save between two iterations, until the next regular checkpoint.
@@ -199,7 +199,7 @@ class RFDETRCheckpointHook(CheckpointHook):
         Returns:
             The path of the checkpoint.
         """
-        self._save_as_last(runner, INTERRUPTED, _place(runner))
+        self._save_as_last(runner, INTERRUPTED, _progress(runner))
         return self.last_ckpt
 
     def _step(self, runner: Runner) -> int:
@@ -292,7 +292,7 @@ class RFDETRCheckpointHook(CheckpointHook):
             *(self.out_dir, name),
             save_optimizer=False,
             save_param_scheduler=False,
-            meta=_place(runner),
+            meta=_progress(runner),
             backend_args=self.backend_args,
         )
         self._on_all_ranks(save, self.last_ckpt)
@@ -366,6 +366,6 @@ def has_value(score: object, rule: str | None = 'greater') -> bool:
     return math.isfinite(score) and (score != -1 or rule == 'less')
 
 
-def _place(runner: Runner) -> dict:
+def _progress(runner: Runner) -> dict:
     """Where a run is, for the meta of a checkpoint."""
     return dict(epoch=runner.epoch, iter=runner.iter)

@@ -19,7 +19,7 @@ from ..class_names import compare_classes, show_classes
 from ..data.wrappers import metainfo_of
 from ..errors import CheckpointError, ResumeError, list_names
 from ..ops.unwrapped import unwrap_model
-from .serialise import log_from_plain, to_plain
+from .serialise import restore_log, serialise
 
 TRAINED_WITH = 'trained_with'
 """Where ``meta`` of a checkpoint says what the states in it belong to."""
@@ -408,14 +408,14 @@ def _prepare_for_mmengine(runner: Runner, checkpoint: dict, folder: str) -> None
     meta, hub = checkpoint['meta'], checkpoint['message_hub']
     log, info = hub['log_scalars'], hub['runtime_info']
     if not any(isinstance(entry, HistoryBuffer) for entry in log.values()):
-        hub['log_scalars'] = log_from_plain(log)
+        hub['log_scalars'] = restore_log(log)
     # The run's own config stays, which mmengine would replace by a stranger's.
     info.pop('cfg', None)
     # mmengine warns of what is to be resumed and not there.
     hub['resumed_keys'] = dict.fromkeys((*log, *info), True)
     # mmengine compares pickles, which differ for equal values.
     dataset = runner.train_dataloader.dataset
-    if to_plain(metainfo_of(dataset)) == meta.get('dataset_meta', {}):
+    if serialise(metainfo_of(dataset)) == meta.get('dataset_meta', {}):
         meta['dataset_meta'] = getattr(dataset, 'metainfo', None)
     # Paths follow a folder that was moved or copied.
     source = os.path.dirname(os.path.abspath(runner._load_from or runner.work_dir))

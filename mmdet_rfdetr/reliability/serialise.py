@@ -19,7 +19,7 @@ class _NotPlainError(TypeError):
     """A value that cannot be said in tensors and plain values."""
 
 
-def to_plain(value: Any, left_out: dict[str, str] | None = None) -> Any:
+def serialise(value: Any, left_out: dict[str, str] | None = None) -> Any:
     """Say a value in tensors and plain Python values.
 
     Args:
@@ -38,35 +38,35 @@ def to_plain(value: Any, left_out: dict[str, str] | None = None) -> Any:
         if isinstance(value, kind):  # or of a class derived from it
             return kind(value)
     if isinstance(value, np.generic | np.ndarray):
-        return to_plain(value.tolist(), left_out)
+        return serialise(value.tolist(), left_out)
     if isinstance(value, HistoryBuffer):
         values, counts = (torch.from_numpy(array.copy()) for array in value.data)
         return dict(values=values, counts=counts, max_length=value.max_length)
     if isinstance(value, Mapping):
-        return _entries_to_plain(value, left_out)
+        return _serialise_entries(value, left_out)
     for base, kind in ((Set, set), (tuple, tuple), (Sequence, list)):
         if isinstance(value, base):
-            return kind(to_plain(entry, left_out) for entry in value)
+            return kind(serialise(entry, left_out) for entry in value)
     raise _NotPlainError(f'{type(value).__module__}.{type(value).__qualname__}')
 
 
-def _entries_to_plain(entries: Mapping, left_out: dict[str, str]) -> Mapping:
+def _serialise_entries(entries: Mapping, left_out: dict[str, str]) -> Mapping:
     plain = {}
     for name, value in entries.items():
         try:
-            plain[to_plain(name)] = to_plain(value, left_out)
+            plain[serialise(name)] = serialise(value, left_out)
         except _NotPlainError as error:
             left_out[str(name)] = str(error)
     if not hasattr(entries, '_metadata'):
         return plain
     # torch and this package's loader read what a state dict says about itself.
     kept = type(entries)(plain)
-    kept._metadata = to_plain(entries._metadata)
+    kept._metadata = serialise(entries._metadata)
     return kept
 
 
-def log_from_plain(scalars: Mapping[str, Mapping]) -> dict[str, HistoryBuffer]:
-    """Make the histories of a log of what :func:`to_plain` said of them."""
+def restore_log(scalars: Mapping[str, Mapping]) -> dict[str, HistoryBuffer]:
+    """Make the histories of a log of what :func:`serialise` said of them."""
     return {
         name: HistoryBuffer(
             entry['values'].cpu().numpy(),

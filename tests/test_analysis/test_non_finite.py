@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.analysis.dump import replay, sample_from_plain, sample_to_plain
+from mmdet_rfdetr.analysis.dump import replay, restore_sample, serialise_sample
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, NonFiniteError
 from mmdet_rfdetr.matching import assigner as matching
@@ -223,7 +223,7 @@ def test_a_dump_holds_masks():
     sample.gt_instances = InstanceData(
         bboxes=torch.rand(1, 4), labels=torch.tensor([2]), masks=masks
     )
-    again = sample_from_plain(sample_to_plain(sample))
+    again = restore_sample(serialise_sample(sample))
     assert again.img_id == 3
     assert torch.equal(again.gt_instances.masks, torch.eye(4, dtype=torch.bool)[None])
     assert torch.equal(again.gt_instances.bboxes, sample.gt_instances.bboxes)
