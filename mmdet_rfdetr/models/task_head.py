@@ -230,10 +230,10 @@ def _kind_of_task_head(name: str, cfg: dict) -> type[TaskHead]:
     Raises:
         SettingError: if there is none of this name.
     """
-    kind = kind_of(cfg)
+    kind = kind_of(cfg) if isinstance(cfg, dict) else None
     if kind is None:
         raise SettingError(
-            f'model.{name}={dict(cfg)} has a type that is not registered: correct it, '
+            f'model.{name}={cfg} has a type that is not registered: correct it, '
             'name the module that has it in custom_imports, or install the whole '
             'package mmdet_rfdetr, if a part of it is missing'
         )

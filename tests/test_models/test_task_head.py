@@ -162,10 +162,11 @@ def test_a_head_that_replaces_the_logits():
     ('changes', 'words'),
     [
         (dict(numbr_head=dict(type='RFDETRNumberHead')), 'numbr_head.*not registered'),
+        (dict(number_head=True), 'number_head=True'),
         (dict(number_head=dict(type='mmdet.DETRHead')), 'number_head.*DETRHead'),
         (dict(number_head=None), r'number_head=None and bbox_head\.loss_number'),
     ],
-    ids=('unknown type', 'of another detector', 'loss without a head'),
+    ids=('unknown type', 'no config', 'of another detector', 'loss without a head'),
 )
 def test_heads_that_are_refused(changes, words, monkeypatch):
     config = with_numbers(small_config())
