@@ -7,6 +7,7 @@ attaches to a state dict, since that is all that reaches a model; what only the
 official package reads waits in ``meta`` for the way back.
 """
 
+import reprlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,11 +160,12 @@ def _as_dict(args) -> dict:
 
 def _as_names(names: Sequence[str] | str | None) -> list[str] | None:
     """Names as a list, None without any."""
-    names = [names] if isinstance(names, str) and names else list(names or ())
-    for name in names:
-        if not isinstance(name, str):
-            raise CheckpointError(
-                f'The checkpoint is damaged: the name of a class is a '
-                f'{type(name).__name__}; get the file again.'
-            )
-    return names or None
+    names = [names] if isinstance(names, str) and names else names or ()
+    # A set or a dict could say any order of the rows.
+    is_list = isinstance(names, list | tuple)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f'The checkpoint is damaged: its class names are {reprlib.repr(names)}; '
+            'get the file again.'
+        )
+    return list(names) or None

@@ -139,3 +139,13 @@ def test_views_and_empty_tensors_are_ordinary():
     state = official_state()
     state['class_embed.bias'] = torch.arange(14.0).view(7, 2).T[1]
     assert to_mmengine_layout({'model': state})['state_dict'].keys() == state.keys()
+
+
+@pytest.mark.parametrize('names', [{'a', 'b', 'c'}, {'a': 0, 'b': 1}, 5, ['a', 1]])
+def test_class_names_without_an_order_are_told(names):
+    """A set has another order in each process, and rows would follow it."""
+    own = from_official(official_state())
+    with pytest.raises(CheckpointError, match='class names are'):
+        to_mmengine_layout(
+            {'state_dict': own, 'meta': {'dataset_meta': {'classes': names}}}
+        )
