@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 
-from ..errors import SettingError
+from ..errors import BadImageError, SettingError
 from .images import Reading, decode_image, naming_faults
 from .levels import array_to_bgr
 
@@ -61,6 +61,7 @@ class RFDETRLoadImage(BaseTransform):
             results = dict(results, img_path=None)
         elif image is None and isinstance(path, str | Path):
             stated = results.get('height'), results.get('width')
+            require_regular(path)
             with naming_faults(path):
                 data = fileio.get(path, self.backend_args)
                 image = decode_image(data, stated, self.reading)
@@ -73,3 +74,14 @@ class RFDETRLoadImage(BaseTransform):
             image = image.astype(np.float32)
         shape = image.shape[:2]
         return dict(results, img=image, img_shape=shape, ori_shape=shape)
+
+
+def require_regular(path: str | Path) -> None:
+    """Look at what a path names before it is read: a pipe would wait for ever.
+
+    Raises:
+        BadImageError: if it is a folder, a device or a pipe.
+    """
+    with naming_faults(path):
+        if Path(path).exists() and not Path(path).is_file():
+            raise BadImageError('special', 'is a folder, device or pipe')

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from ..data.annotations import mask_problem
 from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.images import AS_OFFICIAL, Reading, decode_image, naming_faults
-from ..data.loading import RFDETRLoadImage
+from ..data.loading import RFDETRLoadImage, require_regular
 from ..errors import BadDataError, BadImageError, SettingError
 from .annotations import clean_annotations, read_annotations
 from .findings import Finding, Findings
@@ -255,6 +255,7 @@ def load(loader: Callable, info: dict) -> dict:
         BadImageError: if the file cannot be read.
     """
     try:
+        require_regular(info['img_path'])
         return loader(info)
     except BadImageError:
         raise

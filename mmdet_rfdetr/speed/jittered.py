@@ -14,6 +14,7 @@ from mmengine import fileio
 from PIL import Image
 
 from ..data.images import ImageSource, Reading, naming_faults
+from ..data.loading import require_regular
 from ..data.sizes import multi_scale_sizes
 from ..data.transforms import (
     RFDETRRandomSquareCrop,
@@ -100,6 +101,7 @@ class RFDETRLoadJittered(BaseTransform):
                 'in its place'
             )
         stated = (results.get('height'), results.get('width'))
+        require_regular(results['img_path'])
         with naming_faults(results['img_path']):
             data = fileio.get(results['img_path'], self.backend_args)
             source = ImageSource(data, stated, self.reading)

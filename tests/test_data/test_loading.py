@@ -164,6 +164,11 @@ def test_orientations_that_mean_nothing_are_not_followed(exif):
     assert ImageSource(encoded(ramp(40, 60), exif=exif)).shape == (40, 60)
 
 
+def test_a_device_is_not_opened():
+    with pytest.raises(BadImageError, match='device'):
+        RFDETRLoadImage()('/dev/null')
+
+
 def test_a_mistake_in_the_code_is_not_taken_for_a_bad_file():
     with pytest.raises(TypeError), naming_faults('a.jpg'):
         len(5)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -593,11 +594,16 @@ def test_a_loader_of_the_user_stays(tmp_path):
     np.testing.assert_array_equal(item['img'], expected)
 
 
+def become_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(
     'damage',
-    [cut, Path.unlink, lambda path: path.write_bytes(b'')],
-    ids=['cut', 'missing', 'empty'],
+    [cut, Path.unlink, lambda path: path.write_bytes(b''), become_pipe],
+    ids=['cut', 'missing', 'empty', 'pipe'],
 )
 def test_a_broken_file_is_skipped_by_a_loader_of_the_user(tmp_path, damage, backend):
     load = dict(UNCHANGED, imdecode_backend=backend)
