@@ -25,7 +25,7 @@ examples:
   python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/misc/print_config.py my_config.py
   python -m mmdet_rfdetr print_config.py my_config.py
-  python -m mmdet_rfdetr analyze_results.py my_config.py results.pkl shown
+  python -m mmdet_rfdetr get_flops.py my_config.py
   torchrun --nproc-per-node 2 -m mmdet_rfdetr tools/train.py my_config.py \\
       --launcher pytorch
 
