@@ -63,7 +63,12 @@ class CheckedCocoDataset(RFDETRCocoDataset):
             raise SettingError(f'bad_data={bad_data!r} must be one of {POLICIES}')
         self.bad_data = bad_data
         self.check_images = check_images
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except UnicodeDecodeError as error:  # annotation files are read elsewhere
+            raise SettingError(
+                f'metainfo names a file of classes that is not in UTF-8: {error}'
+            ) from error
         for step in self.pipeline.transforms:
             _remark_on_pixels(step)
 

@@ -674,3 +674,9 @@ def test_a_missing_annotation_file_is_named(tmp_path):
 def test_an_annotation_file_is_one_path(files):
     with pytest.raises(SettingError, match='one file.*MultiDatasetsEvaluator'):
         METRICS.build(dict(type='RFDETRCocoMetric', ann_file=files))
+
+
+def test_a_file_of_classes_in_another_encoding_is_named(tmp_path):
+    (tmp_path / 'names.txt').write_bytes(b'caf\xe9')
+    with pytest.raises(SettingError, match='UTF-8'):
+        build(write(tmp_path), metainfo=dict(classes=str(tmp_path / 'names.txt')))
