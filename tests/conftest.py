@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import signal
 
 # Two processes on one machine warn unless this is said, and warnings are errors here.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -87,6 +88,14 @@ def configs_as_they_are():
             'mmengine.config.config.FormatCode', lambda code, **kwargs: (code, False)
         )
         yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def interruptible():
+    """Hear SIGINT, which a shell lets what it runs in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
