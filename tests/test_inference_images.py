@@ -150,7 +150,7 @@ def test_no_images_give_no_results(model, nothing):
         (None, 'a path or an array, and got None'),
         (5, 'a path or an array, and got 5'),
         ('absent.jpg', 'absent.jpg: does not exist'),
-        ('.', 'Is a directory'),
+        ('.', 'is a folder'),
     ],
 )
 def test_what_is_no_image_is_one_sentence(model, image, sentence):

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from mmdet_rfdetr.training import val_loss
 from tests import factory
+from tests.runs import run_name
 
 LOAD = dict(type='LoadImageFromFile')
 RESIZE = dict(type='Resize', scale=(factory.SIDE, factory.SIDE), keep_ratio=False)
@@ -49,6 +50,7 @@ def validate(folder, pipeline=MMDETS_ORDER):
         ),
         custom_hooks=[dict(type='RFDETRValLossHook')],
         default_scope='mmdet',
+        experiment_name=run_name(),
         cfg=Config({}),
     )
     return runner.val(), runner
