@@ -21,7 +21,7 @@ from .interruption import InterruptedRunError, Interruption
 from .processes import require_same_start
 from .random_state import capture_random_state, restore_random_state, seeded
 from .resumable_batches import RFDETRResumableBatchSampler, with_resumable_batches
-from .workers import blocked_signals, with_tied_workers
+from .workers import with_tied_workers
 
 
 @dataclass
@@ -160,7 +160,7 @@ class RFDETRTrainLoop(EpochBasedTrainLoop):
             return islice(enumerate(self.dataloader), start, None)
         self._batches.epoch, self._batches.start = self._epoch, start
         # A loader draws a seed for its workers, once in a run or once in an epoch.
-        with seeded((self._batches.seed,)), blocked_signals():
+        with seeded((self._batches.seed,)):
             return enumerate(self.dataloader, start)
 
     def run_iter(self, idx: int, data_batch: dict) -> None:

@@ -2,11 +2,11 @@
 
 import copy
 import functools
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.dataset import worker_init_fn
@@ -36,20 +36,20 @@ def with_tied_workers(loader: Any, seed: int) -> Any:
     if not isinstance(loader, dict):
         return loader
     loader = copy.copy(loader)
-    settings = dict(
-        loader.get('worker_init_fn')
-        or dict(  # mmengine's own
-            type=worker_init_fn,
-            num_workers=loader.get('num_workers'),
-            rank=get_rank(),
-            seed=seed,
-            disable_subprocess_warning=loader.pop('disable_subprocess_warning', False),
-        )
+    settings = copy.copy(loader.get('worker_init_fn')) or dict(  # mmengine's own
+        type=worker_init_fn,
+        num_workers=loader.get('num_workers'),
+        rank=get_rank(),
+        seed=seed,
+        disable_subprocess_warning=loader.pop('disable_subprocess_warning', False),
     )
     function = settings.pop('type')
     function = FUNCTIONS.get(function) if isinstance(function, str) else function
     then = functools.partial(function, **settings)
     loader['worker_init_fn'] = dict(type=tie_to, parent=os.getpid(), then=then)
+    forks = multiprocessing.get_start_method() == 'fork'
+    if _TELLS_SENDERS and forks and loader.get('num_workers'):
+        loader.setdefault('multiprocessing_context', TiedContext())
     return loader
 
 
@@ -78,14 +78,20 @@ def _end_with(parent: int) -> None:
     os._exit(0)  # anything else is an error to torch
 
 
-@contextmanager
-def blocked_signals() -> Iterator[None]:
-    """Start workers that have the signals blocked from the first moment on."""
-    if not _TELLS_SENDERS:
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+if _TELLS_SENDERS:
+
+    class TiedProcess(multiprocessing.context.ForkProcess):
+        """A worker that has the signals blocked from its first moment on."""
+
+        def start(self) -> None:
+            """Fork with the signals blocked, as the worker then has them."""
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    class TiedContext(multiprocessing.context.ForkContext):
+        """Starts the workers of a loader."""
+
+        Process = TiedProcess

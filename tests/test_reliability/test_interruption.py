@@ -16,7 +16,7 @@ from mmdet_rfdetr.reliability.interruption import (
     SIGNALS,
     Interruption,
 )
-from mmdet_rfdetr.reliability.workers import blocked_signals, with_tied_workers
+from mmdet_rfdetr.reliability.workers import TiedProcess, with_tied_workers
 from tests.toy import Numbers, runner
 
 
@@ -122,32 +122,25 @@ def test_a_signal_before_the_first_step_ends_the_run_after_it(tmp_path):
     assert (tmp_path / 'interrupted.pth').is_file()
 
 
-class SignalledContext(type(multiprocessing.get_context('fork'))):
-    """Processes that get a signal before they do anything."""
-
-    class Process(multiprocessing.get_context('fork').Process):
-        def run(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            super().run()
-
-
 def build(dataset, **settings):
     settings = dict(dict(sampler=dict(type='DefaultSampler')), **settings)
     settings['dataset'] = dataset
     return Runner.build_dataloader(with_tied_workers(settings, seed=0), seed=0)
 
 
-def test_a_worker_outlives_a_signal_while_it_starts():
-    loader = build(
-        Numbers(),
-        batch_size=1,
-        num_workers=1,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        multiprocessing_context=SignalledContext(),
-    )
-    with Interruption(), blocked_signals():
-        batches = iter(loader)
-    assert [int(batch[0]) for batch in batches] == list(range(10))
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_worker_outlives_a_signal_while_it_starts(number, monkeypatch):
+    run = TiedProcess.run
+
+    def signalled(process):
+        os.kill(os.getpid(), number)
+        run(process)
+
+    monkeypatch.setattr(TiedProcess, 'run', signalled)
+    order = dict(type='DefaultSampler', shuffle=False)
+    loader = build(Numbers(), batch_size=1, num_workers=1, sampler=order)
+    with Interruption():
+        assert [int(batch[0]) for batch in loader] == list(range(10))
     # The process that trains gets its signals again.
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
 
