@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r"__version__ = '(.+)'", (ROOT / 'mmdet_rfdetr' / '__init__.py').read_text()
 ).group(1)
+ONNX = ['onnx>=1.20,<2', 'onnxscript>=0.7,<0.8', 'onnxruntime>=1.24,<2']
+OPENVINO = ['openvino>=2026.0']
 
 setup(
     name='mmdet_rfdetr',
@@ -24,12 +26,15 @@ setup(
         'mmdet_rfdetr.configs',
         'mmdet_rfdetr.configs._base_',
         'mmdet_rfdetr.tools',
+        'rfdetr_runtime',
     ],
     # Both stay at the top of the repository, where MMDetection's users look for them,
     # and travel inside the package.
     package_dir={
         'mmdet_rfdetr.configs': 'configs',
         'mmdet_rfdetr.tools': 'tools',
+        # Also a distribution of its own, which brings no PyTorch: pip install ./runtime
+        'rfdetr_runtime': 'runtime/rfdetr_runtime',
     },
     package_data={'mmdet_rfdetr.tools': ['*.sh']},
     install_requires=[
@@ -47,6 +52,10 @@ setup(
         'setuptools',
     ],
     extras_require={
+        # Export and the runtimes of exported files, see docs/deployment.md.
+        'onnx': ONNX,
+        'openvino': [*ONNX, *OPENVINO],
+        'int8': [*ONNX, *OPENVINO, 'nncf>=3.4,<4'],
         # One of the first two: they are one module, compiled or not.
         'lite': ['mmcv-lite>=2.1.0,<2.2.0'],
         'full': ['mmcv>=2.1.0,<2.2.0'],
@@ -56,6 +65,8 @@ setup(
             'packaging',
             'ultrafast-pycocotools>=0.1.14,<0.2',
             'lvis>=0.5.3,<0.6',
+            *ONNX,
+            *OPENVINO,
         ],
         # Evaluates with the same numbers in a fraction of the time.
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],

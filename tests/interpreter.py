@@ -31,7 +31,7 @@ def run(command, *, cwd=REPOSITORY, timeout=600, **environment):
     """Run a command on the CPU with this checkout importable."""
     environment = {
         **os.environ,
-        'PYTHONPATH': str(REPOSITORY),
+        'PYTHONPATH': os.pathsep.join((str(REPOSITORY), str(REPOSITORY / 'runtime'))),
         'CUDA_VISIBLE_DEVICES': '',
         'OMP_NUM_THREADS': '1',
         **{name: str(value) for name, value in environment.items()},

@@ -24,7 +24,7 @@ def wheel(tmp_path_factory):
     """A wheel, built from a copy: a build leaves files beside its sources."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
-    for name in ('mmdet_rfdetr', 'configs', 'tools'):
+    for name in ('mmdet_rfdetr', 'configs', 'tools', 'runtime'):
         ignore = shutil.ignore_patterns('__pycache__')
         shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
@@ -53,6 +53,11 @@ def test_wheel_holds_sources_configs_and_tools(wheel):
     expected = {path.relative_to(REPOSITORY).as_posix() for path in sources} | {
         f'mmdet_rfdetr/{path.relative_to(REPOSITORY).as_posix()}' for path in moved
     }
+    runtime = REPOSITORY / 'runtime'
+    expected |= {
+        path.relative_to(runtime).as_posix()
+        for path in runtime.glob('rfdetr_runtime/**/*.py')
+    }
     assert expected - names == set()
     assert any(name.endswith('/LICENSE') for name in names)
     assert not any(name.startswith('tests') for name in names)
@@ -76,6 +81,25 @@ def test_mmcv_is_a_choice_of_extras_and_not_a_dependency(wheel):
         if requirement.name.startswith('mmcv')
     }
     assert extra_of == {'mmcv-lite': 'extra == "lite"', 'mmcv': 'extra == "full"'}
+
+
+def test_the_runtime_is_a_distribution_of_its_own_without_pytorch(tmp_path):
+    source = tmp_path / 'source'
+    shutil.copytree(REPOSITORY / 'runtime', source)
+    options = ['--no-deps', '--no-build-isolation', '--quiet', '--wheel-dir', tmp_path]
+    built = run([sys.executable, '-m', 'pip', 'wheel', *options, source])
+    assert built.returncode == 0, built.stderr
+    (path,) = tmp_path.glob('*.whl')
+    assert path.name.startswith(f'rfdetr_runtime-{mmdet_rfdetr.__version__}-')
+    needed = {
+        requirement.name
+        for requirement in map(Requirement, metadata(path).get_all('Requires-Dist'))
+        if requirement.marker is None
+    }
+    assert needed == {'numpy', 'opencv-python', 'pillow'}
+    names = set(zipfile.ZipFile(path).namelist())
+    assert 'rfdetr_runtime/backends.py' in names
+    assert not any(name.startswith('mmdet_rfdetr') for name in names)
 
 
 def test_constraints_pin_every_requirement_within_its_range(wheel):

@@ -17,6 +17,7 @@ from tests.conftest import HEAVY
 from tests.fixtures import REPOSITORY
 
 PACKAGE = REPOSITORY / 'mmdet_rfdetr'
+RUNTIME = REPOSITORY / 'runtime' / 'rfdetr_runtime'
 # Parts by floor: a part imports from floors below, or from its own without circles.
 FLOORS = (
     {'errors', 'shipped'},
@@ -31,7 +32,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # What one may want besides: a wing imports from the core, and nothing imports a wing.
 WINGS = {
     *('speed', 'reliability', 'faults', 'segmentation'),
-    *('command_line', 'analysis', 'demo', 'benchmark', 'formats'),
+    *('command_line', 'analysis', 'demo', 'benchmark', 'formats', 'deploy'),
     '__main__',
 }
 
@@ -169,7 +170,8 @@ def test_tools_import_the_package_before_mmdetection():
 
 
 def text_files():
-    folders = ('mmdet_rfdetr', 'configs', 'tools', 'tests', 'docs', 'requirements')
+    folders = ('mmdet_rfdetr', 'runtime', 'configs', 'tools', 'tests', 'docs')
+    folders = (*folders, 'requirements')
     paths = [path for folder in folders for path in (REPOSITORY / folder).rglob('*')]
     paths += [*REPOSITORY.glob('*.*'), *(REPOSITORY / '.ci').glob('*')]
     kinds = {'.py', '.md', '.sh', '.toml', '.txt', '.json', '.yaml', ''}
@@ -246,3 +248,14 @@ def test_core_wings_and_files_stay_small():
         assert len(path.read_text().splitlines()) <= FILE_LINES, path
     assert {wing: lines[wing] for wing in WINGS if lines[wing] > WING_LINES} == {}
     assert sum(n for part, n in lines.items() if part not in WINGS) <= CORE_LINES
+
+
+def test_the_runtime_is_small_and_needs_neither_pytorch_nor_this_package():
+    lines = 0
+    for path in RUNTIME.rglob('*.py'):
+        lines += lines_of_code(path)
+        assert len(path.read_text().splitlines()) <= FILE_LINES, path
+        roots = {name.split('.')[0] for name in imported_modules(path)}
+        heavy = {'torch', 'mmdet', 'mmengine', 'mmcv', 'mmdet_rfdetr', 'scipy'}
+        assert roots & heavy == set(), path
+    assert 0 < lines <= WING_LINES

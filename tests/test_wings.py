@@ -54,7 +54,8 @@ def bases_of(path):
 
 def take_out(wings, folder):
     """A copy of the repository without these wings."""
-    for name in ('mmdet_rfdetr', 'configs', 'tools', 'tests', 'docs', 'requirements'):
+    parts = 'mmdet_rfdetr', 'runtime', 'configs', 'tools', 'tests', 'docs'
+    for name in (*parts, 'requirements'):
         ignore = shutil.ignore_patterns('__pycache__')
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
     for path in [*REPOSITORY.glob('*.*'), REPOSITORY / 'LICENSE']:

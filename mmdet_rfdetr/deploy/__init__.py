@@ -1,0 +1,1 @@
+"""Files for other runtimes: exported, checked against the model, read back."""

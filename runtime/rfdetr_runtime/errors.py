@@ -1,0 +1,5 @@
+"""What users see when a file or a setting cannot be used."""
+
+
+class ModelFileError(Exception):
+    """A model file, or what is asked of it, that cannot be; one sentence says why."""
