@@ -270,7 +270,7 @@ class RFDETRBackbone(BaseModule):
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 3, H, W) to windowed tokens (B * num_windows**2, tokens, C)."""
-        position = resize_position_table(self.pos_embed, grid)
+        position = self.position_table(grid)
         patches = self.patch_embed(images.to(self.patch_embed.weight.dtype))
         patches = patches.flatten(2).transpose(1, 2) + position[:, 1:]
         windows = self._to_windows(patches, grid)
@@ -278,8 +278,12 @@ class RFDETRBackbone(BaseModule):
         tokens = [self.cls_token + position[:, :1]]
         if self.num_registers:
             tokens.append(self.register_tokens)
-        tokens = [x.expand(len(windows), -1, -1) for x in tokens]
+        tokens = [x.expand(windows.shape[0], -1, -1) for x in tokens]
         return torch.cat((*tokens, windows), dim=1)
+
+    def position_table(self, grid: tuple[int, int]) -> Tensor:
+        """The position table for a grid of patches (h, w): (1, 1 + h*w, C)."""
+        return resize_position_table(self.pos_embed, grid)
 
     def _to_windows(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, h*w, C) to (B * num_windows**2, patches of a window, C)."""

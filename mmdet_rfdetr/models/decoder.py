@@ -141,9 +141,8 @@ class DecoderLayer(nn.Module):
         query = self.norm2(
             query + drop(self.cross_attn(query + query_pos, **memory_inputs))
         )
-        # Rows, since a change in place to a view would copy gradients.
-        hidden = drop(self.linear1(query.flatten(0, 1)).relu_())
-        return self.norm3(query + drop(self.linear2(hidden)).view_as(query))
+        hidden = drop(self.linear1(query).relu())
+        return self.norm3(query + drop(self.linear2(hidden)))
 
 
 class RFDETRDecoder(BaseModule):

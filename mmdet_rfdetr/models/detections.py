@@ -30,6 +30,9 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Tuple of the scores (B, count) and their indices (B, count).
     """
     entries = scores.shape[-1]
+    if torch.onnx.is_in_onnx_export():
+        # ONNX reads no bits of a float, and its TopK prefers the lower index itself.
+        return tuple(scores.topk(min(count, entries), dim=-1))
     bits = scores.contiguous().view(torch.int32)
     keys = torch.sub(_last_keys(entries, scores.device), bits, alpha=_SHIFT)
     keys = keys.topk(min(count, entries), dim=-1, largest=False).values

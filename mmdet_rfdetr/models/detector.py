@@ -249,7 +249,7 @@ class RFDETR(Steps, BaseDetector):
         counts = dict(num_groups=num_groups, num_queries=self.num_queries)
         selected = self.query_selection(memory.tokens, proposals, valid, **counts)
         query = self.query_embedding[:num_groups].flatten(0, 1)
-        query = query.expand(len(memory.tokens), -1, -1)
+        query = query.expand(memory.tokens.shape[0], -1, -1)
         deltas = self.reference_embedding[:num_groups].flatten(0, 1)
         references = self._move_proposals(deltas, selected['bbox_preds'].detach())
         inputs = dict(references=references, memory=memory, num_groups=num_groups)
@@ -273,5 +273,5 @@ class RFDETR(Steps, BaseDetector):
         """
         count = boxes.shape[1]
         placed = apply_deltas(deltas[:count], boxes)
-        rest = deltas[count:].float().expand(len(boxes), -1, -1)
+        rest = deltas[count:].float().expand(boxes.shape[0], -1, -1)
         return torch.cat((placed, rest), dim=1)

@@ -206,16 +206,6 @@ class RFDETRHead(BaseModule):
         metas = [sample.metainfo for sample in batch_data_samples]
         return self.predict_by_feat(stages, batch_img_metas=metas, rescale=rescale)
 
-    def loss_and_predict(
-        self, stages: Stages, batch_data_samples: SampleList, rescale: bool = False
-    ) -> tuple[Losses, InstanceList]:
-        """Compute losses and detections of the same outputs.
-
-        Arguments and results are those of :meth:`loss` and :meth:`predict`.
-        """
-        losses = self.loss(stages, batch_data_samples)
-        return losses, self.predict(stages, batch_data_samples, rescale=rescale)
-
     @float32_island()
     def predict_by_feat(
         self, stages: Stages, *, batch_img_metas: list[dict], rescale: bool = True

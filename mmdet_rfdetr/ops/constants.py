@@ -23,7 +23,8 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function made of its arguments, which are all it depends on.
 
     What is made in inference mode can be used in training. A function that is being
-    compiled makes its constants itself. ``cache_clear()`` forgets all.
+    compiled, exported or traced makes its constants itself, and nothing of that is
+    kept. ``cache_clear()`` forgets all.
 
     Args:
         function: makes tensors from hashable arguments.
@@ -32,7 +33,7 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def keep(*args: P.args) -> R:
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return function(*args)
         value = make(*args)
         for collection in COLLECTIONS:

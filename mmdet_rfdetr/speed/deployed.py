@@ -34,7 +34,7 @@ class DeployedAttention(nn.Module):
         """Attend within each of the rows of ``x`` (rows * tokens, C), and add up."""
         query, key, value = (
             self.qkv(x)
-            .view(rows, len(x) // rows, 3, self.num_heads, -1)
+            .view(rows, x.shape[0] // rows, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
@@ -56,7 +56,7 @@ class DeployedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform windowed tokens (B * num_windows**2, tokens, C)."""
         tokens = x.view(-1, x.shape[-1])
-        tokens = self.attn(self.norm1(tokens), len(x) // self.windows, tokens)
+        tokens = self.attn(self.norm1(tokens), x.shape[0] // self.windows, tokens)
         tokens = self.fc2(self.fc1(self.norm2(tokens)), tokens)
         return tokens.view(x.shape)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {'none': lambda x: x, 'relu': torch.relu_, 'gelu': F.gelu}
+ACTIVATIONS = {'none': lambda x: x, 'relu': torch.relu, 'gelu': F.gelu}
 """What a packed layer can do with its product, by the names of oneDNN."""
 
 

@@ -221,23 +221,6 @@ def _again(*counts):
     return samples(instances(*counts), metas(*[(40, 100)] * len(counts)))
 
 
-def test_losses_and_detections_of_one_pass():
-    head, (groups, queries) = make_head(), (2, 6)
-    torch.manual_seed(1)
-    stages = Stages(
-        torch.randn(3, 2, groups * queries, CLASSES).unbind(),
-        torch.rand(3, 2, groups * queries, 4).unbind(),
-        num_groups=groups,
-    )
-    batch = _again(2, 1)
-    losses, found = head.loss_and_predict(stages, batch)
-    assert losses == head.loss(stages, batch)
-    for one, other in zip(
-        found, head.predict(stages, batch, rescale=False), strict=True
-    ):
-        assert one.scores.equal(other.scores) and one.bboxes.equal(other.bboxes)
-
-
 def test_a_batch_without_objects_has_a_loss_and_gradients():
     losses, outputs = loss(make_head(), instances(0, 0))
     assert losses['loss_cls'] > 0

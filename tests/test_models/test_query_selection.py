@@ -59,6 +59,15 @@ def test_outermost_ring_of_large_grids_is_invalid(side, ring):
     assert validity.equal(valid) if ring else validity is None
 
 
+@pytest.mark.parametrize('levels', (5, 6))
+def test_boxes_of_the_sixth_level_are_larger_than_the_image(levels):
+    shapes = ((2, 3),) * levels
+    _, valid = proposals_of(shapes)
+    _, validity = unpadded_proposals(shapes, torch.device('cpu'))
+    assert valid.all() == (levels == 5)
+    assert validity is None if levels == 5 else validity.equal(valid)
+
+
 def test_padded_grid_counts_its_image_only():
     _, valid = proposals_of([(60, 10)], torch.tensor([[[40, 10]]]))
     assert valid.view(60, 10)[:40].all()

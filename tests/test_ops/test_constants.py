@@ -59,3 +59,15 @@ def test_compiled_functions_make_their_own(made, recwarn):
     assert compiled(torch.ones(3)).tolist() == [1, 2, 3]
     assert not [w for w in recwarn if 'lru_cache' in str(w.message)]
     copy.deepcopy(made(3, CPU))
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:DeprecationWarning')
+def test_an_export_leaves_no_constant_behind(made):
+    class Shift(torch.nn.Module):
+        def forward(self, x):
+            return x + made(3, x.device)
+
+    torch.export.export(Shift(), (torch.ones(2, 3),))
+    torch.jit.trace(Shift(), torch.ones(2, 3))
+    assert made(3, CPU).tolist() == [0, 1, 2]
+    assert type(made(3, CPU)) is torch.Tensor

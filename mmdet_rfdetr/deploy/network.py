@@ -1,0 +1,85 @@
+"""The part of a detector that a deployment file holds."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..precision import PrecisionPolicy
+
+
+class DeployedNetwork(nn.Module):
+    """A copy of a detector from normalised images to the outputs of its last layer.
+
+    What a graph cannot hold, or need not compute for every image, is done here once:
+    adapters are merged, and the position table has the size that the images have. The
+    copy is on the CPU, in float32 and in evaluation mode; the model stays as it is.
+
+    Args:
+        model: an ``RFDETR``, not one that was switched to deploy.
+        image_size: (H, W) of the images.
+
+    Attributes:
+        output_names: names of the outputs, in their order.
+
+    Raises:
+        SettingError: if a side does not divide by what the backbone needs.
+    """
+
+    def __init__(self, model: nn.Module, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.eval()
+        self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        self.model.precision = PrecisionPolicy()
+        self.output_names = ('dets', 'labels')
+        if getattr(self.model, 'mask_head', None) is not None:
+            self.output_names += ('masks',)
+        _merge_adapters(self.model)
+        _settle_positions(self.model.backbone, image_size)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the network.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised.
+
+        Returns:
+            Tuple of ``dets`` (B, Q, 4) cxcywh relative to the image, not clipped,
+            ``labels`` (B, Q, K) raw logits and, of a model with a mask head, ``masks``
+            (B, Q, h, w) raw logits.
+        """
+        stages = self.model._stages(images, None, last_only=True)
+        outputs = [stages.stage_boxes[0], stages.stage_logits[0]]
+        if 'masks' in self.output_names:
+            made = self.model.mask_head.outputs(stages, 0)
+            outputs.append(made['pred_masks'])
+        return tuple(outputs)
+
+
+def _merge_adapters(model: nn.Module) -> None:
+    """Make one layer of each that has adapters, in place."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if hasattr(child, 'packed'):
+                setattr(module, name, _linear(*child.packed()))
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device='meta')
+    linear.weight, linear.bias = map(_constant, (weight, bias))
+    return linear
+
+
+def _constant(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _settle_positions(backbone: nn.Module, image_size: tuple[int, int]) -> None:
+    """Resize the position table once; runtimes differ in how they would resize it."""
+    if not hasattr(backbone, 'position_table'):
+        return
+    grid = tuple(side // backbone.patch_size for side in image_size)
+    table = _constant(backbone.position_table(grid))
+    backbone.pos_embed = table
+    backbone.position_table = lambda grid: backbone.pos_embed
