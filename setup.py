@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r"__version__ = '(.+)'", (ROOT / 'mmdet_rfdetr' / '__init__.py').read_text()
 ).group(1)
+TRACK = ['trackers>=2.6,<3']
 ONNX = ['onnx>=1.20,<2', 'onnxscript>=0.7,<0.8', 'onnxruntime>=1.24,<2']
 OPENVINO = ['openvino>=2026.0']
 
@@ -27,6 +28,7 @@ setup(
         'mmdet_rfdetr.configs._base_',
         'mmdet_rfdetr.tools',
         'rfdetr_runtime',
+        'rfdetr_predict',
     ],
     # Both stay at the top of the repository, where MMDetection's users look for them,
     # and travel inside the package.
@@ -35,6 +37,7 @@ setup(
         'mmdet_rfdetr.tools': 'tools',
         # Also a distribution of its own, which brings no PyTorch: pip install ./runtime
         'rfdetr_runtime': 'runtime/rfdetr_runtime',
+        'rfdetr_predict': 'runtime/rfdetr_predict',
     },
     package_data={'mmdet_rfdetr.tools': ['*.sh']},
     install_requires=[
@@ -67,7 +70,10 @@ setup(
             'lvis>=0.5.3,<0.6',
             *ONNX,
             *OPENVINO,
+            *TRACK,
         ],
+        # Ids of objects over time, see docs/predict.md.
+        'track': TRACK,
         # Evaluates with the same numbers in a fraction of the time.
         'fast': ['ultrafast-pycocotools>=0.1.14,<0.2'],
         # Adapters on the encoder, see docs/training.md.

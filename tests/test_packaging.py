@@ -56,7 +56,7 @@ def test_wheel_holds_sources_configs_and_tools(wheel):
     runtime = REPOSITORY / 'runtime'
     expected |= {
         path.relative_to(runtime).as_posix()
-        for path in runtime.glob('rfdetr_runtime/**/*.py')
+        for path in runtime.glob('rfdetr_*/**/*.py')
     }
     assert expected - names == set()
     assert any(name.endswith('/LICENSE') for name in names)

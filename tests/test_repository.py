@@ -17,7 +17,8 @@ from tests.conftest import HEAVY
 from tests.fixtures import REPOSITORY
 
 PACKAGE = REPOSITORY / 'mmdet_rfdetr'
-RUNTIME = REPOSITORY / 'runtime' / 'rfdetr_runtime'
+# Packages that run files without PyTorch; each as small as a wing.
+RUNTIMES = ('rfdetr_runtime', 'rfdetr_predict')
 # Parts by floor: a part imports from floors below, or from its own without circles.
 FLOORS = (
     {'errors', 'shipped'},
@@ -33,6 +34,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 WINGS = {
     *('speed', 'reliability', 'faults', 'segmentation'),
     *('command_line', 'analysis', 'demo', 'benchmark', 'formats', 'deploy'),
+    'runtime',
     '__main__',
 }
 
@@ -250,9 +252,10 @@ def test_core_wings_and_files_stay_small():
     assert sum(n for part, n in lines.items() if part not in WINGS) <= CORE_LINES
 
 
-def test_the_runtime_is_small_and_needs_neither_pytorch_nor_this_package():
+@pytest.mark.parametrize('name', RUNTIMES)
+def test_a_runtime_is_small_and_needs_neither_pytorch_nor_this_package(name):
     lines = 0
-    for path in RUNTIME.rglob('*.py'):
+    for path in (REPOSITORY / 'runtime' / name).rglob('*.py'):
         lines += lines_of_code(path)
         assert len(path.read_text().splitlines()) <= FILE_LINES, path
         roots = {name.split('.')[0] for name in imported_modules(path)}

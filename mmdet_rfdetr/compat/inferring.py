@@ -34,7 +34,7 @@ def detect_as_trained() -> str | None:
             if isinstance(imgs, list | tuple) and not imgs:
                 return []
             _warn_of_names(model)
-            test_pipeline = test_pipeline or _test_pipeline(model.cfg)
+            test_pipeline = test_pipeline or pipeline_of_test_data(model.cfg)
             if test_pipeline is None:
                 return _with_loader_of_mmdet(original, model, imgs, *args, **kwargs)
         return original(model, imgs, test_pipeline, *args, **kwargs)
@@ -58,7 +58,7 @@ def infer_as_trained() -> str | None:
         pipeline = None
         if is_rfdetr(self.model):
             _warn_of_names(self.model)
-            pipeline = _test_pipeline(cfg)
+            pipeline = pipeline_of_test_data(cfg)
         if pipeline is None:
             pipeline = init_pipeline(self, cfg)
             pipeline.transforms.insert(0, _as_colours)
@@ -108,7 +108,7 @@ def _warn_of_names(model: nn.Module) -> None:
         )
 
 
-def _test_pipeline(cfg: Any) -> Any:
+def pipeline_of_test_data(cfg: Any) -> Any:
     """The pipeline of the test data, if it takes paths and arrays; None otherwise."""
     from mmdet.registry import DATASETS, TRANSFORMS
 

@@ -1,0 +1,60 @@
+"""Detections drawn on their pictures."""
+
+import colorsys
+from functools import cache
+
+import cv2
+import numpy as np
+from rfdetr_runtime import Detections
+
+_OPACITY = 0.45
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@cache
+def colour(number: int) -> tuple[int, int, int]:
+    """A colour (B, G, R) of a class or an id, unlike those of its neighbours."""
+    hue = number * 0.618034 % 1  # the golden ratio spreads any number of them
+    value = 1.0 if number % 2 else 0.8
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def draw(image: np.ndarray, found: Detections) -> np.ndarray:
+    """Draw masks, boxes, names, scores and ids.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        found: of this image; classes have colours, with ids each object has.
+
+    Returns:
+        Another image of the same shape.
+    """
+    drawn = image.copy()
+    unit = max(1, round(max(image.shape[:2]) / 640))
+    numbers = found.labels if found.ids is None else found.ids
+    for place in reversed(range(len(found))):  # the best lies on top
+        shade = colour(int(numbers[place]))
+        if found.masks is not None:
+            mask = found.masks[place]
+            tint = (1 - _OPACITY) * drawn[mask] + _OPACITY * np.array(shade)
+            drawn[mask] = tint.astype(np.uint8)
+        x, y, right, bottom = found.boxes[place].round().astype(int).tolist()
+        cv2.rectangle(drawn, (x, y), (right, bottom), shade, 2 * unit)
+        text = f'{found.names[place]} {found.scores[place]:.2f}'
+        if found.ids is not None and found.ids[place] >= 0:
+            text = f'#{found.ids[place]} {text}'
+        _write(drawn, text, x, y, shade, unit)
+    return drawn
+
+
+def _write(drawn: np.ndarray, text: str, x: int, y: int, shade, unit: int) -> None:
+    """Write a label above a place, or below where there is no room above."""
+    (width, height), below = cv2.getTextSize(text, _FONT, 0.45 * unit, unit)
+    top = y - height - below - unit if y > height + below else y
+    x = max(0, min(x, drawn.shape[1] - width))
+    corner = x + width, top + height + below + unit
+    cv2.rectangle(drawn, (x, top), corner, shade, -1)
+    dark = (0, 0, 0) if sum(shade) > 330 else (255, 255, 255)
+    place = (x, top + height + unit)
+    cv2.putText(drawn, text, place, _FONT, 0.45 * unit, dark, unit, cv2.LINE_AA)

@@ -1,0 +1,181 @@
+"""Which detections of two tiles are one object, and which are not."""
+
+import numpy as np
+import pytest
+from rfdetr_runtime import Detector, Found
+from rfdetr_runtime.tiles import grid, join_views
+
+from tests.test_runtime.squares import NAMES, Squares, draw
+
+SIZE = (100, 180)
+TILES = np.array([[0, 0, 100, 100], [80, 0, 180, 100]])  # the strip is x = 80 to 100
+
+
+def found(*rows, masks=None):
+    """Detections of rows (score, label, x, y, right, bottom)."""
+    rows = np.array(rows, np.float32).reshape(-1, 6)
+    return Found(rows[:, 2:], rows[:, 0], rows[:, 1].astype(np.int64), masks)
+
+
+def joined(left, right, regions=TILES, size=SIZE, **kwargs):
+    views = [found(*left), found(*right)]
+    result = join_views(views, regions, size, **kwargs)
+    return [
+        (round(float(score), 3), int(label), *box.tolist())
+        for score, label, box in zip(
+            result.scores, result.labels, result.boxes, strict=True
+        )
+    ]
+
+
+def test_an_object_that_both_borders_cut_is_joined():
+    left, right = (0.8, 0, 40, 20, 99, 60), (0.9, 0, 80, 21, 150, 59)
+    ((score, label, x, y, end, bottom),) = joined([left], [right])
+    assert (score, label) == (0.9, 0)
+    assert (x, end) == (40, 150)  # each side by the tile that has seen it
+    assert 20 < y < 21 and 59 < bottom < 60  # both have seen these
+
+
+def test_an_object_that_one_border_cuts_is_the_whole_one():
+    whole, part = (0.7, 0, 50, 20, 96, 60), (0.9, 0, 80, 20, 96, 60)
+    assert joined([whole], [part]) == [(0.9, 0, 50, 20, 96, 60)]
+
+
+def test_an_object_within_the_strip_is_one():
+    assert joined([(0.7, 0, 84, 20, 96, 60)], [(0.6, 0, 84, 20, 96, 60)]) == [
+        (0.7, 0, 84, 20, 96, 60)
+    ]
+
+
+def test_a_neighbour_is_kept():
+    left, right = (0.8, 0, 40, 20, 88, 60), (0.9, 0, 89, 20, 150, 60)
+    assert len(joined([left], [right])) == 2
+    # Also where they touch in the strip, and where one lies above the other.
+    assert len(joined([(0.8, 0, 40, 20, 100, 39)], [(0.9, 0, 80, 40, 150, 60)])) == 2
+
+
+def test_another_class_is_kept():
+    left, right = (0.8, 0, 84, 20, 96, 60), (0.9, 1, 84, 20, 96, 60)
+    assert len(joined([left], [right])) == 2
+
+
+@pytest.mark.parametrize(
+    'small', [(85, 40, 95, 50), (80, 40, 95, 50), (81, 30, 99, 50), (90, 25, 100, 60)]
+)
+def test_a_small_object_in_a_large_one_is_kept(small):
+    large = (0.9, 0, 20, 5, 100, 95)
+    assert len(joined([large], [(0.6, 0, *small)])) == 2
+    both = joined(
+        [large, (0.5, 0, *small)], [(0.8, 0, 80, 5, 160, 95), (0.6, 0, *small)]
+    )
+    assert [row[0] for row in both] == [0.9, 0.6]
+    assert both[0][2:] == (20, 5, 160, 95)
+
+
+def test_a_chain_does_not_grow():
+    # Each resembles the next in what two tiles share, the first not the last.
+    regions = np.array([[0, 0, 100, 100], [10, 0, 110, 100], [20, 0, 120, 100]])
+    views = [
+        found((0.9, 0, 30, 30, 50, 50)),
+        found((0.8, 0, 36, 30, 56, 50)),
+        found((0.7, 0, 42, 30, 62, 50)),
+    ]
+    result = join_views(views, regions, (100, 120))
+    assert len(result) == 2
+    widths = result.boxes[:, 2] - result.boxes[:, 0]
+    assert (widths <= 21).all()
+
+
+def test_an_object_across_three_tiles_is_one():
+    regions = np.array([[0, 0, 100, 100], [80, 0, 180, 100], [160, 0, 260, 100]])
+    views = [
+        found((0.6, 0, 30, 20, 100, 60)),
+        found((0.9, 0, 80, 20, 180, 60)),
+        found((0.7, 0, 160, 20, 220, 60)),
+    ]
+    (box,) = join_views(views, regions, (100, 260)).boxes
+    assert box.tolist() == [30, 20, 220, 60]
+
+
+def test_detections_of_one_tile_are_never_merged():
+    random = np.random.default_rng(0)
+    views = []
+    for x, _, right, _ in TILES:
+        corners = random.uniform((x, 0), (right - 20, 60), (200, 2))
+        boxes = np.c_[corners, corners + random.uniform(5, 30, (200, 2))]
+        scores = np.sort(random.uniform(0, 1, 200))[::-1]
+        views.append(found(*np.c_[scores, random.integers(0, 2, 200), boxes]))
+    result = join_views(views, TILES, SIZE)
+    assert 200 <= len(result) < 400
+    every = np.sort(np.concatenate([view.scores for view in views]))
+    # The score of a joined one is that of its best part, so all that are gone had one
+    # of the other tile: as many as were joined, and no more.
+    assert set(result.scores.tolist()) <= set(every.tolist())
+    for view in views:
+        same = join_views([view, found()], TILES, SIZE)
+        assert np.array_equal(same.boxes, view.boxes)
+        assert np.array_equal(same.scores, view.scores)
+
+
+def test_the_mirror_image_is_a_tile_of_all():
+    regions = np.array([[0, 0, 180, 100]] * 2)
+    views = [(0.8, 0, 10, 10, 50, 50)], [(0.4, 0, 10, 10, 56, 50)]
+    ((score, _, *box),) = joined(*views, regions=regions, missed=0.5)
+    assert score == 0.8 and box == [10, 10, 52, 50]
+    alone = joined([(0.8, 0, 10, 10, 50, 50)], [], regions=regions, missed=0.5)
+    assert alone == [(0.6, 0, 10, 10, 50, 50)]
+
+
+@pytest.mark.parametrize(
+    ('size', 'tile', 'overlap'),
+    [((100, 180), 100, 0.2), ((1000, 777), 128, 0.0), ((640, 2000), 640, 0.5)],
+)
+def test_tiles_cover_all_and_overlap(size, tile, overlap):
+    regions = grid(size, tile, overlap)
+    seen = np.zeros(size, int)
+    for x, y, right, bottom in regions:
+        assert (bottom - y, right - x) == (min(tile, size[0]), min(tile, size[1]))
+        seen[y:bottom, x:right] += 1
+    assert seen.min() == 1
+    for axis in (0, 1):
+        starts = np.unique(regions[:, axis])
+        assert (np.diff(starts) <= max(1, np.ceil(tile * (1 - overlap)))).all()
+
+
+def test_a_picture_that_fits_is_one_tile():
+    assert grid((100, 80), 100, 0.2).tolist() == [[0, 0, 80, 100]]
+    assert len(grid((101, 80), 100, 0.2)) == 2
+
+
+OBJECTS = [
+    ('red', 60, 20, 130, 70),  # cut off by both
+    ('red', 132, 20, 170, 70),  # its neighbour
+    ('green', 84, 75, 96, 90),  # within the strip
+    ('blue', 5, 5, 30, 30),
+    ('blue', 150, 80, 178, 99),
+]
+
+
+@pytest.mark.parametrize('whole', [False, True])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_a_detector_finds_in_tiles_what_it_finds_in_the_whole(whole, batch):
+    image = draw(SIZE, *OBJECTS)
+    plain = Detector(Squares(), threshold=0.1)(image)
+    model = Squares()
+    tiled = Detector(model, threshold=0.1, tile=100, whole=whole, batch=batch)(image)
+    assert sum(model.batches) == 2 + whole
+    assert max(model.batches) == min(batch, 2 + whole)
+    order = [np.lexsort(found.boxes.T) for found in (plain, tiled)]
+    assert len(plain) == len(OBJECTS)
+    assert np.array_equal(plain.boxes[order[0]], tiled.boxes[order[1]])
+    assert np.array_equal(plain.labels[order[0]], tiled.labels[order[1]])
+    assert np.array_equal(plain.masks[order[0]], tiled.masks[order[1]])
+
+
+def test_one_tile_is_the_plain_picture():
+    image = draw((90, 100), ('red', 10, 20, 40, 60), ('red', 39, 20, 80, 61))
+    plain = Detector(Squares(), threshold=0.1)(image)
+    tiled = Detector(Squares(), threshold=0.1, tile=100, whole=True)(image)
+    for name in ('boxes', 'scores', 'labels', 'masks'):
+        assert np.array_equal(getattr(plain, name), getattr(tiled, name))
+    assert tiled.class_names == NAMES
