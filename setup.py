@@ -30,6 +30,10 @@ setup(
         'rfdetr_runtime',
         'rfdetr_predict',
     ],
+    py_modules=['mmdet_rfdetr_command'],
+    entry_points={
+        'console_scripts': ['mmdet-rfdetr=mmdet_rfdetr_command:main'],
+    },
     # Both stay at the top of the repository, where MMDetection's users look for them,
     # and travel inside the package.
     package_dir={

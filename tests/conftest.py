@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import signal
+import sys
 
 # Two processes on one machine warn unless this is said, and warnings are errors here.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -20,7 +21,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests.factory import write_project
+from tests.fixtures import REPOSITORY
 from tests.runs import forget_runs
+
+# What the tools import from beside them, for those that run in this process.
+sys.path.append(str(REPOSITORY / 'tools'))
 
 # As the fixtures were made: another number of threads sums in another order, which
 # moves single ReLUs and with them gradients.

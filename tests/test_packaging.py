@@ -18,6 +18,8 @@ from tests.factory import write_project
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
 
+COMMAND = 'mmdet_rfdetr_command'
+
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
@@ -27,7 +29,7 @@ def wheel(tmp_path_factory):
     for name in ('mmdet_rfdetr', 'configs', 'tools', 'runtime'):
         ignore = shutil.ignore_patterns('__pycache__')
         shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
-    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE', f'{COMMAND}.py'):
         shutil.copy(REPOSITORY / name, source)
     options = ['--no-deps', '--no-build-isolation', '--quiet', '--wheel-dir', folder]
     built = run([sys.executable, '-m', 'pip', 'wheel', *options, source])
@@ -172,6 +174,27 @@ def test_configs_and_tools_are_found_in_the_wheel(installed, tmp_path):
         str(folder / 'tools' / 'train.py'),
         str(folder / 'configs' / 'rfdetr_nano_coco.py'),
     ]
+
+
+@pytest.mark.skipif(
+    not (REPOSITORY / 'mmdet_rfdetr' / 'command_line').is_dir(),
+    reason='the wing that finds tools was taken out',
+)
+def test_the_wheel_brings_a_command_that_answers_without_the_package(
+    installed, tmp_path
+):
+    command = [sys.executable, '-X', 'importtime', installed / 'bin' / 'mmdet-rfdetr']
+    for arguments, status, said in [
+        (['--help'], 0, 'usage: mmdet-rfdetr'),
+        (['train', 'mine.py'], 2, "config 'mine.py' does not exist"),
+    ]:
+        answer = run([*command, *arguments], cwd=tmp_path, PYTHONPATH=installed)
+        assert answer.returncode == status, answer.stderr
+        assert said in answer.stdout + answer.stderr
+        lines = answer.stderr.splitlines()
+        names = {line.rpartition('|')[2].strip() for line in lines}
+        assert COMMAND in names
+        assert not {'mmdet_rfdetr', 'torch', 'mmengine'} & names
 
 
 # Projects of users, who have the wheel and no checkout

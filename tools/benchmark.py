@@ -1,25 +1,12 @@
 """Measure speed: latency, training steps, the data loader, or the metric."""
 
-from mmdet_rfdetr.command_line import (
-    running as cli,  # first, before anything of MMDetection
-)
-
-# isort: split
 import argparse
 import os
-import shlex
-import sys
-import tempfile
 from pathlib import Path
 
-import torch
+import rfdetr_arguments as cli
 
-from mmdet_rfdetr.benchmark.clock import CLOCKS
-from mmdet_rfdetr.benchmark.pictures import draw_data_set
-from mmdet_rfdetr.benchmark.report import draw, table, write_json
-from mmdet_rfdetr.benchmark.sides import OFFICIAL_PYTHON, BenchmarkError, Side, measure
-from mmdet_rfdetr.errors import ExplainedError
-
+OFFICIAL_PYTHON = 'RFDETR_OFFICIAL_PYTHON'
 TASKS = ('latency', 'training', 'loader', 'metric')
 EXAMPLES = f"""\
   python tools/benchmark.py configs/rfdetr_nano_coco.py --checkpoint nano.pth
@@ -59,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('--warmup', type=int, default=3, metavar='N', help='samples not counted')
     add('--pause', type=float, default=0.0, metavar='S', help='seconds after a turn')
     add('--threads', type=int, default=0, metavar='N', help="default: torch's choice")
-    add('--clock', choices=CLOCKS, default='wall')
+    add('--clock', choices=('wall', 'cpu'), default='wall')
     add('--device', default='cpu', help='for example cuda:0 (default: cpu)')
     add(
         '--dtype',
@@ -108,33 +95,23 @@ def main() -> None:
         parser.error('--official-compile needs --task training and --device cuda')
     check_numbers(parser, args)
     check_places(parser, args)
-    samples = args.samples or dict(loader=30, metric=1).get(args.task, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        if args.data is None:
-            count = args.images or dict(loader=60, metric=200).get(args.task, 8)
-            classes = [f'class {number}' for number in range(80)]
-            draw_data_set(Path(folder), count, args.boxes, classes)
-        sides = make_sides(args, args.data or folder)
-        try:
-            results = measure(sides, args.rounds, samples, args.pause, _tell)
-        except BenchmarkError as error:
-            sys.exit(str(error))
-    protocol = dict(
-        vars(args),
-        command=shlex.join(['python', *sys.argv]),
-        out_dir=str(args.out_dir),
-        samples=samples,
-    )
-    print(table(results))
-    facts = results[0]['facts']
-    threads = f'{facts["threads"]} thread{"s" * (facts["threads"] != 1)}'
-    print(
-        f'{args.task}, {args.dtype}, {facts["device"]}, {threads}, '
-        f'{args.clock} time, torch {facts["torch"]}: {protocol["command"]}'
-    )
-    if args.out_dir is not None:
-        write_json(results, protocol, args.out_dir / 'result.json')
-        draw(results, args.task).savefig(args.out_dir / 'result.png', dpi=120)
+    # What takes seconds to import comes after the arguments.
+    from mmdet_rfdetr.benchmark.compare import compare
+    from mmdet_rfdetr.command_line import running
+    from mmdet_rfdetr.errors import ExplainedError
+
+    # isort: split
+    import torch
+
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        parser.error(f'--device {args.device}: PyTorch finds no GPU')
+    try:
+        if args.out_dir is not None:
+            running.make_folder(args.out_dir)
+        args.cfg_options = running.key_values(args.cfg_options)
+    except ExplainedError as error:
+        parser.error(str(error))
+    compare(args)
 
 
 def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -150,40 +127,11 @@ def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def check_places(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Leave with a one-line error if a folder or a device cannot be used."""
+    """Leave with a one-line error if there are no pictures, or no such device."""
     if args.data is not None and not any(Path(args.data).glob('*.jpg')):
         parser.error(f'--data {args.data}: there are no .jpg files')
-    kind = args.device.partition(':')[0]
-    if kind not in ('cpu', 'cuda', 'mps', 'npu', 'xpu'):
+    if args.device.partition(':')[0] not in ('cpu', 'cuda', 'mps', 'npu', 'xpu'):
         parser.error(f'--device {args.device}: name cpu, or cuda:0')
-    if kind == 'cuda' and not torch.cuda.is_available():
-        parser.error(f'--device {args.device}: PyTorch finds no GPU')
-    if args.out_dir is not None:
-        try:
-            cli.make_folder(args.out_dir)
-        except ExplainedError as error:
-            parser.error(f'--out-dir {error}')
-
-
-def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
-    """The sides in order; what is compared with comes first."""
-    options = dict(vars(args), data=data, cfg_options=args.cfg_options or {})
-    del options['out_dir']  # a path, which is no JSON
-    sides = []
-    if args.official:
-        official = dict(options, target=args.official)
-        sides.append(Side(args.official, official, args.official_python))
-    if args.task == 'metric':
-        stock = {'val_evaluator.type': 'CocoMetric'}
-        reference = dict(options, target=args.configs[0], cfg_options=stock)
-        sides.append(Side('CocoMetric', reference))
-    for config in args.configs:
-        sides.append(Side(Path(config).stem, dict(options, target=config)))
-    return sides
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

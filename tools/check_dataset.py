@@ -1,16 +1,8 @@
 """Check the data sets of a config: every annotation, every image."""
 
-from mmdet_rfdetr.command_line import (
-    running as cli,  # first, before anything of MMDetection
-)
-
-# isort: split
 import sys
 
-from mmengine.logging import MMLogger
-
-from mmdet_rfdetr.faults.check import check_config
-from mmdet_rfdetr.faults.class_checks import check_loaders, loaders_of
+import rfdetr_arguments as cli
 
 EXAMPLES = """\
   python tools/check_dataset.py configs/rfdetr_nano_bccd.py
@@ -31,11 +23,19 @@ def main() -> int:
     parser = cli.config_parser(__doc__, EXAMPLES)
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
+
+    from mmdet_rfdetr.command_line import running
+    from mmdet_rfdetr.faults.check import check_config
+    from mmdet_rfdetr.faults.class_checks import check_loaders, loaders_of
+
+    # isort: split
+    from mmengine.logging import MMLogger
+
     # The data sets log what they find while they are built; here it comes once.
     MMLogger.get_instance('check_dataset', log_level='ERROR')
     faults = 0
-    with cli.explained_errors():
-        cfg = cli.load_config(args)
+    with running.explained_errors():
+        cfg = running.load_config(args)
         for splits, findings in check_config(cfg):
             found = findings.table() if findings.counts else 'nothing to remark'
             print(f'\n[{splits}] {found}\n')

@@ -6,38 +6,35 @@ Needs ``rfdetr[train]==1.11.2``, here or in the environment whose Python
 ``RFDETR_OFFICIAL_PYTHON`` names, and a checkout of the repository.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-import mmdet_rfdetr  # noqa: F401  first, before anything of MMDetection
-
-# isort: split
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-try:
-    from tests import learning
-except ModuleNotFoundError as error:
-    sys.exit(
-        f'error: {error}: run this tool in a checkout, with rfdetr[train]==1.11.2.'
-    )
+import rfdetr_arguments as cli
 
 
 def main() -> None:
     """Train, print the table and draw the curves."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split('\n')[0],
-        epilog='example:\n  python tools/compare_learning.py --plot curves.png',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.tool_parser(
+        __doc__.split('\n')[0], '  python tools/compare_learning.py --plot curves.png'
     )
     parser.add_argument(
         '--accumulation', type=int, default=1, help='batches of an optimizer step'
     )
     parser.add_argument('--plot', type=Path, help='draw the curves into this PNG file')
     arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import mmdet_rfdetr  # noqa: F401  first, before anything of MMDetection
+
+    # isort: split
+    import torch
+
+    try:
+        from tests import learning
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f'error: {error}: run this tool in a checkout, with rfdetr[train]==1.11.2.'
+        )
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

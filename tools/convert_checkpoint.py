@@ -1,14 +1,8 @@
 """Convert a checkpoint between the official format and MMDetection's."""
 
-from mmdet_rfdetr.command_line import (
-    running as cli,  # first, before anything of MMDetection
-)
-
-# isort: split
 import contextlib
 
-from mmdet_rfdetr.checkpoints import trust_checkpoint
-from mmdet_rfdetr.formats.convert import FORMATS, convert_checkpoint
+import rfdetr_arguments as cli
 
 EXAMPLES = """\
   python tools/convert_checkpoint.py rf-detr-nano.pth rfdetr_nano.pth
@@ -31,7 +25,9 @@ def main() -> None:
         'target', metavar='DST', help='file to write: .pth, .pt or .safetensors'
     )
     parser.add_argument(
-        '--to', choices=FORMATS, help='format of DST (default: the one SRC has not)'
+        '--to',
+        choices=('official', 'mmdet'),
+        help='format of DST (default: the one SRC has not)',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace DST if it exists'
@@ -42,8 +38,14 @@ def main() -> None:
         help='let code in SRC run while it is loaded; only for files you made',
     )
     args = parser.parse_args()
+    cli.require_file(parser, args.source, 'checkpoint')
+
+    from mmdet_rfdetr.checkpoints import trust_checkpoint
+    from mmdet_rfdetr.command_line import running
+    from mmdet_rfdetr.formats.convert import convert_checkpoint
+
     trust = trust_checkpoint() if args.trust_checkpoint else contextlib.nullcontext()
-    with cli.explained_errors(), trust:
+    with running.explained_errors(), trust:
         done = convert_checkpoint(
             args.source, args.target, to=args.to, overwrite=args.overwrite
         )

@@ -5,18 +5,13 @@ needed. The files change only if the cases in ``tests/golden.py`` or the rule in
 ``tests/golden_rule.py`` do.
 """
 
-import argparse
 import logging
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tests import golden, official
+import rfdetr_arguments as cli
 
 MARGIN = 1e-4
 """Scores of selected tokens must differ by more, or rounding decides their order."""
@@ -24,6 +19,8 @@ MARGIN = 1e-4
 
 def check_margin(name, stages):
     """Refuse a case in which rounding could change the selection."""
+    import numpy as np
+
     count = stages['enc_topk_index'].shape[-1]
     ranked = -np.sort(-stages['enc_all_score'], axis=-1)[..., : count + 1]
     gap = -np.diff(ranked, axis=-1).max()
@@ -34,11 +31,12 @@ def check_margin(name, stages):
 
 def main():
     """Make all files."""
-    argparse.ArgumentParser(
-        description=__doc__,
-        epilog='example:\n  OFFICIAL_VENV/bin/python tools/make_golden.py',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    cli.tool_parser(
+        __doc__, '  OFFICIAL_VENV/bin/python tools/make_golden.py'
     ).parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests import golden, official
+
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     official.torch.set_num_threads(1)

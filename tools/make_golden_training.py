@@ -4,23 +4,19 @@ Run it in a checkout, and only where ``CONTRIBUTING.md`` allows it. It prints ho
 far the numbers moved, which belongs into the message of the commit.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmdet_rfdetr  # noqa: F401  (before anything of MMDetection)
-from tests.test_demo import golden_training as golden
+import rfdetr_arguments as cli
 
 
 def main():
     """Train in each precision and write the file."""
-    argparse.ArgumentParser(
-        description=__doc__,
-        epilog='example:\n  python tools/make_golden_training.py',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+    cli.tool_parser(__doc__, '  python tools/make_golden_training.py').parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import mmdet_rfdetr  # noqa: F401  first, before anything of MMDetection
+    from tests.test_demo import golden_training as golden
+
     results = {precision: golden.train(precision) for precision in golden.PRECISIONS}
     if golden.FILE.exists():
         before = golden.load()['results']

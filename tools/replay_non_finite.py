@@ -1,11 +1,6 @@
 """Compute again what stopped a run: the dump of a loss that was not finite."""
 
-from mmdet_rfdetr.command_line import (
-    running as cli,  # first, before anything of MMDetection
-)
-
-# isort: split
-from mmdet_rfdetr.analysis.dump import replay
+import rfdetr_arguments as cli
 
 EXAMPLES = """\
   python tools/replay_non_finite.py work_dirs/rfdetr_coco/rfdetr_coco.py \\
@@ -27,8 +22,12 @@ def main() -> None:
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
     cli.require_file(parser, args.dump, 'dump')
-    with cli.explained_errors():
-        weights, *batches = replay(cli.load_config(args), args.dump)
+
+    from mmdet_rfdetr.analysis.dump import replay
+    from mmdet_rfdetr.command_line import running
+
+    with running.explained_errors():
+        weights, *batches = replay(running.load_config(args), args.dump)
     print(weights)
     for iteration, found in batches:
         verdict = 'finite' if found.is_finite else 'NOT finite'

@@ -1,11 +1,6 @@
 """Train a detector."""
 
-from mmdet_rfdetr.command_line import (
-    running as cli,  # first, before anything of MMDetection
-)
-
-# isort: split
-from mmengine.runner import Runner
+import rfdetr_arguments as cli
 
 EXAMPLES = """\
   python tools/train.py configs/rfdetr_demo.py
@@ -44,25 +39,28 @@ def main() -> None:
     if args.resume not in (None, 'auto'):
         cli.require_file(parser, args.resume, 'checkpoint')
 
-    cfg = cli.load_config(args)
+    # What takes seconds to import comes after the arguments.
+    from mmdet_rfdetr.command_line import running
+
+    cfg = running.load_config(args)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
-    cli.prepare_auto_scale_lr(parser, cfg, enable=args.auto_scale_lr)
+    running.prepare_auto_scale_lr(parser, cfg, enable=args.auto_scale_lr)
     if args.resume == 'auto':
-        cli.resume_latest(cfg)
+        running.resume_latest(cfg)
     elif args.resume is not None:
         cfg.resume, cfg.load_from = True, args.resume
 
-    def train(runner: Runner) -> None:
+    def train(runner) -> None:
         if args.resume == 'auto' and not cfg.resume:
             runner.logger.info(
                 f'There is nothing to resume in {cfg.work_dir}: training begins with '
                 f'{cfg.load_from or "new weights"}.'
             )
-        cli.train(runner)
+        running.train(runner)
 
-    cli.run(cfg, train, trust_checkpoint=args.trust_checkpoint)
+    running.run(cfg, train, trust_checkpoint=args.trust_checkpoint)
 
 
 if __name__ == '__main__':

@@ -1,27 +1,23 @@
-"""What ``python -m mmdet_rfdetr`` does: run a tool, or look around."""
+"""What ``python -m mmdet_rfdetr`` does: run a tool, or look around.
+
+The console command ``mmdet-rfdetr`` loads this file without its package. So nothing
+beyond Python's own library is imported at the top, and the package by what needs it.
+"""
 
 import argparse
+import difflib
 import importlib.metadata
+import importlib.util
 import platform
 import runpy
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-import mmdet
-import torch
-
-import mmdet_rfdetr
-
-from ..checkpoints import trust_checkpoint
-from ..compat.operators import stand_in_for_compiled_ops
-from ..precision.policy import has_native_bfloat16
-from .config_errors import nearest
-from .running import explained_errors
-
 EXAMPLES = """\
 examples:
   python -m mmdet_rfdetr env
+  python -m mmdet_rfdetr train my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/misc/print_config.py my_config.py
   python -m mmdet_rfdetr print_config.py my_config.py
@@ -31,6 +27,7 @@ examples:
 
 A tool that does not lie in the current folder is looked for among the tools that come
 with this package, then among those that come with MMDetection; its file name is enough.
+A name without .py is one of these. mmdet-rfdetr is short for python -m mmdet_rfdetr.
 """
 PACKAGES = (
     'mmengine',
@@ -48,9 +45,13 @@ PACKAGES = (
 
 def tool_folders() -> list[Path]:
     """The folders above ``tools/``, of this package and of MMDetection."""
-    package = Path(mmdet_rfdetr.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     own = package if (package / 'tools').is_dir() else package.parent
-    return [own, Path(mmdet.__file__).parent / '.mim']
+    return [own, _package_folder('mmdet') / '.mim']
+
+
+def _package_folder(name: str) -> Path:
+    return Path(*importlib.util.find_spec(name).submodule_search_locations).resolve()
 
 
 def all_tools() -> list[Path]:
@@ -69,42 +70,57 @@ def find_tool(name: str) -> Path | None:
 
     Args:
         name: A path, for example ``tools/train.py``, or a file name alone, which is
-            found in any folder of the tools.
+            found in any folder of the tools; without ``.py``, not in the current one.
 
     Returns:
         The path of the first file found, the least nested one, or None.
     """
     candidates = [folder / name for folder in (Path(), *tool_folders())]
-    candidates += [path for path in all_tools() if path.name == name]
+    names = (name, f'{name}.py')
+    candidates += [path for path in all_tools() if path.name in names]
     return next(filter(Path.is_file, candidates), None)
 
 
-def run_tool(path: Path, arguments: list[str]) -> None:
+def run_tool(path: Path, arguments: list[str], *, trust: bool = False) -> None:
     """Run a Python file as ``python FILE ...`` would, with the plugin imported.
 
     The current folder stays importable, for a project's own ``custom_imports``; so
     is the folder above ``tools/``, since tools of MMDetection import one another.
+    Tools of this package import it themselves, once they have parsed their arguments.
 
     Args:
         path: The file.
         arguments: What follows it on the command line.
+        trust: Whether files that the tool reads may run code.
     """
     sys.argv = [str(path), *arguments]
     folders = path.resolve().parents
     above = [folder.parent for folder in folders if folder.name == 'tools'][:1]
     sys.path[:0] = map(str, [folders[0], *above])
-    of_mmdet = path.resolve().is_relative_to(Path(mmdet.__file__).resolve().parent)
+    if folders[0] == tool_folders()[0] / 'tools' and not trust:
+        runpy.run_path(str(path), run_name='__main__')
+        return
+    from mmdet_rfdetr.checkpoints import trust_checkpoint
+    from mmdet_rfdetr.command_line.running import explained_errors
+    from mmdet_rfdetr.compat.operators import stand_in_for_compiled_ops
+
+    of_mmdet = _package_folder('mmdet') in folders
     stand_in = stand_in_for_compiled_ops if of_mmdet else nullcontext
-    with explained_errors(), stand_in():
+    trusted = trust_checkpoint if trust else nullcontext
+    with trusted(), explained_errors(), stand_in():
         runpy.run_path(str(path), run_name='__main__')
 
 
 def describe_device() -> str:
     """Name the device that would be used and say what bfloat16 means on it."""
+    import torch
+
+    from mmdet_rfdetr.precision import policy
+
     if not torch.cuda.is_available():
         return 'cpu: float32, or bfloat16 with model.precision.device_type=cpu'
     device = torch.device('cuda', torch.cuda.current_device())
-    native = has_native_bfloat16(device)
+    native = policy.has_native_bfloat16(device)
     return f'{torch.cuda.get_device_name(device)}: ' + (
         'native bfloat16' if native else 'no native bfloat16, use float16 or float32'
     )
@@ -112,6 +128,11 @@ def describe_device() -> str:
 
 def environment() -> str:
     """Describe the installation: versions, device, and the active compat fixes."""
+    import mmdet_rfdetr
+
+    # isort: split
+    import torch
+
     package = Path(mmdet_rfdetr.__file__).parent
     lines = [
         f'mmdet_rfdetr {mmdet_rfdetr.__version__} ({package})',
@@ -131,10 +152,14 @@ def environment() -> str:
     return '\n'.join(lines)
 
 
-def main() -> None:
-    """Parse the command line."""
+def main(name: str = 'python -m mmdet_rfdetr') -> None:
+    """Parse the command line.
+
+    Args:
+        name: of the command, for its help.
+    """
     parser = argparse.ArgumentParser(
-        prog='python -m mmdet_rfdetr',
+        prog=name,
         description='Run any MMDetection tool with RF-DETR registered.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -162,10 +187,10 @@ def main() -> None:
         return
     path = find_tool(args.tool)
     if path is None:
-        similar = nearest(Path(args.tool).name, {path.name for path in all_tools()})
-        hint = similar or f'(looked from {Path.cwd()})'
+        known = {path.name for path in all_tools()}
+        close = difflib.get_close_matches(Path(args.tool).name, known, n=1)
+        hint = f'did you mean {close[0]}?' if close else f'(looked from {Path.cwd()})'
         parser.error(f'there is no tool {args.tool!r} {hint}')
     if path.suffix != '.py':
         parser.error(f'{path} is no Python file: run it in a shell')
-    with trust_checkpoint() if args.trust_checkpoint else nullcontext():
-        run_tool(path, args.arguments)
+    run_tool(path, args.arguments, trust=args.trust_checkpoint)

@@ -1,4 +1,4 @@
-"""What the command line tools share: arguments, the config, and running it."""
+"""What the command line tools share: the config, and running it."""
 
 import argparse
 import gc
@@ -16,146 +16,41 @@ from torch import distributed
 from ..checkpoints import loading
 from ..errors import EXIT_INTERRUPTED, ExplainedError
 from ..image_size import image_sizes, set_image_size
-from ..shipped import shipped_path
 from .config_errors import (
     check_optimizer,
     merge_options,
     missing_package,
     read_config,
-    shipped_config,
     unknown_key,
     unknown_type,
 )
 
 
-class KeyValues(DictAction):
-    """mmengine's ``KEY=VALUE`` arguments, of which a mistyped one is told in a line."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Store the dictionary, or leave with the exit code 2."""
-        for value in values:
-            if not value.partition('=')[0] or '=' not in value:
-                parser.error(f'{option_string} takes KEY=VALUE, not {value!r}')
-        super().__call__(parser, namespace, values, option_string)
-
-
-def tool_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Make the parser of a tool, with no arguments yet.
+def key_values(texts: list[str] | None) -> dict:
+    """What ``--cfg-options`` says, by mmengine's rules.
 
     Args:
-        description: One sentence on what the tool does.
-        examples: Command lines to copy, and what else is to be known, shown below the
-            options.
-    """
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=f'examples:\n{examples}',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def config_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Make a parser with the arguments that say which config is meant.
-
-    Args:
-        description: As for :func:`tool_parser`.
-        examples: The same.
+        texts: ``KEY=VALUE``, as the parsers of the tools collect them.
 
     Returns:
-        The parser; the positional argument ``config`` is its first. What it parses
-        suits :func:`load_config`.
-    """
-    parser = tool_parser(description, examples)
-    parser.add_argument(
-        'config',
-        metavar='CONFIG',
-        type=config_path,
-        help='path of the config file; mmdet_rfdetr::NAME.py is one of this package',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='change settings of the config, for example '
-        'train_cfg.max_epochs=5 model.num_queries=100 '
-        'model.backbone.out_indices="[3,6,9,12]"',
-    )
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
-    return parser
-
-
-def config_path(name: str) -> str:
-    """The path of a config file, of which ``mmdet_rfdetr::`` may stand for the folder.
+        Value of each key; empty for None.
 
     Raises:
-        argparse.ArgumentTypeError: there is no such config in this package.
+        ExplainedError: brackets of a value do not close.
     """
+    found = argparse.Namespace(options={})
     try:
-        return shipped_path(name) or name
-    except FileNotFoundError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def build_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Make a parser with the arguments that training and testing have in common.
-
-    Args:
-        description: As for :func:`tool_parser`.
-        examples: The same.
-
-    Returns:
-        The parser; the positional argument ``config`` is its first.
-    """
-    parser = config_parser(description, examples)
-    parser.add_argument(
-        '--work-dir',
-        metavar='DIR',
-        help="folder for logs and results (default: the config's work_dir, "
-        'or work_dirs/<name of the config>)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='what started this process (default: none, a single process)',
-    )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='load checkpoints that hold more than weights; code in them can run',
-    )
-    # Some launchers pass the rank as an argument, with either spelling.
-    parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help=argparse.SUPPRESS,
-    )
-    return parser
-
-
-def require_file(parser: argparse.ArgumentParser, path: str, kind: str) -> None:
-    """Leave with a one-line error unless ``path`` is a file or a link.
-
-    Args:
-        parser: The tool's parser, which prints the error.
-        path: What the user typed.
-        kind: What the file is, for the message.
-    """
-    if '://' in path or Path(path).expanduser().is_file():
-        return
-    shipped = shipped_config(path)
-    hint = f'; did you mean {shipped} ?' if shipped else f' (looked from {Path.cwd()}).'
-    parser.error(f'{kind} {path!r} does not exist{hint}')
+        DictAction([], 'options')(None, found, texts)
+    except AssertionError as error:
+        raise ExplainedError(f'--cfg-options: {error}: correct it.') from error
+    return found.options
 
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply the common arguments.
 
     Args:
-        args: What :func:`build_parser`'s parser returned.
+        args: What a parser returned that ``tools/rfdetr_arguments.py`` made.
 
     Returns:
         The config, with ``launcher`` and ``work_dir`` set.
@@ -170,7 +65,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = read_config(args.config)
         cfg.launcher = args.launcher
         if args.cfg_options is not None:
-            merge_options(args.cfg_options, cfg)
+            merge_options(key_values(args.cfg_options), cfg)
         for name, hook in (cfg.get('default_hooks') or {}).items():
             if hook is None:
                 # mmengine takes None for its own hooks only; this one does nothing.

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import mmdet_rfdetr
-from mmdet_rfdetr.command_line import main as commands
 from mmdet_rfdetr.command_line.main import PACKAGES, environment, find_tool, main
 from mmdet_rfdetr.compat.operators import has_compiled_ops
+from mmdet_rfdetr.precision import policy
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 
@@ -91,7 +91,7 @@ def test_env_describes_a_gpu(monkeypatch, native, said):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Some GPU')
-    monkeypatch.setattr(commands, 'has_native_bfloat16', lambda _: native)
+    monkeypatch.setattr(policy, 'has_native_bfloat16', lambda _: native)
     assert f'device: Some GPU: {said}' in environment()
 
 
@@ -111,6 +111,9 @@ def test_tool_is_looked_for_here_then_in_the_package_then_in_mmdet(
 def test_a_file_name_is_enough(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert find_tool('test.py') == REPOSITORY / 'tools' / 'test.py'
+    (tmp_path / 'test.py').write_text('')
+    # Without its ending it is none of the current folder.
+    assert find_tool('test') == REPOSITORY / 'tools' / 'test.py'
     assert find_tool('print_config.py') == find_tool('tools/misc/print_config.py')
     # There is another one in a deeper folder.
     least = find_tool('tools/analysis_tools/browse_dataset.py')

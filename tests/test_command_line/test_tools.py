@@ -10,6 +10,7 @@ from signal import SIGINT, raise_signal
 
 import mmengine
 import pytest
+import rfdetr_arguments
 import torch
 from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
@@ -186,6 +187,7 @@ def test_help_shows_an_example(name, tool, capsys):
             '--out must end in .pkl',
         ),
         (['train.py', 'mine.py', '--cfg-options', 'resume'], "KEY=VALUE, not 'resume'"),
+        (['train.py', 'mine.py', '--wrok-dir=x'], 'did you mean --work-dir?'),
         (['benchmark.py', 'mine.py', '--warmup', '-1'], '--warmup must be 0 or more'),
         (['benchmark.py', 'mine.py', '--images', '0'], '--images must be 1 or more'),
         (['benchmark.py', *['mine.py'] * 3], 'one or two configs, not 3'),
@@ -231,7 +233,7 @@ def test_own_code_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / 'mine.py').write_text("custom_imports = dict(imports='code_of_mine')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    args = cli.build_parser('', '').parse_args(['mine.py'])
+    args = rfdetr_arguments.build_parser('', '').parse_args(['mine.py'])
     assert cli.load_config(args).work_dir == 'work_dirs/mine'
     # Last: it hides no installed package.
     assert sys.path[-1] == str(tmp_path)

@@ -1,0 +1,89 @@
+"""What ``tools/test.py`` does with its arguments."""
+
+import argparse
+import copy
+from pathlib import Path
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from ..compat import operators
+from ..errors import MissingOpError
+from . import running
+
+
+class Dump(DumpDetResults):
+    """MMDetection's dump, with the prefix that mmengine warns about when absent."""
+
+    default_prefix = 'dump'
+
+
+def test(args: argparse.Namespace) -> None:
+    """Evaluate, draw and dump.
+
+    Args:
+        args: of the tool.
+    """
+    cfg = running.load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    with running.explained_errors():
+        check_places(args)
+        if args.tta:
+            use_test_time_augmentation(cfg)
+
+    def run(runner: Runner) -> None:
+        if args.out is not None:
+            runner.test_evaluator.metrics.append(Dump(out_file_path=args.out))
+        runner.test()
+
+    running.run(cfg, run, trust_checkpoint=args.trust_checkpoint)
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """See that all results can be written, before they are computed.
+
+    Raises:
+        ExplainedError: naming the place that cannot be written.
+    """
+    if args.out is not None and '://' not in args.out:
+        running.check_target(args.out)
+    # A relative folder will lie in the work folder, which is looked at anyway.
+    if args.show_dir is not None and Path(args.show_dir).is_absolute():
+        running.make_folder(args.show_dir)
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model and the test pipeline for test-time augmentation.
+
+    The config's ``tta_model`` and ``tta_pipeline`` say how; without them every image
+    is seen as it is and mirrored, and the boxes of both are merged by NMS.
+
+    Args:
+        cfg: The config, changed in place.
+
+    Raises:
+        MissingOpError: if mmcv has no NMS.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_model' not in cfg:
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+    if cfg.tta_model.get('type') == 'DetTTAModel' and not operators.has_compiled_ops():
+        raise MissingOpError(
+            '--tta, which merges boxes by NMS, needs compiled operators, which '
+            f'mmcv-lite does not have; for full mmcv: {operators.FULL_MMCV}'
+        )
+    if 'tta_pipeline' not in cfg:
+        *load_and_resize, pack = copy.deepcopy(dataset.pipeline)
+        pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        augment = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.tta_pipeline = [*load_and_resize, augment]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline

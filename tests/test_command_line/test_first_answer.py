@@ -1,0 +1,110 @@
+"""What is answered before anything heavy is imported: help, mistyped words, no files.
+
+Seconds depend on the machine, so the modules are looked at. Every tool of the folder is
+held to it.
+"""
+
+import json
+import sys
+
+import pytest
+import rfdetr_arguments
+from mmengine.config import DictAction
+
+from mmdet_rfdetr.command_line.running import key_values
+from mmdet_rfdetr.errors import ExplainedError
+from tests.fixtures import REPOSITORY
+from tests.interpreter import run, run_code
+
+SHARED = 'rfdetr_arguments'
+TOOLS = sorted(
+    path.stem for path in REPOSITORY.glob('tools/*.py') if path.stem != SHARED
+)
+# Runs a file as Python does, once for each list of arguments, and prints what it said,
+# and the modules that this took.
+ASK = """
+import contextlib, io, json, os, runpy, sys
+before = set(sys.modules)
+path, typed = sys.argv[1], json.loads(sys.argv[2])
+sys.path[0] = os.path.dirname(path)
+answers = []
+for sys.argv in [[path, *arguments] for arguments in typed]:
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except SystemExit as stop:
+            code = stop.code
+    answers.append([code, said.getvalue()])
+print(json.dumps([answers, sorted(set(sys.modules) - before)]))
+"""
+MANY = 100
+"""More modules of Python's own than argparse, pathlib and the like bring along."""
+
+
+def ask(name, *typed):
+    """The exit code of a tool and what it says, for each of some lists of arguments."""
+    path = REPOSITORY / 'tools' / f'{name}.py'
+    result = run_code(ASK, path, json.dumps(typed))
+    assert result.returncode == 0, result.stderr
+    answers, modules = json.loads(result.stdout)
+    foreign = {name.partition('.')[0] for name in modules} - sys.stdlib_module_names
+    assert foreign == {SHARED}
+    assert len(modules) < MANY
+    return answers
+
+
+@pytest.mark.parametrize('name', TOOLS)
+def test_help_and_mistakes_import_nothing_heavy(name):
+    # Files that are not there: one, or two where a tool takes two.
+    lists = [['--help'], ['--no-such-option'], ['nothing.py'], ['nothing.py'] * 2]
+    helped, *mistaken = ask(name, *lists)
+    assert helped[0] == 0
+    assert f'tools/{name}.py' in helped[1]
+    assert {code for code, _ in mistaken} == {2}
+    takes_files = 'positional arguments:' in helped[1]
+    assert takes_files == any('does not exist' in text for _, text in mistaken)
+
+
+def test_tools_are_found():
+    assert {'train', 'test', 'benchmark'} <= set(TOOLS)
+
+
+def test_the_console_command_imports_nothing_heavy():
+    code = 'import mmdet_rfdetr_command; mmdet_rfdetr_command.main()'
+    for arguments, status, said in [
+        (['--help'], 0, 'mmdet-rfdetr'),
+        (['trian.py'], 2, 'did you mean train.py?'),
+        (['train', '--help'], 0, 'tools/train.py'),
+        (['train', 'nothing.py'], 2, "'nothing.py' does not exist"),
+    ]:
+        found = run([sys.executable, '-X', 'importtime', '-c', code, *arguments])
+        assert found.returncode == status, found.stderr
+        assert said in found.stdout + found.stderr
+        names = {line.rpartition('|')[2].strip() for line in found.stderr.splitlines()}
+        assert 'mmdet_rfdetr_command' in names
+        assert not {'torch', 'mmengine', 'mmdet', 'numpy', 'mmdet_rfdetr'} & names
+
+
+@pytest.mark.parametrize(
+    'texts',
+    [['a=1', 'b.c=[x,(1,2.5)]'], ['a=None', 'a=true', 'b="x y"', 'c='], ['d=1e-4,2']],
+)
+def test_options_are_read_as_mmengine_reads_them(texts):
+    typed = ['mine.py', '--cfg-options', *texts]
+    ours = rfdetr_arguments.config_parser('', '').parse_args(typed)
+    stock = rfdetr_arguments.tool_parser('', '')
+    stock.add_argument('config')
+    stock.add_argument('--cfg-options', nargs='+', action=DictAction)
+    assert key_values(ours.cfg_options) == stock.parse_args(typed).cfg_options
+
+
+def test_options_that_are_given_twice_are_joined():
+    typed = ['mine.py', '--cfg-options', 'a=1', '--cfg-options', 'a=2', 'b=3']
+    args = rfdetr_arguments.config_parser('', '').parse_args(typed)
+    assert key_values(args.cfg_options) == dict(a=2, b=3)
+
+
+def test_brackets_that_do_not_close_are_named():
+    with pytest.raises(ExplainedError, match=r'Imbalanced brackets exist in \(1,2'):
+        key_values(['a=[(1,2]'])
