@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import sys
 
+import rfdetr_arguments as cli
 from rfdetr_predict.__main__ import build_parser
 from rfdetr_predict.__main__ import main as predict
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action=cli.KeyValues,
         metavar='KEY=VALUE',
         help='change settings of the config, for example model.num_queries=100',
     )
@@ -31,14 +33,14 @@ def main() -> None:
         if args.cfg_options is not None:
             parser.error('--cfg-options are for a config')
         sys.exit(predict(parser=parser))
+    config = cli.config_parser('', '').parse_args([args.model]).config
+    cli.require_file(parser, config, 'config')
     if len(args.sources) < 2:
         parser.error('after a config come its checkpoint and then the sources')
-
+    cli.require_file(parser, args.sources[0], 'checkpoint')
     # What takes seconds to import comes after the arguments.
     from mmdet_rfdetr.command_line import running
 
-    running.require_file(parser, args.model, 'config')
-    running.require_file(parser, args.sources[0], 'checkpoint')
     with running.explained_errors():
         sys.exit(predict(parser=parser, open_model=open_checkpoint))
 
@@ -58,7 +60,7 @@ def open_checkpoint(args: argparse.Namespace):
     from mmdet_rfdetr.runtime import CheckpointModel
 
     checkpoint = args.sources.pop(0)
-    config = running.config_parser('', '')
+    config = cli.config_parser('', '')
     options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     cfg = running.load_config(config.parse_args([args.model, *options]))
     # mmengine says there that it loads, and --stdout is for results.

@@ -14,15 +14,23 @@ What a :class:`Detector` does in one go::
     (found,) = find_objects(outputs, model.metadata, [image.shape[:2]])
 """
 
-from .backends import Backend, open_model
-from .detections import Detections
-from .detector import Detector, ExportedModel
+import importlib
+
 from .errors import ModelFileError, SourceError
-from .metadata import Metadata
-from .pictures import Picture
-from .postprocess import Found, find_objects
-from .preprocess import prepare
 from .version import __version__
+
+_PARTS = {
+    'Backend': 'backends',
+    'Detections': 'detections',
+    'Detector': 'detector',
+    'ExportedModel': 'detector',
+    'Found': 'postprocess',
+    'Metadata': 'metadata',
+    'Picture': 'pictures',
+    'find_objects': 'postprocess',
+    'open_model': 'backends',
+    'prepare': 'preprocess',
+}
 
 __all__ = [
     'Backend',
@@ -39,3 +47,10 @@ __all__ = [
     'open_model',
     'prepare',
 ]
+
+
+def __getattr__(name: str):
+    # What needs NumPy and OpenCV waits until it is used: a command line parses first.
+    if name not in _PARTS:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'.{_PARTS[name]}', __name__), name)

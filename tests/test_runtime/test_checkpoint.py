@@ -139,7 +139,7 @@ def test_the_command_takes_a_config_and_a_checkpoint(
 def test_the_command_says_what_comes_after_a_config(capsys, monkeypatch):
     tool = str(REPOSITORY / 'tools' / 'predict.py')
     for arguments, message in (
-        (['some.py', 'only.pth'], 'after a config come its checkpoint'),
+        ([tool, 'only.pth'], 'after a config come its checkpoint'),
         (['some.py', 'no.pth', 'x.jpg'], "config 'some.py' does not exist"),
         (['some.onnx', 'x.jpg', '--cfg-options', 'a=1'], 'are for a config'),
     ):
