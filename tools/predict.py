@@ -12,6 +12,7 @@ MODEL = (
     'CONFIG CHECKPOINT, two words, or an exported file: .onnx, .xml (OpenVINO), .pt2 '
     'or .engine'
 )
+EXAMPLE = 'python tools/predict.py my_config.py epoch_10.pth pictures/ --save coco'
 MORE = """\
 With a config and a checkpoint the numbers are those of inference_detector; an exported
 file needs neither PyTorch nor MMDetection: python -m rfdetr_predict does the same.
@@ -20,7 +21,7 @@ file needs neither PyTorch nor MMDetection: python -m rfdetr_predict does the sa
 
 def main() -> None:
     """Parse the arguments and detect."""
-    parser = build_parser('python tools/predict.py', MODEL, MORE)
+    parser = build_parser('python tools/predict.py', MODEL, EXAMPLE, MORE)
     parser.add_argument(
         '--cfg-options',
         nargs='+',

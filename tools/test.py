@@ -6,6 +6,7 @@ EXAMPLES = """\
   python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth
   python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/epoch_5.pth \\
       --show-dir drawn --out predictions.pkl
+  python tools/test.py my_config.py epoch_10.pth --tile 640 --overlap 0.2
 """
 
 
@@ -34,7 +35,21 @@ def main() -> None:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='test-time augmentation; its default merges by the NMS of full mmcv',
+        help='test-time augmentation: the image and its mirror image, unless the '
+        'config says otherwise',
+    )
+    parser.add_argument(
+        '--tile', type=int, metavar='SIDE', help='see pictures in tiles of SIDE pixels'
+    )
+    parser.add_argument(
+        '--overlap',
+        type=float,
+        default=0.2,
+        metavar='PART',
+        help='part of a tile that neighbours share at least (default: 0.2)',
+    )
+    parser.add_argument(
+        '--whole', action='store_true', help='with --tile: the whole picture besides'
     )
     args = parser.parse_args()
     cli.require_file(parser, args.config, 'config')
@@ -42,6 +57,8 @@ def main() -> None:
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, not {args.out!r}')
 
+    if args.tile is not None and args.tta:
+        parser.error('--tile and --tta are two ways to see a picture: choose one')
     # What takes seconds to import comes after the arguments.
     from mmdet_rfdetr.command_line import testing
 

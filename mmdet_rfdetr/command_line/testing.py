@@ -34,6 +34,8 @@ def test(args: argparse.Namespace) -> None:
         check_places(args)
         if args.tta:
             use_test_time_augmentation(cfg)
+        if args.tile is not None:
+            use_tiles(cfg, args.tile, args.overlap, args.whole)
 
     def run(runner: Runner) -> None:
         if args.out is not None:
@@ -60,24 +62,24 @@ def use_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model and the test pipeline for test-time augmentation.
 
     The config's ``tta_model`` and ``tta_pipeline`` say how; without them every image
-    is seen as it is and mirrored, and the boxes of both are merged by NMS.
+    is seen as it is and mirrored, and what is one object is joined without NMS.
 
     Args:
         cfg: The config, changed in place.
 
     Raises:
-        MissingOpError: if mmcv has no NMS.
+        MissingOpError: the config asks for merging by an NMS that mmcv lacks.
     """
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_model' not in cfg:
-        nms = dict(type='nms', iou_threshold=0.5)
-        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        cfg.tta_model = dict(type='RFDETRMirrorTTA')
     if cfg.tta_model.get('type') == 'DetTTAModel' and not operators.has_compiled_ops():
         raise MissingOpError(
-            '--tta, which merges boxes by NMS, needs compiled operators, which '
-            f'mmcv-lite does not have; for full mmcv: {operators.FULL_MMCV}'
+            'tta_model.type=DetTTAModel merges boxes by NMS and needs compiled '
+            'operators, which mmcv-lite does not have: leave it out for one that needs '
+            f'none, or, for full mmcv: {operators.FULL_MMCV}'
         )
     if 'tta_pipeline' not in cfg:
         *load_and_resize, pack = copy.deepcopy(dataset.pipeline)
@@ -87,3 +89,22 @@ def use_test_time_augmentation(cfg: Config) -> None:
         cfg.tta_pipeline = [*load_and_resize, augment]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def use_tiles(cfg: Config, tile: int, overlap: float, whole: bool) -> None:
+    """Have pictures seen in tiles.
+
+    Args:
+        cfg: changed in place: the model, and the pipeline of the test data, of which
+            the first step loads the picture.
+        tile: side of the tiles in pixels.
+        overlap: part of it that neighbours share at least.
+        whole: see the whole picture besides.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    load, *rest = dataset.pipeline
+    cut = dict(tile=tile, overlap=overlap, whole=whole)
+    dataset.pipeline = [load, dict(type='RFDETRTiles', transforms=rest, **cut)]
+    cfg.model = ConfigDict(type='RFDETRTiledModel', module=cfg.model)

@@ -8,7 +8,6 @@ import torch
 from mmcv.transforms import BaseTransform, Compose
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample, SampleList
-from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel
 
 from ..errors import SettingError
@@ -108,9 +107,20 @@ class RFDETRTiledModel(BaseTTAModel):
             inputs, samples = map(list, zip(*views[start : start + size], strict=True))
             seen += self.module.test_step(dict(inputs=inputs, data_samples=samples))
         of_views = iter(seen)
-        return [
-            _joined(whole, [next(of_views) for _ in whole.views]) for whole in wholes
-        ]
+        return self.merge_preds(
+            [[whole, *(next(of_views) for _ in whole.views)] for whole in wholes]
+        )
+
+    def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
+        """Join what was found in the tiles of each picture.
+
+        Args:
+            data_samples_list: of each picture its own sample, then those of its tiles.
+
+        Returns:
+            The samples of the pictures, with all detections.
+        """
+        return [_joined(whole, seen) for whole, *seen in data_samples_list]
 
 
 def _joined(whole: DetDataSample, seen: SampleList) -> DetDataSample:
@@ -128,22 +138,3 @@ def _joined(whole: DetDataSample, seen: SampleList) -> DetDataSample:
     ]
     whole.pred_instances = instances_of(join_views(found, whole.regions, size))
     return whole
-
-
-def use_tiles(cfg: Config, tile: int, overlap: float, whole: bool) -> None:
-    """Have a config tested in tiles.
-
-    Args:
-        cfg: changed in place: the model, and the pipeline of the test data, of which
-            the first step loads the picture.
-        tile: see :class:`RFDETRTiles`.
-        overlap: likewise.
-        whole: likewise.
-    """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    load, *rest = dataset.pipeline
-    cut = dict(tile=tile, overlap=overlap, whole=whole)
-    dataset.pipeline = [load, dict(type='RFDETRTiles', transforms=rest, **cut)]
-    cfg.model = ConfigDict(type='RFDETRTiledModel', module=cfg.model)

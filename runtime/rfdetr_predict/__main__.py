@@ -12,6 +12,7 @@ from rfdetr_runtime.errors import ModelFileError, SourceError
 KINDS = ('json', 'coco', 'yolo', 'csv', 'pictures', 'video', 'crops')
 EXAMPLES = """\
 examples:
+  {example}
   {prog} rfdetr_nano.onnx street.jpg --save json pictures
   {prog} rfdetr_nano.onnx 'pictures/**/*.jpg' --save coco csv --threshold 0.05
   {prog} rfdetr_nano.onnx drive.mp4 --track --save json video
@@ -29,6 +30,7 @@ EXIT_INTERRUPTED = 75
 def build_parser(
     prog: str = 'python -m rfdetr_predict',
     model: str = 'exported file: .onnx, .xml (OpenVINO), .pt2 or .engine',
+    example: str = 'python -m rfdetr_predict rfdetr_nano.onnx pictures/ --save coco',
     more: str = '',
 ) -> argparse.ArgumentParser:
     """Make the parser.
@@ -36,12 +38,13 @@ def build_parser(
     Args:
         prog: how the command is started.
         model: help of MODEL.
+        example: the first one.
         more: for the end of the help.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Detect objects in pictures, videos, cameras and streams.',
-        epilog=EXAMPLES.format(prog=prog, more=more),
+        epilog=EXAMPLES.format(prog=prog, example=example, more=more),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

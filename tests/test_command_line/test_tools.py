@@ -163,7 +163,7 @@ def test_launchers_say_how_they_are_called(name):
 
 # The others are for people who change the package.
 TOOLS = ['train', 'test', 'check_dataset', 'convert_checkpoint', 'benchmark']
-TOOLS += ['replay_non_finite']
+TOOLS += ['predict', 'replay_non_finite']
 
 
 @pytest.mark.parametrize('name', TOOLS)
@@ -308,26 +308,44 @@ def test_show_turns_the_drawing_on(tool, built):
     assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
 
 
-def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built, monkeypatch):
-    monkeypatch.setattr(compat.operators, 'has_compiled_ops', lambda: True)
+def test_tta_wraps_the_model_and_mirrors_the_pictures(tool, built):
     tool('test.py', 'mine.py', 'mine.py', '--tta')
     cfg = built[0]
-    assert cfg.model.type == 'DetTTAModel'
+    assert cfg.model.type == 'RFDETRMirrorTTA'
     assert cfg.model.module.type == 'RFDETR'
     flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
     assert [flip.prob for flip in flips] == [0.0, 1.0]
     assert {'img_id', 'flip', 'flip_direction'} <= set(pack.meta_keys)
 
 
-def test_tta_merges_with_a_compiled_operator(toy_checkpoint, tool, capsys, tmp_path):
+def test_tta_by_nms_merges_with_a_compiled_operator(
+    toy_checkpoint, tool, capsys, tmp_path
+):
     arguments = ['mine.py', toy_checkpoint, '--tta', '--work-dir', tmp_path]
+    arguments += ['--cfg-options', 'tta_model.type=DetTTAModel']
+    arguments += ['tta_model.tta_cfg.nms.type=nms', 'tta_model.tta_cfg.max_per_img=9']
     if 'stub_compiled_ops' in compat.active():
-        with pytest.raises(SystemExit, match='error: --tta.*mmcv-lite does not have'):
+        with pytest.raises(SystemExit, match='DetTTAModel.*mmcv-lite does not'):
             tool('test.py', *arguments)
         assert 'Load checkpoint' not in capsys.readouterr().out
     else:
         tool('test.py', *arguments)
         assert 'coco/bbox_mAP:' in capsys.readouterr().out
+
+
+def test_tiles_wrap_the_model_and_what_follows_the_loader(tool, built, capsys):
+    options = ['--tile', '640', '--overlap', '0.1', '--whole']
+    tool('test.py', 'mine.py', 'mine.py', *options)
+    cfg = built[0]
+    assert cfg.model.type == 'RFDETRTiledModel'
+    assert cfg.model.module.type == 'RFDETR'
+    load, tiles = cfg.test_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageFromFile'
+    assert (tiles.tile, tiles.overlap, tiles.whole) == (640, 0.1, True)
+    assert [step.type for step in tiles.transforms][0] == 'Resize'
+    with pytest.raises(SystemExit):
+        tool('test.py', 'mine.py', 'mine.py', '--tile', '9', '--tta')
+    assert '--tile and --tta' in capsys.readouterr().err
 
 
 def test_tta_takes_a_model_that_merges_without_compiled_operators(tool, built):

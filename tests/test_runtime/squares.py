@@ -34,7 +34,7 @@ class Squares:
             seen = (image == COLOURS[name]).all(axis=2).astype(np.uint8)
             _, _, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=4)
             for x, y, width, height, area in stats[1:].tolist():
-                score = min(0.99, 0.3 + area / 20_000)
+                score = min(0.99, 0.1 + area / 1000)
                 if score > threshold:
                     rows.append((score, label, x, y, x + width, y + height))
         rows = sorted(rows, key=lambda row: -row[0])[:most]
