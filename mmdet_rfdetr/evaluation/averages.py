@@ -1,5 +1,8 @@
 """Average precision and recall from what an engine has counted."""
 
+import contextlib
+import io
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +11,8 @@ from terminaltables import AsciiTable
 
 # Ends of names, and positions along the axis of areas.
 _AREAS = {'s': 'small', 'm': 'medium', 'l': 'large'}
+CLASSES_AT_ONCE = 128
+"""Classes that are counted together: the curves of 10,000 take 2 GB."""
 PRECISIONS = ('mAP', 'mAP_50', 'mAP_75', *(f'mAP_{area}' for area in _AREAS))
 
 
@@ -23,6 +28,29 @@ def recall_names(numbers: Sequence[int]) -> tuple[str, ...]:
     )
 
 
+def count(evaluator: COCOeval) -> None:
+    """Let an engine count, ``CLASSES_AT_ONCE``, and keep the averages of its curves.
+
+    It prints for the first of them only.
+
+    Args:
+        evaluator: has all ``params``. In its ``eval`` are, at the end, ``precision``
+            and ``recall``, both (T, K, A, M): thresholds, classes, areas and numbers of
+            detections, as ``params`` has them; -1 where there is no object.
+    """
+    params, labels, parts = evaluator.params, evaluator.params.catIds, []
+    at_once = CLASSES_AT_ONCE if params.useCats else len(labels)
+    for start in range(0, len(labels), at_once):
+        params.catIds = labels[start : start + at_once]
+        with contextlib.redirect_stdout(io.StringIO() if start else sys.stdout):
+            evaluator.evaluate()
+            evaluator.accumulate()
+        found = evaluator.eval
+        parts.append((found['precision'].mean(axis=1), found['recall']))
+    joined = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    evaluator.eval = dict(zip(('precision', 'recall'), joined, strict=True))
+
+
 def summarize(evaluator: COCOeval, limit: int) -> dict[str, float]:
     """Compute and print the averages as ``COCOeval.summarize`` does.
 
@@ -30,7 +58,7 @@ def summarize(evaluator: COCOeval, limit: int) -> dict[str, float]:
     needs three numbers in it.
 
     Args:
-        evaluator: has accumulated; ``params.maxDets`` ascends.
+        evaluator: what :func:`count` left.
         limit: detections of a class in an image that count for ``mAP``, one of
             ``maxDets``. The largest counts for the other precisions, as in mmdet.
 
@@ -40,54 +68,51 @@ def summarize(evaluator: COCOeval, limit: int) -> dict[str, float]:
     """
     numbers, found = evaluator.params.maxDets, {}
     for name in (*PRECISIONS, *recall_names(numbers)):
-        values, text = _select(evaluator, name, limit if name == 'mAP' else numbers[-1])
+        values, text = _select(evaluator, name, limit if name == 'mAP' else 0)
         found[name] = _mean(values, -1.0)
         print(f'{text} = {found[name]:0.3f}')
     return found
 
 
-def class_precisions(evaluator: COCOeval) -> list[list[float]]:
-    """Average the precision curves of each class.
+def class_precisions(
+    evaluator: COCOeval, names: Sequence[str]
+) -> tuple[dict[str, float], str]:
+    """Average the precisions of each class, and print them as mmdet does.
 
     Args:
-        evaluator: has accumulated; the largest of ``params.maxDets`` counts.
+        evaluator: what :func:`count` left; the largest of ``params.maxDets`` counts.
+        names: of the K classes.
 
     Returns:
-        The averages of each class, as in ``PRECISIONS``; NaN where there is no object.
+        The mean average precision of each class, NaN where there is no object; and a
+        table with one row a class, in whose columns are ``PRECISIONS``.
     """
-    limit = evaluator.params.maxDets[-1]
-    columns = [_select(evaluator, name, limit)[0] for name in PRECISIONS]
-    return [
-        [_mean(values[..., label], np.nan) for values in columns]
-        for label in range(columns[0].shape[-1])
-    ]
+    columns = [_select(evaluator, name)[0].T for name in PRECISIONS]
+    found, rows = {}, [['category', *PRECISIONS]]
+    for name, *parts in zip(names, *columns, strict=True):
+        row = [_mean(values, np.nan) for values in parts]
+        found[name] = row[0]
+        rows.append([name, *(str(round(value, 3)) for value in row)])
+    return found, AsciiTable(rows).table
 
 
-def class_table(names: Sequence[str], precisions: list[list[float]]) -> str:
-    """Print :func:`class_precisions` as mmdet does, one row for each class."""
-    rows = [
-        [name, *(str(round(value, 3)) for value in row)]
-        for name, row in zip(names, precisions, strict=True)
-    ]
-    return AsciiTable([['category', *PRECISIONS], *rows]).table
-
-
-def _select(evaluator: COCOeval, name: str, limit: int) -> tuple[np.ndarray, str]:
+def _select(evaluator: COCOeval, name: str, limit: int = 0) -> tuple[np.ndarray, str]:
     """Take what is averaged.
 
     Args:
-        evaluator: has accumulated.
+        evaluator: what :func:`count` left.
         name: of the average.
-        limit: detections that count where the name does not say.
+        limit: detections that count where the name does not say; 0 for the largest of
+            ``params.maxDets``.
 
     Returns:
-        (thresholds, recalls, K) or (thresholds, K), -1 where there is no object; and
-        how ``COCOeval`` writes the name.
+        (thresholds, K), -1 where there is no object; and how ``COCOeval`` writes the
+        name.
     """
     params = evaluator.params
     what, _, number = name.partition('@')
     kind, _, part = what.partition('_')
-    area, count = _AREAS.get(part, 'all'), int(number or limit)
+    area, number = _AREAS.get(part, 'all'), int(number or limit or params.maxDets[-1])
     title, values = 'Average Recall     (AR)', evaluator.eval['recall']
     if kind == 'mAP':
         title, values = 'Average Precision  (AP)', evaluator.eval['precision']
@@ -95,9 +120,9 @@ def _select(evaluator: COCOeval, name: str, limit: int) -> tuple[np.ndarray, str
     if part.isdecimal():
         overlap = f'{int(part) / 100:0.2f}'
         values = values[params.iouThrs == int(part) / 100]
-    values = values[..., params.areaRngLbl.index(area), params.maxDets.index(count)]
+    values = values[..., params.areaRngLbl.index(area), params.maxDets.index(number)]
     return values, (
-        f' {title} @[ IoU={overlap:<9} | area={area:>6s} | maxDets={count:>3d} ]'
+        f' {title} @[ IoU={overlap:<9} | area={area:>6s} | maxDets={number:>3d} ]'
     )
 
 

@@ -13,10 +13,10 @@ from mmengine.logging import MMLogger
 from ..class_names import join_class_lists, read_class_list
 from ..data.annotations import match_categories, read_annotations
 from ..errors import SettingError, check_counts
-from .averages import PRECISIONS, class_precisions, class_table, recall_names, summarize
+from .averages import PRECISIONS, class_precisions, count, recall_names, summarize
 from .engines import choose_engine
 from .ground_truth import build_index, select
-from .predictions import KINDS
+from .predictions import KINDS, box_columns
 
 # mmdet's: mAP counts the first number, the other precisions count the last.
 _DEFAULT_NUMS = (100, 300, 1000)
@@ -162,7 +162,9 @@ class RFDETRCocoMetric(CocoMetric):
         targets, predictions = (sorted(part, key=_order) for part in parts)
         sizes = {each['img_id']: (each['height'], each['width']) for each in targets}
         self.img_ids = list(sizes)
-        if not self._are_finite(predictions, logger):
+        assert len(sizes) == len(predictions), 'an image was evaluated twice'
+        boxes = box_columns(predictions)
+        if not self._are_finite(boxes, logger):
             return dict.fromkeys(self._names(), float('nan'))
         ground_truth = select(index, sizes, self.cat_ids)
         found: dict[str, float] = {}
@@ -170,7 +172,7 @@ class RFDETRCocoMetric(CocoMetric):
             logger.info(f'Evaluating {metric}...')
             kind = KINDS[metric]
             kind.check(index, sizes)
-            detections = kind.gather(predictions)
+            detections = kind.gather(predictions) if kind.gather else boxes
             if not len(detections):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
@@ -206,30 +208,24 @@ class RFDETRCocoMetric(CocoMetric):
         evaluator.params.useCats = int(metric != 'proposal')
         evaluator.params.maxDets = list(self.proposal_nums)
         evaluator.params.iouThrs = self.iou_thrs
-        evaluator.evaluate()
-        evaluator.accumulate()
+        count(evaluator)
         averages = summarize(evaluator, self._limit)
         # First of all, for save_best='auto'.
         found = {name: averages[item] for name, item in self._items(metric).items()}
         if metric != 'proposal':
             if self.classwise:
-                precisions = class_precisions(evaluator)
-                logger.info('\n' + class_table(self._classes(), precisions))
-                for name, row in zip(self._classes(), precisions, strict=True):
-                    found[f'{name}_precision'] = row[0]
+                precisions, table = class_precisions(evaluator, self._classes())
+                logger.info('\n' + table)
+                found |= {f'{name}_precision': ap for name, ap in precisions.items()}
             copied = ' '.join(f'{averages[name]:.3f}' for name in PRECISIONS)
             logger.info(f'{metric}_mAP_copypaste: {copied}')
         return found
 
-    def _are_finite(self, predictions: Sequence[dict], logger: MMLogger) -> bool:
+    def _are_finite(self, boxes: np.ndarray, logger: MMLogger) -> bool:
         """Whether there is anything to compute with; log what is not finite."""
-        broken = [
-            key
-            for key, found in zip(self.img_ids, predictions, strict=True)
-            if not np.isfinite(np.c_[found['bboxes'], found['scores']]).all()
-        ]
-        if broken:
-            examples = ', '.join(map(repr, broken[:3]))
+        broken = np.unique(boxes[~np.isfinite(boxes).all(axis=1), 0]).astype(int)
+        if len(broken):
+            examples = ', '.join(repr(self.img_ids[image]) for image in broken[:3])
             logger.error(
                 f'The model gave detections that are not finite (NaN or infinity) for '
                 f'{len(broken)} of {len(self.img_ids)} images, for example {examples}: '
@@ -237,7 +233,7 @@ class RFDETRCocoMetric(CocoMetric):
                 'not finite, or a number is too large for model.precision.dtype: '
                 'evaluate an earlier checkpoint, or with model.precision=None.'
             )
-        return not broken
+        return not len(broken)
 
 
 def _order(entry: dict) -> tuple[bool, Hashable]:

@@ -12,22 +12,17 @@ def build_index(document: dict) -> COCO:
 
     Args:
         document: lists ``images``, ``annotations`` and ``categories``. An object
-            without ``area`` has that of its box, and one marked ``ignore`` is a crowd
-            region.
+            without ``area`` gets that of its box, and one marked ``ignore`` becomes a
+            crowd region.
     """
     coco = COCO()
     # pycocotools takes the id 0 for "no object", puts ids into float arrays, and asks
     # for objects marked "ignore", but not for crowds.
-    annotations = [
-        dict(
-            annotation,
-            id=number,
-            area=annotation.get('area', annotation['bbox'][2] * annotation['bbox'][3]),
-            iscrowd=annotation.get('iscrowd', 0) or annotation.get('ignore', 0),
-        )
-        for number, annotation in enumerate(document['annotations'], start=1)
-    ]
-    coco.dataset = dict(document, info={}, annotations=annotations)
+    for number, annotation in enumerate(document['annotations'], start=1):
+        annotation['id'] = number
+        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
+        annotation['iscrowd'] = annotation.get('iscrowd') or annotation.get('ignore', 0)
+    coco.dataset = dict(document, info={})
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
@@ -56,9 +51,7 @@ def select(
                 dict(coco.imgs[key], id=images[key], height=height, width=width)
                 for key, (height, width) in sizes.items()
             ],
-            categories=[
-                dict(id=label, name=str(label)) for label in range(len(category_ids))
-            ],
+            categories=[dict(id=label) for label in range(len(category_ids))],
             annotations=[
                 dict(
                     annotation,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from mmengine.logging import MMLogger
 
 from mmdet_rfdetr.errors import MissingPackageError, SettingError
-from mmdet_rfdetr.evaluation import engines
+from mmdet_rfdetr.evaluation import averages, coco_metric, engines
 from mmdet_rfdetr.evaluation.engines import ENGINES, choose_engine
 from mmdet_rfdetr.evaluation.predictions import KINDS
 from tests.test_evaluation import random_sets
@@ -157,6 +158,65 @@ def test_the_output_is_that_of_mmdet(tmp_path, monkeypatch, capsys, engine):
     )
     assert ours == expected
     assert '| bee      |' in ours
+
+
+@pytest.mark.parametrize('at_once', [1, 2, 4])
+def test_classes_that_are_counted_one_after_the_other_give_the_same(
+    tmp_path, monkeypatch, capsys, engine, at_once
+):
+    path, found = make_set(tmp_path)
+    settings = dict(
+        type='RFDETRCocoMetric',
+        ann_file=str(path),
+        engine=engine,
+        metric=METRICS_TO_TRY,
+        classwise=True,
+    )
+    expected, together = evaluate(monkeypatch, found, **settings)
+    printed = capsys.readouterr().out
+    monkeypatch.setattr(averages, 'CLASSES_AT_ONCE', at_once)
+    ours, stats = evaluate(monkeypatch, found, **settings)
+    assert ours == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert same(stats, together)
+    for output in (printed, capsys.readouterr().out):
+        assert output.count('Running per image evaluation') == len(METRICS_TO_TRY)
+
+
+@pytest.mark.parametrize('metric', ['bbox', 'proposal'])
+def test_memory_is_that_of_a_few_classes(tmp_path, monkeypatch, engine, metric):
+    names = tuple(f'class {number}' for number in range(400))
+    path, found = dense_scene(tmp_path, rows=3)
+    document = json.loads(path.read_text())
+    document['categories'] = [dict(id=i, name=name) for i, name in enumerate(names)]
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(random_sets, 'CLASSES', names)
+    curves = []
+    count = averages.count
+
+    def spy(evaluator):
+        accumulate = evaluator.accumulate
+
+        def accumulate_and_look():
+            accumulate()
+            curves.append(evaluator.eval['precision'])
+
+        evaluator.accumulate = accumulate_and_look
+        count(evaluator)
+
+    settings = dict(type='RFDETRCocoMetric', ann_file=str(path), engine=engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(coco_metric, 'count', spy)
+        evaluate(monkeypatch, found, metric=metric, **settings)
+    at_once = [each.shape[2] for each in curves]
+    assert at_once == ([1] if metric == 'proposal' else [128, 128, 128, 16])
+    tracemalloc.start()
+    try:
+        evaluate(monkeypatch, found, metric=metric, **settings)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The curves and scores of all classes, as pycocotools makes them, are 116 MB.
+    assert peak < 60e6
 
 
 def test_ids_of_any_kind_and_size(tmp_path, monkeypatch, engine):
