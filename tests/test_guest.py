@@ -9,7 +9,7 @@ from tests.fixtures import REPOSITORY
 from tests.interpreter import run_code
 
 LOOK = """
-import json, warnings
+import json, sys, warnings
 warnings.simplefilter('ignore')
 from tests import guest
 guest.import_everything()
@@ -17,13 +17,14 @@ guest.import_everything()
 def look():
     return guest.settings(), guest.attributes(), guest.children_of_registries()
 
-before = look()
+before, loaded = look(), set(sys.modules)
 import mmdet_rfdetr
-with_plugin = look()
+with_plugin, loaded = look(), set(sys.modules) - loaded
 mmdet_rfdetr.compat.apply_to_model()
 with_model = look()
 for first, second in ((before, with_plugin), (with_plugin, with_model)):
     print(json.dumps(sum(map(guest.changed, first, second), [])))
+print(json.dumps(sorted(loaded)))
 """
 # Not in every environment.
 SOMETIMES = {
@@ -49,19 +50,25 @@ OF_WINGS = {
 
 
 @pytest.fixture(scope='module')
-def changes():
-    """Names of what the import changes, and of what a model changes then."""
+def looked():
+    """What was seen: the changes by the import, by a model, and the new modules."""
     result = run_code(LOOK)
     assert result.returncode == 0, result.stderr
+    return list(map(json.loads, result.stdout.splitlines()))
+
+
+@pytest.fixture(scope='module')
+def changes(looked):
+    """Names of what the import changes, and of what a model changes then."""
     # The same function stands in the modules that import it.
     moved = {'mmengine.utils', 'mmengine.config.config', 'mmengine.hub.hub'}
     return [
         {
             name.removeprefix('mmengine.')
-            for name in json.loads(line)
+            for name in names
             if name.rpartition('.')[0] not in moved
         }
-        for line in result.stdout.splitlines()
+        for names in looked[:2]
     ]
 
 
@@ -90,6 +97,13 @@ def listed():
 def test_importing_changes_what_the_docs_list(changes, listed):
     assert changes[0] - listed[0] == set()
     assert listed[0] - changes[0] <= SOMETIMES
+
+
+def test_importing_loads_what_mmdetection_has_loaded_and_the_package(looked):
+    """What only some runs need is imported by them, as curves, masks or adapters."""
+    *_, modules = looked
+    assert 'mmdet_rfdetr.models' in modules
+    assert {name.partition('.')[0] for name in modules} == {'mmdet_rfdetr'}
 
 
 def test_a_model_changes_what_the_docs_list(changes, listed):

@@ -15,8 +15,6 @@ from mmengine.structures import InstanceData
 
 from ..data.images import decode_image
 from ..errors import BadImageError
-from .curve import training_curve
-from .drawn_detections import class_colours, draw_boxes, picture_grid
 
 # In the message hub, which is saved in checkpoints: a resumed run goes on.
 _METRICS = 'rfdetr_validation_metrics'
@@ -77,6 +75,8 @@ class RFDETRSummaryHook(Hook):
         _tell_of(self._draw_curve(runner), self._draw_detections(runner))
 
     def _draw_curve(self, runner: Runner) -> Path | None:
+        from .curve import training_curve
+
         scalars = runner.message_hub.log_scalars
         if 'train/loss' not in scalars:
             return None
@@ -94,6 +94,8 @@ class RFDETRSummaryHook(Hook):
     def _draw_detections(self, runner: Runner) -> Path | None:
         if not self._samples:
             return None
+        from .drawn_detections import class_colours, draw_boxes, picture_grid
+
         meta = runner.visualizer.dataset_meta or {}
         meta = meta[0] if isinstance(meta, list) else meta  # of mmdet's ConcatDataset
         classes = meta.get('classes', ())

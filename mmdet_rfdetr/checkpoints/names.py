@@ -8,6 +8,7 @@ lost: :func:`to_official` undoes :func:`from_official` tensor for tensor.
 Names are those of the plain model, as the official files hold them under ``model``.
 """
 
+import functools
 import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,26 +80,25 @@ _OWN_MARKERS = (*_QUERY_TABLES, 'bbox_head.fc_cls.weight', 'decoder.norm.weight'
 _VIT_MARKERS = ('backbone.pos_embed', 'backbone.patch_embed.weight')
 
 
+@functools.cache
 def _pattern(template: str) -> re.Pattern:
     pattern = re.escape(template).replace(r'\#', r'(\d+)').replace(r'\*\*', '(.+)')
     pattern = pattern.replace('@', rf'(?P<member>{"|".join(PARTS)}|\d+)')
     return re.compile(pattern.replace(r'\*', r'([a-z]\w*)'))
 
 
-_FROM_OFFICIAL = [(_pattern(official), own) for official, own in _RENAMES]
-_TO_OFFICIAL = [(_pattern(own), official) for official, own in _RENAMES]
+_TO_OFFICIAL = [(own, official) for official, own in _RENAMES]
 
 
-def _rename(
-    name: str, rules: Sequence[tuple[re.Pattern, str]]
-) -> tuple[str, str | None]:
+def _rename(name: str, rules: Sequence[tuple[str, str]]) -> tuple[str, str | None]:
     """Give a name its counterpart; one without a counterpart stays.
 
     Returns:
         The name, where an official one still has @ for the member, and the member that
         an official name says.
     """
-    for pattern, target in rules:
+    for template, target in rules:
+        pattern = _pattern(template)
         if (match := pattern.fullmatch(name)) is not None:
             place = pattern.groupindex.get('member')
             for index, field in enumerate(match.groups(), 1):
@@ -106,11 +106,6 @@ def _rename(
                     target = re.sub(r'#|\*\*|\*', field, target, count=1)
             return target, place and match[place]
     return name, None
-
-
-_OFFICIAL_MARKERS = [
-    _rename(name, _TO_OFFICIAL)[0] for name in (*_OWN_MARKERS, *_VIT_MARKERS)
-]
 
 
 def unwrap(name: str) -> str:
@@ -126,7 +121,8 @@ def is_official(names: Iterable[str]) -> bool:
     Args:
         names: Keys of a state dict.
     """
-    return set(map(unwrap, names)).issuperset(_OFFICIAL_MARKERS)
+    markers = (_rename(name, _TO_OFFICIAL)[0] for name in _OWN_MARKERS + _VIT_MARKERS)
+    return set(map(unwrap, names)).issuperset(markers)
 
 
 def is_own(names: Iterable[str]) -> bool:
@@ -168,7 +164,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     for name, value in state_dict.items():
         if name == KEYPOINT_MASK and not value.numel():
             continue
-        target, member = _rename(name, _FROM_OFFICIAL)
+        target, member = _rename(name, _RENAMES)
         if member is None:
             own[target] = value
         else:

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmdet_rfdetr import analysis
-from mmdet_rfdetr.analysis import summary_hook
+from mmdet_rfdetr.analysis import curve, summary_hook
 from mmdet_rfdetr.segmentation.mask_results import EncodedMasks
 from tests.factory import write_project
 
@@ -22,13 +22,13 @@ BASE = "__import__('mmdet_rfdetr').config('rfdetr_nano_coco.py')"
 def drawn(monkeypatch):
     """Arguments of every curve that was drawn."""
     calls = []
-    draw = summary_hook.training_curve
+    draw = curve.training_curve
 
     def recording(losses, rates, metrics):
         calls.append((losses, rates, metrics))
         return draw(losses, rates, metrics)
 
-    monkeypatch.setattr(summary_hook, 'training_curve', recording)
+    monkeypatch.setattr(curve, 'training_curve', recording)
     return calls
 
 
