@@ -37,6 +37,7 @@ SOMETIMES = {
 # Changed by wings, which may have been taken out.
 OF_WINGS = {
     'formats': {'config.config.Config.fromstring'},
+    'speed': {'runner.runner.save_checkpoint'},
     'analysis': {
         'runner.runner.Runner.setup_env',
         '_strategy.base.BaseStrategy._setup_env',

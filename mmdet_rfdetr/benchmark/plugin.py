@@ -19,6 +19,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from ..errors import SettingError
+from .checkpoint import checkpoint
 from .clock import Clock
 from .flops import count_flops
 
@@ -159,7 +160,13 @@ def metric(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict
     return work, dict(images=len(samples), detections=args.detections)
 
 
-TASKS = dict(latency=latency, training=training, loader=loader, metric=metric)
+TASKS = dict(
+    latency=latency,
+    training=training,
+    loader=loader,
+    metric=metric,
+    checkpoint=checkpoint,
+)
 
 
 def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:

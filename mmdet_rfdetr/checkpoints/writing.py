@@ -1,6 +1,5 @@
 """Writing files so that there is never half of one."""
 
-import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,10 +22,11 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str | Path) -> None:
         CheckpointError: the file cannot be written.
     """
     with replacing(filename) as file:
-        # Through memory: on a full disk torch's writer hides the system's error.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        file.write(buffer.getbuffer())
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            # On a full disk torch's writer hides the system's error behind its own.
+            raise error.__context__ or error from None
 
 
 @contextmanager

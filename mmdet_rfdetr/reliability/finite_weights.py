@@ -1,8 +1,8 @@
 """Keep what is not finite out of checkpoints."""
 
+import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import RuinedWeightsError
@@ -59,4 +59,4 @@ def infinite_buffers(model: nn.Module) -> frozenset[str]:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers of a floating tensor are finite, in one pass over it."""
-    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
+    return not tensor.numel() or all(map(math.isfinite, tensor.aminmax()))

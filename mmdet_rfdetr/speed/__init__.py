@@ -1,11 +1,13 @@
 """The same numbers sooner: recorded, compiled, deployed; matched and loaded faster."""
 
+from .. import compat
 from .allocator import RFDETRAllocatorHook
 from .detector import RFDETR
 from .device_solver import DeviceSolver
 from .evaluation_engines import UltrafastEval
 from .host_solver import HostSolver
 from .jittered import RFDETRLoadJittered
+from .saving import format_configs_once, save_without_copies
 
 __all__ = [
     'DeviceSolver',
@@ -15,3 +17,5 @@ __all__ = [
     'RFDETRLoadJittered',
     'UltrafastEval',
 ]
+
+compat.ON_IMPORT += [format_configs_once, save_without_copies]

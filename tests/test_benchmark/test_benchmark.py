@@ -101,6 +101,17 @@ def test_the_metric_evaluates_all_images(project):
     assert facts == dict(images=4, detections=10)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize('plain', [False, True])
+def test_a_checkpoint_is_saved_and_resumed(project, monkeypatch, plain):
+    monkeypatch.chdir(Path(project.config).parent)
+    samples, facts = run_task(project, 'checkpoint', plain=plain)
+    for phases in samples:
+        assert list(phases) == ['save', 'resume']
+        assert all(value > 0 for value in phases.values())
+    assert facts['bytes'] > 1e5
+
+
 def test_the_metric_takes_data_with_any_category_ids(project):
     own = Path(project.config).with_name('pictures')
     here = SimpleNamespace(config=project.config, data=str(own))

@@ -12,7 +12,6 @@ from mmengine.hooks import Hook
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.errors import CheckpointError, ExplainedError, SettingError
-from mmdet_rfdetr.reliability.checkpoint_hook import CompleteFiles
 from tests.toy import Scripted, runner
 
 HOOK = dict(
@@ -192,14 +191,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_a_best_checkpoint_outlives_a_failed_successor(tmp_path, monkeypatch):
-    put = CompleteFiles.put
+    replace = os.replace
 
-    def fail(self, obj, filepath):
-        if filepath.endswith('best_coco_bbox_mAP_epoch_2.pth'):
-            raise CheckpointError('No space left on device')
-        put(self, obj, filepath)
+    def fail(source, target):
+        if str(target).endswith('best_coco_bbox_mAP_epoch_2.pth'):
+            raise OSError(28, 'No space left on device')
+        replace(source, target)
 
-    monkeypatch.setattr(CompleteFiles, 'put', fail)
+    monkeypatch.setattr(os, 'replace', fail)
     with pytest.raises(CheckpointError):
         build(tmp_path).train()
     assert (tmp_path / 'best_coco_bbox_mAP_epoch_1.pth').is_file()
