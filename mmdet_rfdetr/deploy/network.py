@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..precision import PrecisionPolicy
+from .rewritten import constant, rewrite
 
 
 class DeployedNetwork(nn.Module):
@@ -21,9 +22,6 @@ class DeployedNetwork(nn.Module):
 
     Attributes:
         output_names: names of the outputs, in their order.
-
-    Raises:
-        SettingError: if a side does not divide by what the backbone needs.
     """
 
     def __init__(self, model: nn.Module, image_size: tuple[int, int]) -> None:
@@ -34,7 +32,7 @@ class DeployedNetwork(nn.Module):
         self.output_names = ('dets', 'labels')
         if getattr(self.model, 'mask_head', None) is not None:
             self.output_names += ('masks',)
-        _merge_adapters(self.model)
+        rewrite(self.model)
         _settle_positions(self.model.backbone, image_size)
 
     @torch.no_grad()
@@ -57,29 +55,10 @@ class DeployedNetwork(nn.Module):
         return tuple(outputs)
 
 
-def _merge_adapters(model: nn.Module) -> None:
-    """Make one layer of each that has adapters, in place."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if hasattr(child, 'packed'):
-                setattr(module, name, _linear(*child.packed()))
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device='meta')
-    linear.weight, linear.bias = map(_constant, (weight, bias))
-    return linear
-
-
-def _constant(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach(), requires_grad=False)
-
-
 def _settle_positions(backbone: nn.Module, image_size: tuple[int, int]) -> None:
     """Resize the position table once; runtimes differ in how they would resize it."""
     if not hasattr(backbone, 'position_table'):
         return
     grid = tuple(side // backbone.patch_size for side in image_size)
-    table = _constant(backbone.position_table(grid))
-    backbone.pos_embed = table
+    backbone.pos_embed = constant(backbone.position_table(grid))
     backbone.position_table = lambda grid: backbone.pos_embed

@@ -1,0 +1,157 @@
+"""The model as a graph: equal to the model for every batch, at every size."""
+
+import collections
+
+import pytest
+import torch
+from torch import nn
+
+from mmdet_rfdetr.deploy.network import DeployedNetwork
+from mmdet_rfdetr.models.query_selection import unpadded_proposals
+from tests.test_deploy import exported
+from tests.test_deploy.operators import TENSORRT
+
+CASES = ('windows', 'levels', 'few_tokens', 'masks')
+RUNTIMES = dict(onnxruntime=exported.in_onnxruntime, openvino=exported.in_openvino)
+# torch's exporter asks for something that torch deprecates.
+pytestmark = pytest.mark.filterwarnings('ignore:.*LeafSpec:FutureWarning')
+
+
+def all_but(quick):
+    """All cases, those but the quick one marked as long."""
+    return [
+        case if case == quick else pytest.param(case, marks=pytest.mark.long)
+        for case in CASES
+    ]
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_network_is_the_model(case):
+    model, size = exported.small_model(case)
+    images = exported.clear_images(model, size, 5)
+    exported.assert_same(DeployedNetwork(model, size), model, images)
+
+
+def test_the_model_stays_as_it_is():
+    model, size = exported.small_model('levels')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    DeployedNetwork(model.train(), size)
+    assert model.training and before.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name])
+
+
+def test_a_part_of_a_project_stays():
+    model, size = exported.small_model('windows')
+
+    class Twice(type(model.backbone.blocks[0])):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model.backbone.blocks[1].__class__ = Twice
+    images = exported.clear_images(model, size, 2)
+    exported.assert_same(DeployedNetwork(model, size), model, images, (2,))
+
+
+@pytest.mark.parametrize('use_dora', (False, True))
+def test_adapters_are_merged(use_dora):
+    pytest.importorskip('peft')
+    from mmdet_rfdetr.formats.lora import add_adapters
+
+    model, size = exported.small_model('windows')
+    add_adapters(model.backbone, dict(r=4, use_dora=use_dora))
+    torch.manual_seed(0)
+    for name, weight in model.backbone.named_parameters():
+        if 'lora_' in name:
+            nn.init.normal_(weight, mean=float('magnitude' in name), std=0.2)
+    images = exported.clear_images(model, size, 2)
+    network = DeployedNetwork(model, size)
+    assert not [name for name, _ in network.named_parameters() if 'lora_' in name]
+    exported.assert_same(network, model, images, (2,))
+
+
+@pytest.mark.parametrize('case', all_but('masks'))
+def test_exported_programs_take_any_batch(case):
+    model, size = exported.small_model(case)
+    images = exported.clear_images(model, size, 5)
+    network = DeployedNetwork(model, size)
+    unpadded_proposals.cache_clear()
+    program = torch.export.export(
+        network, (images[:2],), dynamic_shapes=(exported.BATCH,)
+    )
+    # The model that is compared runs after the export, which left nothing behind.
+    exported.assert_same(program.module(), model, images)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('strict', (False, True))
+def test_the_model_itself_is_exported(case, strict):
+    model, size = exported.small_model(case)
+    images = exported.clear_images(model, size, 5)
+    program = torch.export.export(
+        exported.Plain(model),
+        (images[:2],),
+        dynamic_shapes=(exported.BATCH,),
+        strict=strict,
+    )
+    exported.assert_same(program.module(), model, images)
+
+
+def test_an_export_that_fails_leaves_the_model_whole():
+    model, size = exported.small_model('windows')
+    images = exported.clear_images(model, size, 2)
+    wanted = exported.outputs_of(model, images)
+    unpadded_proposals.cache_clear()
+
+    class Asks(exported.Plain):
+        def forward(self, images):
+            found = super().forward(images)
+            return found if found[0].sum() > 0 else None
+
+    with pytest.raises(Exception, match='data-dependent'):
+        torch.export.export(Asks(model), (images,))
+    for name, value in exported.outputs_of(model, images).items():
+        assert value.equal(wanted[name])
+
+
+@pytest.fixture(scope='module', params=all_but('masks'))
+def small_file(request, tmp_path_factory):
+    """Model, images and the ONNX file of a case."""
+    model, size = exported.small_model(request.param)
+    images = exported.clear_images(model, size, 5)
+    folder = tmp_path_factory.mktemp('file')
+    network = DeployedNetwork(model, size)
+    return model, images, exported.to_onnx(network, images[:2], folder)
+
+
+@pytest.mark.parametrize('runtime', RUNTIMES)
+def test_files_say_what_the_model_says(small_file, runtime):
+    model, images, path = small_file
+    exported.assert_same(RUNTIMES[runtime](path), model, images)
+
+
+def test_files_hold_what_tensorrt_reads(small_file):
+    onnx = pytest.importorskip('onnx')
+    *_, path = small_file
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [entry.version for entry in graph.opset_import if not entry.domain] == [20]
+    counts = collections.Counter(node.op_type for node in graph.graph.node)
+    assert set(counts) <= TENSORRT, set(counts) - TENSORRT
+    assert not {'ScatterND', 'Erf', 'NonZero', 'Loop', 'If'} & set(counts)
+    for node in graph.graph.node:
+        if node.op_type == 'Resize':
+            settings = {
+                x.name: onnx.helper.get_attribute_value(x) for x in node.attribute
+            }
+            assert not settings.get('antialias') and settings['mode'] == b'linear'
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('case', CASES)
+def test_files_of_the_model_itself(case, tmp_path):
+    model, size = exported.small_model(case)
+    images = exported.clear_images(model, size, 5)
+    path = exported.to_onnx(exported.Plain(model), images[:2], tmp_path)
+    exported.assert_same(exported.in_onnxruntime(path), model, images)
