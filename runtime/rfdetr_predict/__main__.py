@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -100,20 +101,33 @@ def main(
     """
     parser = parser or build_parser()
     args = parser.parse_args(arguments)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = threading.Event()
+
+    def ask_to_stop(*_: object) -> None:
+        if stop.is_set():  # asked twice
+            raise KeyboardInterrupt
+        stop.set()
+
+    signals = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(each, ask_to_stop) for each in signals]
     try:
-        return _run(args, open_model)
+        return _run(args, open_model, stop)
     except (ModelFileError, SourceError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of standard output has left
         sys.stderr.close()
         return 1
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
-def _run(args: argparse.Namespace, open_model: Callable | None) -> int:
+def _run(
+    args: argparse.Namespace, open_model: Callable | None, stop: threading.Event
+) -> int:
     from rfdetr_runtime.background import Behind
     from rfdetr_runtime.detector import Detector, ExportedModel
 
@@ -143,10 +157,10 @@ def _run(args: argparse.Namespace, open_model: Callable | None) -> int:
     outputs = Outputs(kinds, folder, detector.names, sources.category_ids, stream)
     progress = Progress(sources.count(), args.quiet)
     started, objects, broken = time.monotonic(), 0, []
-    results = detector.stream(sources)
+    results = detector.stream(sources, stop)
     if args.track:
         results = track(results, args.threshold)
-    writing, status = Behind(outputs.write, 4), 0
+    writing = Behind(outputs.write, 4)
     try:
         for picture, found in results:
             writing.put(picture, found)
@@ -155,15 +169,14 @@ def _run(args: argparse.Namespace, open_model: Callable | None) -> int:
             else:
                 objects += len(found)
                 progress.step()
-    except KeyboardInterrupt:
-        print('\nInterrupted: what was written is whole.', file=sys.stderr)
-        status = EXIT_INTERRUPTED
     finally:
         try:
             results.close()
             writing.finish()
         finally:
             outputs.close()
+    if stop.is_set():
+        print('\nInterrupted: what was written is whole.', file=sys.stderr)
     if not args.quiet:
         seconds = time.monotonic() - started
         where = f'; results in {folder}' if kinds else ''
@@ -175,7 +188,7 @@ def _run(args: argparse.Namespace, open_model: Callable | None) -> int:
         print(f'left out: {error}', file=sys.stderr)
     if len(broken) > 10:
         print(f'left out: {len(broken) - 10} more', file=sys.stderr)
-    return status or int(progress.done == 0)
+    return EXIT_INTERRUPTED if stop.is_set() else int(progress.done == 0)
 
 
 if __name__ == '__main__':

@@ -7,15 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 _END = object()
+_SECONDS = 0.1  # between two looks whether all shall stop
 
 
 @contextmanager
-def ahead(items: Iterable, most: int) -> Iterator[Iterator]:
+def ahead(
+    items: Iterable, most: int, stop: threading.Event | None = None
+) -> Iterator[Iterator]:
     """Iterate in a thread of its own, at most ``most`` items before they are asked for.
 
     Args:
         items: what is iterated there; what it raises is raised here.
         most: items that wait.
+        stop: ends the iterator when it is set, also while it waits.
 
     Yields:
         An iterator; on leaving, the thread has ended.
@@ -26,7 +30,7 @@ def ahead(items: Iterable, most: int) -> Iterator[Iterator]:
     def hand_over(item: tuple) -> bool:
         while not stopped.is_set():
             try:
-                waiting.put(item, timeout=0.1)
+                waiting.put(item, timeout=_SECONDS)
                 return True
             except queue.Full:
                 continue
@@ -46,8 +50,11 @@ def ahead(items: Iterable, most: int) -> Iterator[Iterator]:
                 iterator.close()
 
     def arrived() -> Iterator:
-        while True:
-            item, error = waiting.get()
+        while stop is None or not stop.is_set():
+            try:
+                item, error = waiting.get(timeout=_SECONDS)
+            except queue.Empty:
+                continue
             if error is not None:
                 raise error
             if item is _END:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -178,7 +179,7 @@ class Detector:
         return [found for _, found in self.stream(pictures)]
 
     def stream(
-        self, pictures: Iterable[Picture]
+        self, pictures: Iterable[Picture], stop: Event | None = None
     ) -> Iterator[tuple[Picture, Detections | None]]:
         """Detect in one picture after the other, in bounded memory.
 
@@ -186,14 +187,15 @@ class Detector:
         computed.
 
         Args:
-            pictures: :class:`~rfdetr_runtime.sources.Sources`, or others.
+            pictures: ``rfdetr_predict.Sources``, or others.
+            stop: ends it when it is set, after what is read.
 
         Yields:
             Each picture and its detections; None of one that could not be read.
         """
         waiting: list[_Views] = []
         batch: list[tuple] = []
-        with ahead(self._inputs(pictures), 2 * self.batch) as inputs:
+        with ahead(self._inputs(pictures), 2 * self.batch, stop) as inputs:
             for views, image, size in inputs:
                 if not (waiting and waiting[-1] is views):
                     waiting.append(views)
@@ -206,7 +208,8 @@ class Detector:
                     yield self._finished(waiting.pop(0))
             self._detect(batch)
             for views in waiting:
-                yield self._finished(views)
+                if len(views.found) == len(views.regions):
+                    yield self._finished(views)
 
     def _inputs(self, pictures: Iterable[Picture]) -> Iterator[tuple]:
         """Each tile of each picture: what it belongs to, its input and its size."""

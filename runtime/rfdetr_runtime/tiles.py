@@ -53,8 +53,9 @@ def join_views(
     """Join the detections of several views of a picture.
 
     A side of a joined box is the mean of those that are not cut off, weighted by score
-    and by how fine the view is, or where all are cut off, the outermost. The score is
-    the best one.
+    and by how fine the view is, or where all are cut off, the outermost. Score and mask
+    are the best of those that are not cut off at all; where all are, the best score
+    and all masks together.
 
     Args:
         views: detections of each, boxes in pixels of the picture, masks (n, H, W) bool
@@ -81,7 +82,9 @@ def join_views(
     first = np.cumsum([0, *map(len, views)])
     made = []
     for group in same_objects(boxes, labels, view, regions):
-        best = group[scores[group].argmax()]
+        # Who sees a part of an object knows less of what it is.
+        whole = group[~cut[group].any(axis=1)]
+        best = _best(whole if len(whole) else group, scores)
         box, score = boxes[best], scores[best]
         if len(group) > 1:
             box = _joined_box(boxes[group], cut[group], weights[group])
@@ -97,7 +100,7 @@ def join_views(
         for target, place in zip(masks, order, strict=True):
             group = made[place][3]
             whole = group[~cut[group].any(axis=1)]
-            for each in whole[scores[whole].argmax()][None] if len(whole) else group:
+            for each in [_best(whole, scores)] if len(whole) else group:
                 target |= views[view[each]].masks[each - first[view[each]]]
     return Found(
         np.array([made[place][0] for place in order], np.float32).reshape(-1, 4),
@@ -105,6 +108,11 @@ def join_views(
         np.array([made[place][2] for place in order], np.int64),
         masks,
     )
+
+
+def _best(group: np.ndarray, scores: np.ndarray) -> int:
+    """The one of a group with the highest score."""
+    return group[scores[group].argmax()]
 
 
 def cut_sides(
