@@ -27,7 +27,7 @@ PICTURES = 4
 BATCH = 2
 SIDE = 128
 # Without a warm-up the demo's own rate lets differences of rounding grow fast.
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1.5e-4
 PRECISIONS = {
     'float32': None,
     'bfloat16': dict(device_type='cpu', dtype='bfloat16'),
@@ -66,6 +66,15 @@ def batch(numbers):
     return dict(inputs=images, data_samples=samples)
 
 
+def build(cfg):
+    """The model of a config, ready to train, and its optimizer wrapper."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    return model.train(), wrapper
+
+
 def train(precision):
     """Train for twenty steps.
 
@@ -80,11 +89,7 @@ def train(precision):
     cfg = Config.fromfile(REPOSITORY / 'configs' / 'rfdetr_demo.py')
     cfg.model.precision = PRECISIONS[precision]
     cfg.optim_wrapper.optimizer.lr = LEARNING_RATE
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model)
-        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    model.train()
+    model, wrapper = build(cfg)
     losses = {name: [] for name in LOGGED}
     for step in range(STEPS):
         first = BATCH * step % PICTURES
