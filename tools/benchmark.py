@@ -1,4 +1,4 @@
-"""Measure speed: latency, training, the data loader, the metric, or checkpoints."""
+"""Measure speed: latency, training, loader, metric, checkpoints, or the start."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import rfdetr_arguments as cli
 
 OFFICIAL_PYTHON = 'RFDETR_OFFICIAL_PYTHON'
-TASKS = ('latency', 'training', 'loader', 'metric', 'checkpoint')
+TASKS = ('latency', 'training', 'loader', 'metric', 'checkpoint', 'startup')
 EXAMPLES = f"""\
   python tools/benchmark.py configs/rfdetr_nano_coco.py --checkpoint nano.pth
   python tools/benchmark.py configs/rfdetr_nano_coco.py configs/rfdetr_small_coco.py
@@ -82,10 +82,12 @@ def main() -> None:
         cli.require_file(parser, config, 'config')
     if args.official and not args.official_python:
         parser.error(f'--official needs --official-python, or set {OFFICIAL_PYTHON}')
-    if args.official and args.task in ('metric', 'checkpoint'):
-        other = dict(metric='MMDetection', checkpoint='PyTorch')[args.task]
+    if args.official and args.task in ('metric', 'checkpoint', 'startup'):
+        other = 'PyTorch' if args.task == 'checkpoint' else 'MMDetection'
         parser.error(f'--task {args.task} compares with {other}: leave out --official')
     on_gpu = args.device.startswith('cuda')
+    if on_gpu and args.task == 'startup':
+        parser.error('--task startup is measured on the CPU: leave out --device')
     if on_gpu and args.clock == 'cpu':
         parser.error('--clock cpu does not see a GPU: leave it out with --device cuda')
     if args.cuda_graphs and not (args.deploy and on_gpu):

@@ -51,6 +51,10 @@ class Clock:
 
         setattr(owner, method, timed)
 
+    def add(self, name: str, milliseconds: float) -> None:
+        """Count a phase that another process measured, on no GPU."""
+        self._parts.append((name, 0.0, milliseconds))
+
     def take(self) -> dict[str, float]:
         """The phases since the last call of this method, when all work is done."""
         if self._on_gpu:

@@ -20,7 +20,9 @@ def compare(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: with one sentence, if a side fails.
     """
-    samples = args.samples or dict(loader=30, metric=1, checkpoint=1).get(args.task, 3)
+    samples = args.samples or dict(loader=30, metric=1, checkpoint=1, startup=1).get(
+        args.task, 3
+    )
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
             count = args.images or dict(loader=60, metric=200).get(args.task, 8)
@@ -57,9 +59,10 @@ def make_sides(args: argparse.Namespace, data: str) -> list[Side]:
     if args.official:
         official = dict(options, target=args.official)
         sides.append(Side(args.official, official, args.official_python))
-    if args.task == 'checkpoint':
-        plain = dict(options, target=args.configs[0], plain=True)
-        sides.append(Side('torch.save, torch.load', plain))
+    plain = dict(checkpoint='torch.save, torch.load', startup='MMDetection')
+    if args.task in plain:
+        reference = dict(options, target=args.configs[0], plain=True)
+        sides.append(Side(plain[args.task], reference))
     if args.task == 'metric':
         stock = {'val_evaluator.type': 'CocoMetric'}
         reference = dict(options, target=args.configs[0], cfg_options=stock)

@@ -22,6 +22,7 @@ from ..errors import SettingError
 from .checkpoint import checkpoint
 from .clock import Clock
 from .flops import count_flops
+from .startup import startup
 
 Work = Callable[[], None]
 CLIP = 0.1
@@ -166,6 +167,7 @@ TASKS = dict(
     loader=loader,
     metric=metric,
     checkpoint=checkpoint,
+    startup=startup,
 )
 
 

@@ -1,6 +1,7 @@
 """The benchmark with a model of toy size: what it measures and what it says."""
 
 import json
+import os
 import runpy
 import sys
 import time
@@ -13,7 +14,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import nn
 
-from mmdet_rfdetr.benchmark import plugin
+from mmdet_rfdetr.benchmark import plugin, startup
 from mmdet_rfdetr.benchmark.clock import Clock
 from mmdet_rfdetr.benchmark.flops import count_flops
 from mmdet_rfdetr.benchmark.pictures import draw_data_set
@@ -25,6 +26,7 @@ from mmdet_rfdetr.benchmark.sides import (
     speedup,
     summarise,
 )
+from mmdet_rfdetr.errors import SettingError
 from tests.factory import write_project
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run_code
@@ -52,14 +54,14 @@ DEFAULTS = dict(
 )
 
 
-def run_task(project, task, **options):
+def run_task(project, task, turns=3, **options):
     """Samples of a side, in this process; also its facts."""
     own = dict(target=project.config, task=task, data=project.data)
     args = SimpleNamespace(**{**DEFAULTS, **own, **options})
     clock = Clock('cpu', torch.device('cpu'))
     work, facts = plugin.build(args, clock)
     samples = []
-    for _ in range(3):
+    for _ in range(turns):
         work()
         samples.append(clock.take())
     return samples, facts
@@ -142,7 +144,7 @@ def test_attention_is_counted():
     assert model.linear.weight.requires_grad
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nano_has_the_published_number_of_operations():
     from mmdet.registry import MODELS
     from mmengine.config import Config
@@ -357,6 +359,44 @@ def test_a_side_that_fails_is_named(fake, name, message):
     assert sides[0]._process.poll() is not None
 
 
+STEPS = """
+import subprocess, sys, time
+begin = time.process_time()
+child = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
+while time.process_time() < begin + 0.2:
+    pass
+print('ready')
+print('Epoch(train) [1][1/9]')
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='no /proc')
+def test_a_command_is_measured_until_it_says_a_word_and_ended_with_its_children(
+    monkeypatch,
+):
+    killed = []
+    kill = os.killpg
+    monkeypatch.setattr(os, 'killpg', lambda *args: (killed.append(args), kill(*args)))
+    args = SimpleNamespace(clock='cpu', threads=1)
+    assert 200 <= startup.run(args, '-c', STEPS, until='Epoch(train)') < 60000
+    assert len(killed) == 1
+    assert startup.run(args, '-c', 'pass') < 60000
+    with pytest.raises(SettingError, match='failed.*NameError'):
+        startup.run(args, '-c', 'nothing')
+    with pytest.raises(SettingError, match='failed'):
+        startup.run(args, '-c', 'pass', until='Epoch(train)')
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('plain', [True, False])
+def test_the_start_is_measured(project, monkeypatch, plain):
+    monkeypatch.chdir(Path(project.config).parent)
+    options = dict(clock='wall', threads=1, plain=plain)
+    samples, _ = run_task(project, 'startup', turns=1, **options)
+    assert set(samples[0]) == {'help', 'import', 'first step'}
+
+
 def test_an_interpreter_that_is_none():
     with pytest.raises(BenchmarkError, match='cannot start.*No such file'):
         measure([Side('official', dict(target='RFDETRNano'), '/no/python')], 1, 1)
@@ -401,6 +441,8 @@ GPU = ['--device=cuda']
         (['absent.py'], "config 'absent.py' does not exist"),
         (['--official=A'], '--official needs --official-python'),
         (['--task=metric', *OFFICIAL], 'leave out --official'),
+        (['--task=startup', *OFFICIAL], 'compares with MMDetection: leave out'),
+        ([*GPU, '--task=startup'], '--task startup is measured on the CPU'),
         (['--rounds', '0'], '--rounds must be 1 or more'),
         ([*GPU, '--clock=cpu'], '--clock cpu does not see a GPU'),
         ([*GPU, '--cuda-graphs'], '--cuda-graphs needs --deploy'),
