@@ -115,13 +115,8 @@ class RFDETR(Steps, BaseDetector):
         self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
         self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
-        sizes = ModelSizes(
-            embed_dims=width,
-            num_layers=len(self.decoder.layers),
-            num_queries=num_queries,
-            num_groups=num_groups,
-            num_classes=classes,
-        )
+        layers = len(self.decoder.layers)
+        sizes = ModelSizes(width, layers, num_queries, num_groups, classes)
         for name, cfg in task_heads.items():
             head = MODELS.build(dict(cfg, sizes=sizes))
             head.check_data(self.data_preprocessor)

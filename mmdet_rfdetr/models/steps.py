@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import torch
 from torch import nn
 
+from ..errors import SettingError
 from ..precision import PrecisionPolicy
 from ..precision.weights import WeightDtypes
 
@@ -47,6 +49,8 @@ class Steps(nn.Module):
         """Enter what a step runs in; inside of a step nothing is left to do.
 
         Raises:
+            SettingError: if TorchScript's exporter to ONNX calls, whose files runtimes
+                do not read.
             PrecisionError: if weights were cast to a dtype that is not the policy's, by
                 ``half()`` for example, or an autocast around differs from the policy.
         """
@@ -54,6 +58,11 @@ class Steps(nn.Module):
         if outer is self:
             yield
             return
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            raise SettingError(
+                'torch.onnx.export(dynamo=False) writes a file of this model that '
+                'runtimes refuse: set dynamo=True'
+            )
         if self._dtypes is None:
             self._dtypes = WeightDtypes(self)
         low = self.precision.resolve(self.query_embedding.device)

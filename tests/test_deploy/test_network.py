@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmdet_rfdetr.deploy.network import DeployedNetwork
+from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.query_selection import unpadded_proposals
 from tests.test_deploy import exported
 from tests.test_deploy.operators import TENSORRT
@@ -113,6 +114,20 @@ def test_an_export_that_fails_leaves_the_model_whole():
         torch.export.export(Asks(model), (images,))
     for name, value in exported.outputs_of(model, images).items():
         assert value.equal(wanted[name])
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('kind', ('network', 'model'))
+def test_torchscript_is_right_or_refused(kind, tmp_path):
+    model, size = exported.small_model('levels')
+    images = exported.clear_images(model, size, 5)
+    whole = exported.Plain(model).eval()
+    network = DeployedNetwork(model, size) if kind == 'network' else whole
+    traced = torch.jit.trace(network, images[:2], check_trace=False)
+    exported.assert_same(traced, model, images)
+    with pytest.raises(SettingError, match='dynamo=True'):
+        exported.to_onnx(network, images[:2], tmp_path, dynamo=False, dynamic=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope='module', params=all_but('masks'))
