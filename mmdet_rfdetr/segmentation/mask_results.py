@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pycocotools.mask as rle
@@ -16,6 +17,10 @@ DENSE_BYTES = 256 * 2**20
 """Masks of an image that would take more than this as booleans come encoded."""
 CHUNK_BYTES = 64 * 2**20
 """Float masks that are resized at once; a single mask may take more."""
+_BLOCK = 2**18
+"""Pixels that are computed at once, so that they stay in the cache."""
+_DOUBT = 10 * 2**-24
+"""More than the rounding of a mean of four numbers, relative to the largest."""
 
 
 class EncodedMasks(BitmapMasks):
@@ -90,23 +95,132 @@ def full_size_masks(
             without its padding.
 
     Returns:
-        (n, height, width) bool, or :class:`EncodedMasks` if that would take more
-        than ``DENSE_BYTES``.
+        (n, height, width) bool, stored column by column as run lengths are, or
+        :class:`EncodedMasks` if that would take more than ``DENSE_BYTES``.
     """
     height, width = meta['ori_shape' if rescale else 'img_shape'][:2]
     count = len(queries)
+    is_dense = count * height * width <= DENSE_BYTES
     per_chunk = max(1, CHUNK_BYTES // (4 * height * width))
-    chunks = (
-        _resize(mask_preds.of_queries(image, part)[:, None], (height, width), meta) > 0
-        for part in queries.split(per_chunk)
+    planes = queries.new_empty(
+        (count if is_dense else min(count, per_chunk), width, height), dtype=torch.bool
     )
-    if count * height * width > DENSE_BYTES:
-        codes = [code for chunk in chunks for code in _encode(chunk)]
-        return EncodedMasks(codes, height, width)
-    masks = queries.new_empty((count, height, width), dtype=torch.bool)
-    for target, chunk in zip(masks.split(per_chunk), chunks, strict=True):
-        target.copy_(chunk)
-    return masks
+    masks, codes = planes.transpose(1, 2), []
+    for start in range(0, count, per_chunk):
+        chosen = queries[start : start + per_chunk]
+        first = start if is_dense else 0
+        target = masks[first : first + len(chosen)]
+        draw_masks(mask_preds.of_queries(image, chosen), target, meta)
+        if not is_dense:
+            codes += _encode(target)
+    return masks if is_dense else EncodedMasks(codes, height, width)
+
+
+def draw_masks(logits: Tensor, masks: Tensor, meta: dict) -> None:
+    """Write where resized logits are positive.
+
+    On a CPU only the pixels near positive logits are computed: a mean of four logits
+    with weights of 0 to 1 is not positive if none of them is. Where rounding might
+    decide, the mask is computed anew by PyTorch, so that the result is always its.
+
+    Args:
+        logits: (n, h, w) float32 of the network's input, with its padding.
+        masks: (n, height, width) bool, in which columns are contiguous.
+        meta: as in :func:`full_size_masks`.
+    """
+    size = masks.shape[1:]
+    if logits.device.type != 'cpu':
+        masks.copy_(_resize(logits[:, None], size, meta) > 0)
+        return
+    masks.zero_()
+    planes, cells = masks.transpose(1, 2).numpy(), logits.detach().numpy()
+    rows, columns = (_neighbours(logits, axis, size, meta) for axis in (0, 1))
+    is_positive = cells > 0
+    spans = is_positive.any(axis=2), is_positive.any(axis=1)
+    for index in spans[0].any(axis=1).nonzero()[0]:
+        y, x = (
+            near.of_span(*span[index].nonzero()[0][[0, -1]])
+            for near, span in zip((rows, columns), spans, strict=True)
+        )
+        if not _draw(cells[index], planes[index], y, x):
+            exact = _resize(logits[index][None, None], size, meta)[0] > 0
+            masks[index] = exact
+
+
+def _draw(cells: np.ndarray, plane: np.ndarray, y: '_Near', x: '_Near') -> bool:
+    """Draw a mask inside a rectangle; False if rounding might decide a pixel.
+
+    Args:
+        cells: (h, w) logits.
+        plane: (width, height), changed.
+        y: rows of the rectangle.
+        x: columns of the rectangle.
+    """
+    if not len(y.first) or not len(x.first):  # of a smaller image, no pixel sees it
+        return True
+    top, left = y.first[0], x.first[0]
+    cells = cells[top : y.second[-1] + 1, left : x.second[-1] + 1]
+    doubt = _DOUBT * np.abs(cells).max()
+    if not np.isfinite(doubt):
+        return False
+    lines = cells[y.first - top] * y.weight[:, None]
+    lines += cells[y.second - top] * y.rest[:, None]
+    lines = np.ascontiguousarray(lines.T)
+    step = max(1, _BLOCK // len(y.first))
+    for start in range(0, len(x.first), step):
+        part = slice(start, start + step)
+        values = lines[x.first[part] - left] * x.weight[part, None]
+        values += lines[x.second[part] - left] * x.rest[part, None]
+        drawn = values > doubt
+        if not np.array_equal(drawn, values >= -doubt):
+            return False
+        plane[x.start + start : x.start + start + len(drawn)][:, y.slice] = drawn
+    return True
+
+
+class _Near(NamedTuple):
+    """Cells that neighbouring pixels along an axis are means of, P pixels.
+
+    Attributes:
+        start: the first pixel.
+        first: (P,) cell, ascending.
+        second: (P,) the next cell; at the border it is the same.
+        weight: (P,) of the first cell.
+        rest: (P,) weight of the second.
+    """
+
+    start: int
+    first: np.ndarray
+    second: np.ndarray
+    weight: np.ndarray
+    rest: np.ndarray
+
+    @property
+    def slice(self) -> slice:
+        """The pixels."""
+        return slice(self.start, self.start + len(self.first))
+
+    def of_span(self, low: int, high: int) -> '_Near':
+        """The pixels that see a cell of low to high."""
+        start = np.searchsorted(self.second, low)
+        part = slice(start, np.searchsorted(self.first, high, side='right'))
+        return _Near(start, *(values[part] for values in self[1:]))
+
+
+def _neighbours(logits: Tensor, axis: int, size: tuple[int, int], meta: dict) -> _Near:
+    """Ask PyTorch for its weights: resize each cell alone, as 1 among 0."""
+    cells = logits.shape[1 + axis]
+    if axis == 0:
+        alone = torch.eye(cells)[:, None, :, None]
+        weights = _resize(alone, (size[0], 1), meta)[:, :, 0]
+    else:
+        alone = torch.eye(cells)[:, None, None]
+        weights = _resize(alone, (1, size[1]), meta)[:, 0]
+    weights, pixels = weights.numpy(), np.arange(size[axis])
+    first = (weights > 0).argmax(axis=0)
+    second = np.minimum(first + 1, cells - 1)
+    rest = np.where(second > first, weights[second, pixels], np.float32(0))
+    return _Near(0, first, second, weights[first, pixels], rest)
 
 
 def _resize(logits: Tensor, size: tuple[int, int], meta: dict) -> Tensor:
@@ -129,6 +243,6 @@ def _resize(logits: Tensor, size: tuple[int, int], meta: dict) -> Tensor:
 
 
 def _encode(masks: Tensor) -> list[dict]:
-    """COCO's run-length codes of masks (n, height, width)."""
-    columns_first = masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8, order='F')
-    return rle.encode(columns_first)
+    """COCO's run-length codes of masks (n, height, width), best stored by columns."""
+    by_columns = masks.permute(1, 2, 0).cpu().numpy().view(np.uint8)
+    return rle.encode(np.asfortranarray(by_columns))

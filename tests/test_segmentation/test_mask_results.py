@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmdet.structures.mask import BitmapMasks
+from mmdet.structures.mask import BitmapMasks, encode_mask_results
 from mmengine.structures import InstanceData
 
 from mmdet_rfdetr.matching import Stages
@@ -78,6 +78,74 @@ def test_padding_on_one_side_only_gives_the_exact_size():
         queries = torch.arange(2)
         found = full_size_masks(predictions(), 0, queries, meta, rescale=True)
         assert found.shape == (2, width, width)
+
+
+SHAPES = [
+    ((24, 24), (480, 640)),
+    ((24, 24), (97, 31)),
+    ((31, 17), (333, 500)),
+    ((40, 40), (9, 13)),  # smaller than the map
+    ((3, 5), (5, 3)),
+    ((1, 1), (20, 30)),
+]
+
+
+@pytest.mark.parametrize('block', [2**18, 100])
+@pytest.mark.parametrize('padding', [False, True])
+@pytest.mark.parametrize('cells, size', SHAPES)
+def test_drawing_what_is_positive_is_resizing_all(
+    monkeypatch, cells, size, padding, block
+):
+    """To the last pixel, also where logits are exactly zero, or not finite."""
+    monkeypatch.setattr(mask_results, '_BLOCK', block)
+    torch.manual_seed(0)
+    logits = F.interpolate(torch.randn(9, 1, 5, 4), size=cells, mode='bicubic')[:, 0]
+    logits += 0.1 * torch.randn_like(logits)
+    logits[1] = -1
+    logits[2], logits[2, 0, -1] = -1, 3
+    logits[3] = logits[3].round()
+    logits[4] = 2
+    logits[5, 0, 0] = float('nan')
+    logits[6, -1, -1] = float('inf')
+    logits[7, -1, 0] = -float('inf')
+    meta = dict(img_shape=(90, 70), batch_input_shape=(96, 96) if padding else (90, 70))
+    masks = torch.ones(9, size[1], size[0], dtype=torch.bool).transpose(1, 2)
+    mask_results.draw_masks(logits, masks, meta)
+    expected = mask_results._resize(logits[:, None], size, meta) > 0
+    assert torch.equal(masks, expected)
+    assert expected.any()
+
+
+def test_masks_are_drawn_near_positive_logits_only(monkeypatch):
+    """And PyTorch resizes one of all pixels only where rounding might decide."""
+    sizes, resize = [], mask_results._resize
+
+    def spy(logits, size, meta):
+        sizes.append(len(logits) * size[0] * size[1])
+        return resize(logits, size, meta)
+
+    monkeypatch.setattr(mask_results, '_resize', spy)
+    logits = torch.full((3, 24, 24), -1.0)
+    logits[:, 10:12, 5] = torch.tensor([0.3, 1.0, 7.0])[:, None]
+    masks = torch.empty(3, 640, 480, dtype=torch.bool).transpose(1, 2)
+    meta = dict(img_shape=(96, 96))
+    mask_results.draw_masks(logits, masks, meta)
+    assert sizes == [24 * 480, 24 * 640]
+    logits[1, 11, 2] = logits[1, 15, 8] = 1.0
+    logits[1, 12:14, 4:6] = torch.tensor([0.0, -0.0])
+    mask_results.draw_masks(logits, masks, meta)
+    assert sizes[4:] == [480 * 640]
+    assert torch.equal(masks, resize(logits[:, None], (480, 640), meta) > 0)
+
+
+def test_masks_are_stored_by_columns_as_run_lengths_are(monkeypatch):
+    """So that no encoder turns them round: mmdet's takes half its time for that."""
+    found = full_size_masks(predictions(), 0, torch.arange(4), META, rescale=True)
+    by_columns = found.numpy().transpose(1, 2, 0)
+    assert by_columns.flags.f_contiguous
+    codes = mask_results._encode(found)
+    np.testing.assert_array_equal(rle.decode(codes), by_columns)
+    assert codes == encode_mask_results(found.numpy())
 
 
 def test_no_detection():
