@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r"__version__ = '(.+)'", (ROOT / 'mmdet_rfdetr' / '__init__.py').read_text()
 ).group(1)
-TRACK = ['trackers>=2.6,<3']
+TRACK = ['trackers>=2.6,<3', 'lap>=0.5,<0.6']  # lap: MMDetection's ByteTrack
 ONNX = ['onnx>=1.20,<2', 'onnxscript>=0.7,<0.8', 'onnxruntime>=1.24,<2']
 OPENVINO = ['openvino>=2026.0']
 
