@@ -37,7 +37,11 @@ SOMETIMES = {
 # Changed by wings, which may have been taken out.
 OF_WINGS = {
     'formats': {'config.config.Config.fromstring'},
-    'speed': {'runner.runner.save_checkpoint'},
+    'speed': {
+        'runner.runner.save_checkpoint',
+        'runner.runner.Runner.resume',
+        'runner.runner._load_checkpoint',
+    },
     'analysis': {
         'runner.runner.Runner.setup_env',
         '_strategy.base.BaseStrategy._setup_env',

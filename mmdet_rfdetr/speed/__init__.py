@@ -7,7 +7,7 @@ from .device_solver import DeviceSolver
 from .evaluation_engines import UltrafastEval
 from .host_solver import HostSolver
 from .jittered import RFDETRLoadJittered
-from .saving import format_configs_once, save_without_copies
+from .saving import format_configs_once, resume_without_copies, save_without_copies
 
 __all__ = [
     'DeviceSolver',
@@ -18,4 +18,4 @@ __all__ = [
     'UltrafastEval',
 ]
 
-compat.ON_IMPORT += [format_configs_once, save_without_copies]
+compat.ON_IMPORT += [format_configs_once, save_without_copies, resume_without_copies]

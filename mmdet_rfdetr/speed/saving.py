@@ -1,16 +1,22 @@
-"""Checkpoints that are written as they are, with neither a copy nor a config anew."""
+"""Checkpoints that are written and resumed from with no copy on the way."""
 
 import functools
+import importlib.util
+import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import config as configs
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.runner import runner as runners
+from mmengine.utils import apply_to
+from torch import Tensor
 
 from ..checkpoints.writing import save_checkpoint_file
 
 _MOST_KEPT = 4
+_COPIED_BY_MODELS = {'state_dict', 'ema_state_dict'}
 
 
 def format_configs_once() -> str | None:
@@ -66,3 +72,43 @@ def save_without_copies() -> str | None:
 
     runners.save_checkpoint = save
     return 'mmengine copies a checkpoint in memory before it is written.'
+
+
+def resume_without_copies() -> str | None:
+    """Copy the weights of a resumed run into the model straight from the file.
+
+    The file is mapped, and not read into memory first, for as long as it takes: what is
+    not copied into the model or its average, as the state of the optimizer, is copied
+    first, so that nothing depends on the file afterwards.
+
+    Returns:
+        The reason, or None with torch before 2.7, which reads all files alike.
+    """
+    if importlib.util.find_spec('torch.utils.serialization') is None:
+        return None
+    resume, read = runners.Runner.resume, runners._load_checkpoint
+
+    @functools.wraps(resume)
+    def resume_mapped(self, filename: str, *args, **kwargs) -> None:
+        from torch.utils.serialization import config as settings
+
+        is_archive = Path(filename).is_file() and zipfile.is_zipfile(filename)
+        with settings.patch({'load.mmap': is_archive}):
+            resume(self, filename, *args, **kwargs)
+
+    @functools.wraps(read)
+    def read_mapped(*args, **kwargs) -> dict:
+        checkpoint = read(*args, **kwargs)
+        # Nothing else asks for mapped files, and not before this module is there.
+        settings = sys.modules.get('torch.utils.serialization')
+        if settings is not None and settings.config.load.mmap:
+            for name in checkpoint.keys() - _COPIED_BY_MODELS:
+                checkpoint[name] = apply_to(checkpoint[name], _on_cpu, Tensor.clone)
+        return checkpoint
+
+    runners.Runner.resume, runners._load_checkpoint = resume_mapped, read_mapped
+    return 'mmengine reads the weights of a resumed run twice over.'
+
+
+def _on_cpu(value: object) -> bool:
+    return isinstance(value, Tensor) and value.device.type == 'cpu'

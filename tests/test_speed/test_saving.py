@@ -1,11 +1,13 @@
 """Checkpoints are written without copies, and configs are formatted once."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.config import config as configs
+from mmengine.hooks import Hook
 from mmengine.runner import runner as runners
 from yapf.yapflib import yapf_api
 
@@ -67,3 +69,35 @@ def test_a_folder_is_made_and_another_storage_is_left_alone(tmp_path):
         runners.save_checkpoint({}, str(tmp_path))
     with pytest.raises((ImportError, ValueError, KeyError)):
         runners.save_checkpoint({}, 's3://bucket/weights.pth')
+
+
+class Mapped(Hook):
+    """Whether the checkpoint is mapped when it is read, and when training begins."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self):
+        self.seen = []
+
+    def look(self, *args, **kwargs):
+        self.seen.append('epoch_1.pth' in Path('/proc/self/maps').read_text())
+
+    after_load_checkpoint = before_train = look
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='looks at mappings')
+def test_a_resumed_run_keeps_nothing_of_its_file(tmp_path):
+    loop = dict(
+        loop='RFDETRTrainLoop',
+        default_hooks=dict(checkpoint=dict(type='RFDETRCheckpointHook')),
+        optimizer=dict(type='AdamW', lr=0.01),
+    )
+    toy.runner(tmp_path, epochs=1, model=Fat(), **loop).train()
+    hook = Mapped()
+    hooks = [dict(type='RFDETREMAHook'), hook]
+    resumed = toy.runner(tmp_path, hooks, epochs=2, model=Fat(), resume=True, **loop)
+    resumed.train()
+    assert hook.seen == [True, False]
+    plain = toy.runner(tmp_path / 'plain', epochs=2, model=Fat(), **loop)
+    plain.train()
+    assert torch.equal(plain.model.weight, resumed.model.weight)
