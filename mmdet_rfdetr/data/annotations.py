@@ -12,6 +12,10 @@ from ..errors import BadDataError, SettingError
 MASK_CHECKS: list[Callable[[object, int | None, int | None], str | None]] = []
 """What looks at masks before they are drawn; called as :func:`mask_problem` is."""
 
+PLAIN_CHECKS: list[Callable[[dict, dict, dict, set], bool]] = []
+"""What knows objects of which nothing is to be said; called with an object, images and
+ids of categories by their ids, and the ids of the plain objects before."""
+
 
 def mask_problem(
     segmentation: object, height: int | None, width: int | None

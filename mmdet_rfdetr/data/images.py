@@ -203,9 +203,7 @@ class ImageSource:
 
 
 def decode_image(
-    data: bytes,
-    size: tuple[int, int] | None = None,
-    reading: Reading = AS_OFFICIAL,
+    data: bytes, size: tuple[int, int] | None = None, reading: Reading = AS_OFFICIAL
 ) -> np.ndarray:
     """Decode an image file.
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine import fileio
 from mmengine.utils import is_filepath
 
-from ..data.annotations import mask_problem
+from ..data.annotations import PLAIN_CHECKS, mask_problem
 from ..errors import BadDataError, SettingError
 from .findings import Finding, Findings
 
@@ -85,8 +85,8 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     Returns:
         A document of which images have ``id`` and ``file_name``, categories one ``id``
         and one ``name`` each, objects a listed ``image_id`` and ``category_id``, finite
-        ``bbox`` and ``area``, ``iscrowd`` and ``ignore`` 0 or 1 and ``segmentation``,
-        maybe empty.
+        ``bbox``. Where they are not left out, ``area`` is finite, ``iscrowd`` and
+        ``ignore`` are 0 or 1, and ``segmentation`` is one, maybe empty.
 
     Raises:
         BadDataError: if categories cannot be told apart.
@@ -97,9 +97,11 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
     known_categories = {as_id(entry['id']): entry['id'] for entry in categories}
     annotations = []
     used: set[Hashable] = set()
-    in_corner: list[dict] = []
-    has_fractions = False
+    in_corner, has_fractions = [], False
     for raw in document['annotations']:
+        if PLAIN_CHECKS and PLAIN_CHECKS[0](raw, known_images, known_categories, used):
+            annotations.append(raw)
+            continue
         box = _numbers(raw.get('bbox'), raw, findings)
         image = known_images.get(as_id(raw.get('image_id')))
         category_id = known_categories.get(as_id(raw.get('category_id')))
@@ -120,8 +122,7 @@ def clean_annotations(document: dict, findings: Findings) -> dict:
         box = list(map(float, box))  # a whole number can be of any size
         area = finite_number(raw.get('area'))
         mask = _clean_mask(raw, image, findings)
-        polygons = mask if isinstance(mask, list) else ()
-        shapes = [box] * (min(box[2:]) > 0) + [*polygons]
+        shapes = [box] * (min(box[2:]) > 0) + (mask if isinstance(mask, list) else [])
         if corner := [shape for shape in shapes if max(shape) <= 1]:
             in_corner.append(raw)
             has_fractions |= any(value % 1 for shape in corner for value in shape)
@@ -229,8 +230,6 @@ def as_id(value: Any) -> Hashable:
 
 def finite_number(value: Any) -> float | None:
     """A finite number, also if written as text; None if it is none."""
-    if isinstance(value, float):  # the common case first
-        return value if math.isfinite(value) else None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -256,10 +255,8 @@ def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
         elif images[key]['file_name'] == name:
             findings.add(Finding.IMAGE_REPEATED, f'image {key} ({name})')
         else:
-            findings.add(
-                Finding.IMAGE_TWICE,
-                f'image {key} ({images[key]["file_name"]} and {name})',
-            )
+            both = f'{images[key]["file_name"]} and {name}'
+            findings.add(Finding.IMAGE_TWICE, f'image {key} ({both})')
             # Their objects cannot be told apart.
             ambiguous.add(key)
     return [image for key, image in images.items() if key not in ambiguous]

@@ -1,7 +1,6 @@
 """Look at every annotation and decode every image of a config's data sets."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,13 @@ from mmdet.registry import DATASETS
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 
 from ..data.images import decode_image, naming_faults
-from ..errors import BadDataError, BadImageError
+from ..errors import BadDataError
 from .bad_data_hook import coco_parts
 from .coco_dataset import CheckedCocoDataset
 from .findings import Finding, Findings, finding_of
+from .image_files import in_threads
 
 SPLITS = ('train', 'val', 'test')
 
@@ -80,21 +79,13 @@ def decode_all(dataset: CheckedCocoDataset) -> None:
     Args:
         dataset: what to look at.
     """
+
+    def decode(info: dict) -> None:
+        with naming_faults():
+            data = fileio.get(info['img_path'], dataset.backend_args)
+            decode_image(data, (info['height'], info['width']), dataset.reading)
+
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    progress = ProgressBar(len(infos))
-
-    def decode(info: dict) -> BadImageError | None:
-        try:
-            with naming_faults():
-                data = fileio.get(info['img_path'], dataset.backend_args)
-                decode_image(data, (info['height'], info['width']), dataset.reading)
-        except BadImageError as error:
-            return error
-        return None
-
-    # Decoding lets other threads run.
-    with ThreadPoolExecutor() as pool:
-        for info, error in zip(infos, pool.map(decode, infos), strict=True):
-            if error is not None:
-                dataset.findings.add(finding_of(error), Path(info['img_path']).name)
-            progress.update()
+    for info, error in zip(infos, in_threads(decode, infos), strict=True):
+        if error is not None:
+            dataset.findings.add(finding_of(error), Path(info['img_path']).name)

@@ -47,8 +47,8 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         bad_data: ``'skip'`` leaves out what cannot be used, ``'error'`` stops the run
             with the table if there is any fault.
         check_images: whether to look at the header of every image file first. It
-            takes some 10 s for 100 000 files on a local disk. Files that are not
-            local are not looked at.
+            takes some 5 s of CPU time for 100 000 files, and shows its progress on a
+            terminal. Files that are not local are not looked at.
         **kwargs: arguments of ``CocoDataset``.
 
     Raises:
@@ -164,19 +164,19 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         instance = super().parse_object(annotation, size)
         add = self.findings.add
         x, y, width, height = annotation['bbox']
+        box, whole = instance and instance['bbox'], [x, y, x + width, y + height]
         if annotation['category_id'] not in self.cat2label:
             add(Finding.UNUSED_CATEGORY, annotation)
         elif width <= 0 or height <= 0:
             add(Finding.BOX_EMPTY, annotation)
         elif instance is None:
             add(Finding.BOX_OUTSIDE, annotation)
+        elif box != whole and np.abs(np.subtract(box, whole)).max() > _TOLERANCE:
+            add(Finding.BOX_OVER_BORDER, annotation)
         if instance is None:
             return None
-        pairs = zip(instance['bbox'], (x, y, x + width, y + height), strict=True)
-        if max(abs(clipped - side) for clipped, side in pairs) > _TOLERANCE:
-            add(Finding.BOX_OVER_BORDER, annotation)
         if instance['ignore_flag']:
-            is_crowd = not annotation['ignore']
+            is_crowd = not annotation.get('ignore')
             add(Finding.CROWD if is_crowd else Finding.IGNORED, annotation)
         mask = instance['mask']
         problem = mask_problem(mask, *size) if isinstance(mask, dict) else None

@@ -2,13 +2,15 @@
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from mmengine.utils import ProgressBar
 from PIL import Image
 
 from ..data.images import Reading, naming_faults, open_image, sizes_of
@@ -18,6 +20,7 @@ from .findings import Finding, Findings, finding_of
 
 _DEEP_SAMPLES = 32  # deep images that are decoded, spread over the data set
 _DARK, _BRIGHT = 64, 191  # levels that a usable image passes
+_PARTS = 200  # that threads are given
 _CLIPPED = 0.01  # share of the pixels
 
 
@@ -86,13 +89,15 @@ def check_files(
     """
 
     def look(image: dict) -> Any:
-        path = str(Path(folder, image['file_name']))
         if is_url(image['file_name']):
             raise BadImageError('remote', 'is a URL')
+        path = os.path.join(folder, image['file_name'])
+        if path[-1:] in './':  # the same file without it
+            path = str(Path(path))
         return read_sizes(path, reading) if headers else require_file(path)
 
     usable, deep = [], []
-    for image, seen in zip(images, _in_threads(look, images), strict=True):
+    for image, seen in zip(images, in_threads(look, images), strict=True):
         is_bad = isinstance(seen, BadImageError)
         if is_bad and (headers or seen.kind in ('remote', 'special')):
             findings.add(finding_of(seen), image['file_name'])
@@ -113,7 +118,7 @@ def require_file(path: str) -> None:
         BadImageError: if there is nothing, or no ordinary file with content.
     """
     try:
-        status = Path(path).stat()
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImageError('missing', 'does not exist') from error
     except (OSError, ValueError) as error:  # a name can be too long, a folder closed
@@ -160,7 +165,7 @@ def _check_deep(
         return range_problem(pixels, reading.deep_range)
 
     names = names[:: -(-len(names) // _DEEP_SAMPLES) or 1]
-    for name, problem in zip(names, _in_threads(look, names), strict=True):
+    for name, problem in zip(names, in_threads(look, names), strict=True):
         if isinstance(problem, str):  # and no error, which is found later
             findings.add(Finding.DEEP_PIXELS, f'{name} ({problem})')
 
@@ -190,8 +195,12 @@ def range_problem(
     return f'{low:.4g} to {high:.4g}'
 
 
-def _in_threads(look: Callable, values: Sequence) -> list:
-    """What ``look`` returns for each value, or its BadImageError."""
+def in_threads(look: Callable, values: Sequence) -> Iterator:
+    """Look at many values, with progress on a terminal if it takes long.
+
+    Yields:
+        What ``look`` returns for each value, or its BadImageError.
+    """
 
     def look_or_fail(value: Any) -> Any:
         try:
@@ -199,5 +208,13 @@ def _in_threads(look: Callable, values: Sequence) -> list:
         except BadImageError as error:
             return error
 
+    # To hand over one by one would cost more than looking does.
+    step = 1 + len(values) // _PARTS
+    parts = [values[start : start + step] for start in range(0, len(values), step)]
+    is_shown = len(values) > _PARTS and sys.stdout.isatty()
+    progress = ProgressBar(len(values)) if is_shown else None
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(look_or_fail, values))
+        for part in pool.map(lambda part: [*map(look_or_fail, part)], parts):
+            yield from part
+            if progress:
+                progress.update(len(part))

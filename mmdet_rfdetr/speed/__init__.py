@@ -7,6 +7,7 @@ from .device_solver import DeviceSolver
 from .evaluation_engines import UltrafastEval
 from .host_solver import HostSolver
 from .jittered import RFDETRLoadJittered
+from .plain_objects import is_plain
 from .saving import format_configs_once, resume_without_copies, save_without_copies
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'RFDETRAllocatorHook',
     'RFDETRLoadJittered',
     'UltrafastEval',
+    'is_plain',
 ]
 
 compat.ON_IMPORT += [format_configs_once, save_without_copies, resume_without_copies]

@@ -1,6 +1,7 @@
 """The data set on sound files: boxes, labels by name, and pixels."""
 
 import ast
+import gc
 from pathlib import Path
 
 import mmcv
@@ -328,3 +329,22 @@ def test_a_file_of_test_images_has_no_objects(tmp_path):
     data = document()
     del data['annotations']
     assert build(write(tmp_path, data), test_mode=True).object_counts == [0, 0, 0]
+
+
+def test_the_search_for_circles_pauses_and_goes_on(tmp_path):
+    """As it was before, and after an error too."""
+    seen = []
+
+    class Watched(RFDETRCocoDataset):
+        def load_data_list(self):
+            seen.append(gc.get_threshold())
+            return super().load_data_list()
+
+    before = gc.get_threshold()
+    settings = dict(data_root=str(write(tmp_path)), data_prefix=dict(img=''))
+    settings.update(metainfo=dict(classes=ANIMALS))
+    Watched(ann_file='annotations.json', **settings)
+    with pytest.raises(FileNotFoundError):
+        Watched(ann_file='missing.json', **settings)
+    assert [threshold[0] for threshold in seen] == [0, 0]
+    assert gc.get_threshold() == before

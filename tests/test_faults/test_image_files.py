@@ -1,9 +1,11 @@
 """Image files of strangers: special files, other formats, damage, sizes."""
 
 import io
+import json
 import os
 import socket
 import struct
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from mmdet_rfdetr.data.images import AS_OFFICIAL, FORMATS, decode_image
 from mmdet_rfdetr.errors import BadDataError, BadImageError
+from mmdet_rfdetr.faults import image_files
 from mmdet_rfdetr.faults.findings import Finding
 from mmdet_rfdetr.faults.image_files import read_sizes
 from tests.factory import build, document, picture, write
@@ -184,3 +187,29 @@ def test_floats_beyond_white_are_found(tmp_path):
 def test_an_image_that_is_black_itself_is_no_finding(tmp_path):
     grey_png(write(tmp_path) / 'a.jpg', 0)
     assert Finding.DEEP_PIXELS not in build(tmp_path).findings.counts
+
+
+def test_files_are_opened_once_and_many_at_a_time(tmp_path, monkeypatch):
+    """A thread is given some, and every one is looked at, also the last."""
+    counts = Counter()
+    opened = image_files.open_image
+
+    def counted(path, *others):
+        counts[os.path.basename(path)] += 1
+        return opened(path, *others)
+
+    monkeypatch.setattr(image_files, 'open_image', counted)
+    monkeypatch.setattr(image_files, '_PARTS', 3)
+    data = document()
+    write(tmp_path, data)
+    data['images'] = [
+        dict(id=number, file_name=f'{number}.jpg', height=40, width=60)
+        for number in range(20)
+    ]
+    data['annotations'] = []
+    for image in data['images'][:-1]:
+        os.link(tmp_path / 'a.jpg', tmp_path / image['file_name'])
+    (tmp_path / 'annotations.json').write_text(json.dumps(data))
+    findings = build(tmp_path, pipeline=[]).findings
+    assert counts == {f'{number}.jpg': 1 for number in range(19)}
+    assert findings.examples[Finding.FILE_MISSING] == ['19.jpg']
