@@ -9,7 +9,7 @@ ONNX = dict(dynamo=True, opset_version=20, input_names=['input'], verbose=False)
 BATCH = {0: torch.export.Dim('batch')}
 BOUNDS = dict(dets=5e-6, labels=1e-4, masks=1e-4)
 """Largest differences: of boxes, of logits, of masks as a part of the largest one."""
-CLEAR = 1e-4
+CLEAR = 2e-5
 """Encoder scores that are closer may be selected in another order by a runtime."""
 
 
