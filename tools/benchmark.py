@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import rfdetr_arguments as cli
@@ -15,6 +16,8 @@ EXAMPLES = f"""\
       python tools/benchmark.py configs/rfdetr_nano_coco.py --official RFDETRNano
   python tools/benchmark.py configs/rfdetr_nano_coco.py --task training \\
       --batch-size 2 --dtype bfloat16
+  python tools/benchmark.py my_config.py --checkpoint best.pth \\
+      --exported best.onnx best_openvino_model/best.xml
   python tools/benchmark.py configs/rfdetr_nano_coco.py --task metric --images 5000
   python tools/benchmark.py configs/rfdetr_nano_coco.py --deploy --cuda-graphs \\
       --device cuda --dtype bfloat16
@@ -40,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
         help=f'its interpreter (default: ${OFFICIAL_PYTHON})',
     )
     add('--checkpoint', default='', help='weights of all sides (default: random)')
+    add(
+        '--exported',
+        metavar='FILE',
+        nargs='+',
+        default=[],
+        help='compare with exported files, which take the place of its model',
+    )
     add('--batch-size', type=int, default=1, metavar='N')
     add('--rounds', type=int, default=9, metavar='N', help='turns of each side')
     add('--samples', type=int, metavar='N', help='of a turn (default: by task)')
@@ -80,6 +90,8 @@ def main() -> None:
     args = parser.parse_args()
     for config in args.configs:
         cli.require_file(parser, config, 'config')
+    for file in args.exported:
+        cli.require_file(parser, file, 'exported file')
     if args.official and not args.official_python:
         parser.error(f'--official needs --official-python, or set {OFFICIAL_PYTHON}')
     if args.official and args.task in ('metric', 'checkpoint', 'startup'):
@@ -92,6 +104,10 @@ def main() -> None:
         parser.error('--clock cpu does not see a GPU: leave it out with --device cuda')
     if args.cuda_graphs and not (args.deploy and on_gpu):
         parser.error('--cuda-graphs needs --deploy and --device cuda')
+    if args.exported and len(args.configs) > 1:
+        parser.error('--exported compares with one config')
+    if args.exported and (args.task != 'latency' or on_gpu):
+        parser.error('--exported needs --task latency and --device cpu')
     if args.official_compile and not args.official:
         parser.error('--official-compile needs --official')
     if args.official_compile and not (args.task == 'training' and on_gpu):
@@ -114,7 +130,17 @@ def main() -> None:
         args.cfg_options = running.key_values(args.cfg_options)
     except ExplainedError as error:
         parser.error(str(error))
-    compare(args)
+    with tempfile.TemporaryDirectory() as folder, running.explained_errors():
+        if args.exported:
+            from mmdet_rfdetr.runtime.exported_file import write_config
+
+            changes = args.configs[0], args.cfg_options, folder
+            args.configs = [
+                write_config(*changes, file, args.threads or None)
+                for file in (None, *args.exported)
+            ]
+            args.cfg_options = {}
+        compare(args)
 
 
 def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

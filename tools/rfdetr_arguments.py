@@ -17,6 +17,10 @@ if (process := sys.modules.get('multiprocessing.process')) and process.parent_pr
     import mmdet_rfdetr  # noqa: F401
 
 
+EXPORTED = '.onnx', '.xml', '.pt2', '.engine'
+"""Ends of the names of exported files."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that knows which option a mistyped one is like."""
 

@@ -7,13 +7,18 @@ EXAMPLES = """\
   python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/epoch_5.pth \\
       --show-dir drawn --out predictions.pkl
   python tools/test.py my_config.py epoch_10.pth --tile 640 --overlap 0.2
+  python tools/test.py my_config.py best.onnx
 """
 
 
 def main() -> None:
     """Parse the arguments and test."""
     parser = cli.build_parser('Evaluate a detector.', EXAMPLES)
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or link')
+    parser.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        help='file or link; or an exported file, which is tested in place of the model',
+    )
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions to this pickle file'
     )
@@ -62,7 +67,10 @@ def main() -> None:
     # What takes seconds to import comes after the arguments.
     from mmdet_rfdetr.command_line import testing
 
-    testing.test(args)
+    prepare = None
+    if args.checkpoint.endswith(cli.EXPORTED):
+        from mmdet_rfdetr.runtime.exported_file import use_file as prepare
+    testing.test(args, prepare)
 
 
 if __name__ == '__main__':

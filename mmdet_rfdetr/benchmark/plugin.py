@@ -54,9 +54,14 @@ def build_model(cfg: Config, args: SimpleNamespace) -> nn.Module:
         device = torch.device(args.device).type
         cfg.model.precision = dict(device_type=device, dtype=args.dtype)
     model = MODELS.build(cfg.model)
-    if args.checkpoint:
+    if args.checkpoint and has_weights(model):
         load_checkpoint(model, args.checkpoint)
     return model.to(args.device)
+
+
+def has_weights(model: nn.Module) -> bool:
+    """Whether there is anything to load; an exported file has its own."""
+    return next(model.parameters(), None) is not None
 
 
 def latency(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dict]:
@@ -75,13 +80,14 @@ def latency(cfg: Config, args: SimpleNamespace, clock: Clock) -> tuple[Work, dic
 
     data = prepare()
     flops = count_flops(model, data['inputs'], data['data_samples'])
-    if args.deploy:
+    if args.deploy and has_weights(model):
         if not hasattr(model, 'switch_to_deploy'):
             raise SettingError(
                 f'--deploy: a {type(model).__name__} has no switch_to_deploy()'
             )
         model.switch_to_deploy(cuda_graphs=args.cuda_graphs)
-    clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
+    if has_weights(model):
+        clock.watch(model.bbox_head, 'predict_by_feat', 'post-processing')
 
     def work() -> None:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -20,14 +21,21 @@ class Dump(DumpDetResults):
     default_prefix = 'dump'
 
 
-def test(args: argparse.Namespace) -> None:
+def test(
+    args: argparse.Namespace, prepare: Callable[[Config, str], None] | None = None
+) -> None:
     """Evaluate, draw and dump.
 
     Args:
         args: of the tool.
+        prepare: makes a config test the file that is named as its checkpoint; None
+            loads it as weights.
     """
     cfg = running.load_config(args)
     cfg.load_from = args.checkpoint
+    if prepare is not None:
+        with running.explained_errors():
+            prepare(cfg, args.checkpoint)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     with running.explained_errors():

@@ -1,1 +1,1 @@
-"""Files for other runtimes: exported, checked against the model, read back."""
+"""Files for other runtimes: exported, and checked against the model."""

@@ -5,11 +5,13 @@ MMDetection, hold all that both kinds of models share.
 """
 
 from .checkpoint import CheckpointModel, load_detector, to_data_sample
+from .exported_file import RFDETRExportedFile
 from .mirror import RFDETRMirrorTTA
 from .tiles import RFDETRTiledModel, RFDETRTiles
 
 __all__ = [
     'CheckpointModel',
+    'RFDETRExportedFile',
     'RFDETRMirrorTTA',
     'RFDETRTiledModel',
     'RFDETRTiles',

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -132,6 +133,15 @@ def _need(name: str, extra: str) -> ModuleType:
         ) from error
 
 
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without letting it report that over the network.
+
+    It takes a stand-in of its own where its telemetry package is not installed.
+    """
+    sys.modules.setdefault('openvino_telemetry', None)
+    return _need('openvino', 'openvino')
+
+
 def _open_onnx(path: str, device: str, threads: int | None) -> Backend:
     runtime = _need('onnxruntime', 'onnxruntime')
     options = runtime.SessionOptions()
@@ -165,12 +175,13 @@ CAPABILITIES = dict(float32='FP32', bfloat16='BF16', float16='FP16')
 def _open_openvino(
     path: str, device: str, threads: int | None, precision: str | None
 ) -> Backend:
-    openvino = _need('openvino', 'openvino')
+    openvino = import_openvino()
     core = openvino.Core()
     model = core.read_model(path)
-    info = model.get_rt_info() if model.has_rt_info([OPENVINO_INFO]) else {}
-    strings = info[OPENVINO_INFO].value if info else {}
-    strings = {key: _text_of(value) for key, value in strings.items()}
+    strings = {}
+    if model.has_rt_info([OPENVINO_INFO]):
+        values = _value_of(model.get_rt_info([OPENVINO_INFO]))
+        strings = {key: str(_value_of(value)) for key, value in values.items()}
     metadata = Metadata.from_strings(strings, path)
     wanted = precision or 'float32'
     if wanted not in OPENVINO_TYPES:
@@ -200,9 +211,9 @@ def _open_openvino(
     return Backend(path, metadata, run)
 
 
-def _text_of(value: object) -> str:
-    """Text of an entry of OpenVINO's runtime information."""
-    return str(getattr(value, 'value', value))
+def _value_of(entry: object) -> object:
+    """An entry of OpenVINO's runtime information, which may be wrapped."""
+    return getattr(entry, 'value', entry)
 
 
 def _open_pt2(path: str, device: str, threads: int | None) -> Backend:
@@ -226,8 +237,7 @@ def _open_pt2(path: str, device: str, threads: int | None) -> Backend:
 def _open_engine(path: str, device: str, threads: int | None) -> Backend:
     """Open a TensorRT engine: written by the book, **never run**, for want of one.
 
-    Its metadata lie in ``FILE.json`` beside it, as the export of the ONNX file that it
-    was built from can write them (``--notes`` says nothing of it).
+    Its metadata lie in ``FILE.json`` beside it, see ``docs/deployment.md``.
     """
     tensorrt = _need('tensorrt', 'tensorrt, and cuda-python')
     cudart = _need('cuda.bindings.runtime', 'cuda-python')

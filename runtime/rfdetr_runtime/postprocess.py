@@ -130,7 +130,7 @@ def _official(outputs: dict, metadata: Metadata, count: int) -> Decoded:
     best = best_pairs(scores, count)
     queries, labels = np.divmod(best, logits.shape[1])
     boxes = outputs['dets'].astype(np.float32)[queries]
-    centres, halves = boxes[:, :2], boxes[:, 2:] / 2
+    centres, halves = boxes[:, :2], boxes[:, 2:].clip(min=0) / 2
     boxes = np.concatenate((centres - halves, centres + halves), axis=1)
     masks = outputs['masks'][queries] if 'masks' in outputs else None
     return boxes, scores[best], labels, masks

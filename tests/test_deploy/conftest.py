@@ -1,0 +1,15 @@
+import os
+
+import pytest
+
+from tests.test_deploy.project import Project
+
+
+@pytest.fixture(scope='session')
+def project(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    # Beside the folders of the other processes, if there are any.
+    beside = folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
+    shared = beside / 'graphs'
+    shared.mkdir(exist_ok=True)
+    return Project(tmp_path_factory.mktemp('project'), shared)

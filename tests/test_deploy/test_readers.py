@@ -1,0 +1,101 @@
+"""Readers of others on our file: the official decoder, and a server's arithmetic."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from rfdetr_runtime import open_model, prepare
+
+from tests.factory import CLASSES
+from tests.interpreter import run
+from tests.live import PYTHON, needs_official
+from tests.test_deploy.test_exporting import IMAGES
+
+THRESHOLD = 0.3
+
+
+def raw_outputs(path):
+    """Outputs by their place, as readers ask for them that know no names."""
+    session = onnxruntime.InferenceSession(
+        str(path), providers=['CPUExecutionProvider']
+    )
+    (source,) = session.get_inputs()
+    inputs = prepare(IMAGES, open_model(path).metadata)
+    return session.run(None, {source.name: inputs})
+
+
+def read_as_server(boxes, logits, size, most, class_count):
+    """Detections of an image by the inference server's published arithmetic.
+
+    Sigmoid of every column, the best pairs of query and column whatever the column,
+    those above the threshold, boxes scaled to the picture and clipped; last, labels
+    beyond the names are dropped.
+
+    Args:
+        boxes: (Q, 4) cxcywh.
+        logits: (Q, C).
+        size: (height, width) of the picture.
+        most: detections.
+        class_count: names of classes.
+    """
+    small = np.exp(-np.abs(logits))
+    scores = np.where(logits >= 0, 1, small) / (1 + small)
+    rows = [
+        (score, query, column)
+        for (query, column), score in np.ndenumerate(scores)
+        if score > THRESHOLD
+    ]
+    rows = sorted(rows, key=lambda row: -row[0])[:most]
+    height, width = size
+    found = []
+    for score, query, column in rows:
+        if column < class_count:
+            x, y, w, h = boxes[query]
+            corners = [(x - w / 2) * width, (y - h / 2) * height]
+            corners += [(x + w / 2) * width, (y + h / 2) * height]
+            found.append((*np.clip(corners, 0, [width, height] * 2), score, column))
+    return np.array(found).reshape(-1, 6)
+
+
+def expected_rows(project):
+    for found in project.detect(IMAGES):
+        sure = found[found.scores > THRESHOLD].numpy()
+        yield np.column_stack((sure.bboxes, sure.scores, sure.labels))
+
+
+def test_the_server_reads_what_predict_finds(project):
+    path, _ = project.exported(batch=None, notes='of mine')
+    boxes, logits = raw_outputs(path)
+    for index, expected in enumerate(expected_rows(project)):
+        size = IMAGES[index].shape[:2]
+        rows = read_as_server(boxes[index], logits[index], size, 10, len(CLASSES))
+        assert len(expected) >= 3
+        assert rows.shape == expected.shape
+        assert np.abs(rows - expected).max() < 1e-2
+
+
+@needs_official
+@pytest.mark.slow
+def test_the_official_decoder_reads_what_predict_finds(project, tmp_path):
+    path, _ = project.exported(batch=None, notes='of mine')
+    boxes, logits = raw_outputs(path)
+    sizes = [image.shape[1::-1] for image in IMAGES]
+    np.savez(tmp_path / 'raw.npz', boxes=boxes, logits=logits, sizes=sizes)
+    code = (
+        'import sys, json, numpy as np\n'
+        'from rfdetr.export._runtime.decode import decode_detections\n'
+        'raw = np.load(sys.argv[1])\n'
+        'rows = []\n'
+        "for one in zip(raw['boxes'], raw['logits'], raw['sizes'].tolist()):\n"
+        f'    found = decode_detections(*one, threshold={THRESHOLD}, num_select=10)\n'
+        '    rows.append(np.column_stack(\n'
+        '        (found.xyxy, found.confidence, found.class_id)).tolist())\n'
+        'print(json.dumps(rows))\n'
+    )
+    done = run([PYTHON, '-W', 'ignore', '-c', code, tmp_path / 'raw.npz'])
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout.splitlines()[-1])
+    for rows, expected in zip(read, expected_rows(project), strict=True):
+        assert len(rows) == len(expected) >= 3
+        assert np.abs(np.array(rows) - expected).max() < 1e-2
