@@ -18,6 +18,8 @@ FLOAT_OPERATORS = 'LayerNormalization', 'Softmax', 'GridSample', 'TopK', 'Sigmoi
 """What stays in float32 in a file of half precision: their sums and places need it."""
 FLOAT_PARTS = 'model.bbox_head', 'model.query_selection', 'model.decoder'
 """Modules that int8 leaves out, and with them boxes, scores and what is selected."""
+BETWEEN = '', 'network', 'network.model', 'network.model.decoder'
+"""Modules whose own arithmetic, on boxes and places, both leave out."""
 SINGLE_PARTS = 'model.bbox_head', 'model.query_selection', '.cross_attn'
 """Modules that half precision leaves out: final scores, selection, sampling."""
 
@@ -55,9 +57,8 @@ def nodes_of(graph, parts: Sequence[str]) -> list[str]:
     for node in graph.node:
         scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPE]
         modules = ast.literal_eval(scopes[0])[:-1] if scopes else ['']
-        # What belongs to no module is arithmetic on boxes and scores.
         own = modules[-1]
-        if not own or any(part in own for part in parts):
+        if own in BETWEEN or any(part in own for part in parts):
             names.append(node.name)
     return names
 

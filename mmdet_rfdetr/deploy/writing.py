@@ -28,7 +28,9 @@ def write_onnx(
         strings: its metadata; ``dynamic`` says whether any batch is taken.
     """
     onnx = need('onnx', 'onnxscript')
-    with quietly():
+    # With gradients on, what a module does without them becomes a graph of its own,
+    # whose nodes no longer say which modules they come from.
+    with quietly(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (example,),
@@ -133,7 +135,7 @@ def write_pt2(
 
     Arguments are those of :func:`write_onnx`.
     """
-    with quietly():
+    with quietly(), torch.no_grad():
         program = torch.export.export(
             module, (example,), dynamic_shapes=_dynamic_shapes(strings)
         )

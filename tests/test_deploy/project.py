@@ -38,6 +38,13 @@ class Project:
         **changes: of the model, by dotted name.
     """
 
+    metadata = Metadata(
+        names=CLASSES,
+        input_size=(SIDE, SIDE),
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+    )
+
     def __init__(self, folder, shared, **changes):
         self.folder = folder
         self.shared = shared
@@ -76,19 +83,13 @@ class Project:
 
     def detect(self, images):
         """What ``predict`` says of images (H, W, 3) in BGR, in their pixels."""
-        official = Metadata(
-            names=CLASSES,
-            input_size=(SIDE, SIDE),
-            mean=(123.675, 116.28, 103.53),
-            std=(58.395, 57.12, 57.375),
-        )
         samples = []
         for image in images:
             height, width = image.shape[:2]
             scale = SIDE / width, SIDE / height
             meta = dict(img_shape=(SIDE, SIDE), ori_shape=(height, width))
             samples.append(DetDataSample(metainfo=dict(meta, scale_factor=scale)))
-        inputs = torch.from_numpy(prepare(images, official))
+        inputs = torch.from_numpy(prepare(images, self.metadata))
         with torch.no_grad():
             found = self.model.predict(inputs, samples)
         return [sample.pred_instances for sample in found]

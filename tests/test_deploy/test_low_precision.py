@@ -5,20 +5,23 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import torch
 from mmengine.config import Config
-from rfdetr_runtime import Found
+from rfdetr_runtime import Found, open_model, prepare
 
 import mmdet_rfdetr
 from mmdet_rfdetr.deploy import exporting
 from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement, undecided
-from mmdet_rfdetr.deploy.check import compare_means
+from mmdet_rfdetr.deploy.check import compare_means, require_agreement
 from mmdet_rfdetr.deploy.low_precision import FLOAT_PARTS, SINGLE_PARTS, nodes_of
-from mmdet_rfdetr.deploy.settings import Options
+from mmdet_rfdetr.deploy.pictures import pictures_of
+from mmdet_rfdetr.deploy.settings import Options, build_model
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.runtime.exported_file import evaluate
 from tests.interpreter import run
 from tests.runs import forget_runs
 from tests.test_deploy.project import SUFFIXES, graphs_made_once
+from tests.test_deploy.stressed import stressed
 
 ROWS = [
     dict(to=to, precision=precision)
@@ -71,6 +74,12 @@ def test_a_trained_model_detects_as_well_through_every_runtime(tmp_path, monkeyp
             f'IoU {np.mean(whole.ious):.4f}, {size / 1e6:.1f} MB'
         )
         assert whole.wanted >= 60
+    outliers = tmp_path / 'outliers.pth'
+    model = build_model(cfg, weights)
+    inputs = prepare(pictures_of(cfg, 8), open_model(path).metadata)
+    torch.save(stressed(model, torch.from_numpy(inputs)).state_dict(), outliers)
+    half = Options(batch=None, precision='fp16')
+    exporting.export(cfg, str(outliers), tmp_path / 'outliers.onnx', half)
     print('', *lines, sep='\n')
 
 
@@ -167,3 +176,10 @@ def test_a_lost_mean_is_an_error():
     assert '0.4930' in compare_means(model, file, 'int8')
     with pytest.raises(ExplainedError):
         compare_means(model, {}, 'int8')
+
+
+def test_not_all_pictures_may_be_excused():
+    tied, seen = Agreement(images=1, excused=1), agreement()
+    require_agreement([('batch 1', tied), ('batch 2', seen)], 'fp32')
+    with pytest.raises(ExplainedError, match='all'):
+        require_agreement([('batch 1', tied), ('batch 2', tied)], 'fp32')
