@@ -2,9 +2,9 @@
 
 import functools
 import importlib.util
-import sys
 import zipfile
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from mmengine.config import config as configs
@@ -87,27 +87,35 @@ def resume_without_copies() -> str | None:
     if importlib.util.find_spec('torch.utils.serialization') is None:
         return None
     resume, read = runners.Runner.resume, runners._load_checkpoint
+    is_resuming = ContextVar('is_resuming', default=False)
 
     @functools.wraps(resume)
-    def resume_mapped(self, filename: str, *args, **kwargs) -> None:
-        from torch.utils.serialization import config as settings
-
-        is_archive = Path(filename).is_file() and zipfile.is_zipfile(filename)
-        with settings.patch({'load.mmap': is_archive}):
-            resume(self, filename, *args, **kwargs)
+    def resume_mapped(*args, **kwargs) -> None:
+        token = is_resuming.set(True)
+        try:
+            resume(*args, **kwargs)
+        finally:
+            is_resuming.reset(token)
 
     @functools.wraps(read)
-    def read_mapped(*args, **kwargs) -> dict:
-        checkpoint = read(*args, **kwargs)
-        # Nothing else asks for mapped files, and not before this module is there.
-        settings = sys.modules.get('torch.utils.serialization')
-        if settings is not None and settings.config.load.mmap:
-            for name in checkpoint.keys() - _COPIED_BY_MODELS:
-                checkpoint[name] = apply_to(checkpoint[name], _on_cpu, Tensor.clone)
+    def read_mapped(filename: str, *args, **kwargs) -> dict:
+        if not is_resuming.get() or not _is_archive(filename):
+            return read(filename, *args, **kwargs)
+        from torch.utils.serialization import config as settings
+
+        # For this file alone: torch maps no other kind, and a hook may read one.
+        with settings.patch({'load.mmap': True}):
+            checkpoint = read(filename, *args, **kwargs)
+        for name in checkpoint.keys() - _COPIED_BY_MODELS:
+            checkpoint[name] = apply_to(checkpoint[name], _on_cpu, Tensor.clone)
         return checkpoint
 
     runners.Runner.resume, runners._load_checkpoint = resume_mapped, read_mapped
     return 'mmengine reads the weights of a resumed run twice over.'
+
+
+def _is_archive(filename: str) -> bool:
+    return Path(filename).is_file() and zipfile.is_zipfile(filename)
 
 
 def _on_cpu(value: object) -> bool:

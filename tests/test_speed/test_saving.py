@@ -1,5 +1,6 @@
 """Checkpoints are written without copies, and configs are formatted once."""
 
+import io
 import os
 from pathlib import Path
 
@@ -85,6 +86,16 @@ class Mapped(Hook):
     after_load_checkpoint = before_train = look
 
 
+class Teacher(Hook):
+    """Reads what torch cannot map, as a hook of a project may."""
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        file = io.BytesIO()
+        torch.save(dict(a=1), file)
+        file.seek(0)
+        assert torch.load(file) == dict(a=1)
+
+
 @pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='looks at mappings')
 def test_a_resumed_run_keeps_nothing_of_its_file(tmp_path):
     loop = dict(
@@ -94,7 +105,7 @@ def test_a_resumed_run_keeps_nothing_of_its_file(tmp_path):
     )
     toy.runner(tmp_path, epochs=1, model=Fat(), **loop).train()
     hook = Mapped()
-    hooks = [dict(type='RFDETREMAHook'), hook]
+    hooks = [dict(type='RFDETREMAHook'), hook, Teacher()]
     resumed = toy.runner(tmp_path, hooks, epochs=2, model=Fat(), resume=True, **loop)
     resumed.train()
     assert hook.seen == [True, False]
