@@ -5,7 +5,10 @@ import os
 import tempfile
 from pathlib import Path
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 OFFICIAL_PYTHON = 'RFDETR_OFFICIAL_PYTHON'
 TASKS = ('latency', 'training', 'loader', 'metric', 'checkpoint', 'startup')

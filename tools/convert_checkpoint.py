@@ -2,7 +2,10 @@
 
 import contextlib
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 EXAMPLES = """\
   python tools/convert_checkpoint.py rf-detr-nano.pth rfdetr_nano.pth

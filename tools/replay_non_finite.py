@@ -1,6 +1,9 @@
 """Compute again what stopped a run: the dump of a loss that was not finite."""
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 EXAMPLES = """\
   python tools/replay_non_finite.py work_dirs/rfdetr_coco/rfdetr_coco.py \\

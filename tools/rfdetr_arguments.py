@@ -8,6 +8,7 @@ imported by what a tool does with its arguments.
 
 import argparse
 import difflib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -134,8 +135,15 @@ def build_parser(description: str, examples: str) -> Parser:
 
 
 def shipped_configs() -> Path:
-    """The folder of the configs, which lies beside that of the tools."""
-    return Path(__file__).resolve().parents[1] / 'configs'
+    """The folder of this package's configs, in a checkout or an installation."""
+    # Beside this file may be those of a project that has copied it. Looking for the
+    # package does not import it.
+    found = importlib.util.find_spec('mmdet_rfdetr')
+    if found is None:  # in a checkout that is not installed
+        return Path(__file__).resolve().parents[1] / 'configs'
+    (package,) = map(Path, found.submodule_search_locations)
+    inside = package / 'configs'
+    return inside if inside.is_dir() else package.parent / 'configs'
 
 
 def config_path(name: str) -> str:

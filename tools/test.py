@@ -1,6 +1,9 @@
 """Evaluate a detector."""
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 EXAMPLES = """\
   python tools/test.py configs/rfdetr_coco.py rf-detr-medium.pth

@@ -1,6 +1,9 @@
 """Train a detector."""
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 EXAMPLES = """\
   python tools/train.py configs/rfdetr_demo.py

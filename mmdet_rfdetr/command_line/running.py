@@ -268,3 +268,12 @@ def train(runner: Runner) -> None:
             scale, base_batch_size=scale['base_batch_size'] / accumulation
         )
     runner.train()
+
+
+def __getattr__(name: str) -> object:
+    """The parsers, which copies of earlier tools look for here."""
+    if name.startswith('_'):
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from . import arguments
+
+    return getattr(arguments, name)

@@ -5,6 +5,7 @@ held to it.
 """
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -39,6 +40,10 @@ for sys.argv in [[path, *arguments] for arguments in typed]:
             code = stop.code
     answers.append([code, said.getvalue()])
 print(json.dumps([answers, sorted(set(sys.modules) - before)]))
+"""
+EARLIER = """
+from mmdet_rfdetr.command_line import running as cli
+cli.build_parser('As tools were once.', '').parse_args()
 """
 MANY = 100
 """More modules of Python's own than argparse, pathlib and the like bring along."""
@@ -110,3 +115,29 @@ def test_options_that_are_given_twice_are_joined():
 def test_brackets_that_do_not_close_are_named():
     with pytest.raises(ExplainedError, match=r'Imbalanced brackets exist in \(1,2'):
         key_values(['a=[(1,2]'])
+
+
+def test_tools_work_as_copies_and_without_their_folder(tmp_path):
+    """As users of MMDetection have them; ``-P`` is for those who trust no folder."""
+    copied = shutil.copy(REPOSITORY / 'tools' / 'train.py', tmp_path)
+    earlier = tmp_path / 'earlier.py'
+    earlier.write_text(EARLIER)
+    config = 'mmdet_rfdetr::no.py'
+    for command in [
+        [copied, config],
+        ['-m', 'mmdet_rfdetr', 'train.py', config],
+        ['-P', REPOSITORY / 'tools' / 'test.py', config, 'no.pth'],
+        [earlier, config],
+    ]:
+        found = run([sys.executable, *command], cwd=tmp_path)
+        assert found.returncode == 2, found.stderr
+        assert str(REPOSITORY / 'configs') in found.stderr
+
+
+def test_a_copy_of_all_parsers_names_the_configs_of_the_package(tmp_path):
+    for name in ('train', SHARED):
+        (tmp_path / 'tools').mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / 'tools' / f'{name}.py', tmp_path / 'tools')
+    (tmp_path / 'configs').mkdir()
+    found = run([sys.executable, 'tools/train.py', 'rfdetr_demo.py'], cwd=tmp_path)
+    assert f'did you mean {REPOSITORY / "configs" / "rfdetr_demo.py"}' in found.stderr
