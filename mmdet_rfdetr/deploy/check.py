@@ -158,6 +158,6 @@ def compare_means(
         if not abs(ours - theirs) <= bound:
             raise ExplainedError(
                 f'{lines[-1]}: {precision} may differ by {bound}; the file was '
-                'removed. For int8 try more pictures (--calibrate); fp16 is nearer'
+                'removed (int8: --calibrate with more pictures; fp16 is nearer)'
             )
     return '\n'.join(lines)

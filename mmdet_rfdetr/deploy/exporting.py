@@ -1,5 +1,6 @@
 """The whole way: build, export, lower the precision, run, compare, keep or remove."""
 
+import copy
 import shutil
 import tempfile
 import time
@@ -24,7 +25,15 @@ from .low_precision import quantise_onnx, to_half
 from .network import DeployedNetwork
 from .packages import explained, need
 from .pictures import pictures_of
-from .settings import SUFFIXES, Options, Source, build_model, sha256
+from .settings import (
+    SUFFIXES,
+    Options,
+    Source,
+    build_model,
+    resize_step,
+    sha256,
+    test_pipeline,
+)
 from .writing import write_deepstream, write_onnx, write_openvino, write_pt2
 
 PACKAGES = dict(
@@ -101,13 +110,27 @@ def export(
         say(table(rows))
         if evaluate is not None:
             logs = Path(folder, 'logs')
-            figures = [evaluate(cfg, each, logs) for each in (checkpoint, str(path))]
+            sized = with_shape(cfg, metadata)
+            figures = [evaluate(sized, each, logs) for each in (checkpoint, str(path))]
             shutil.rmtree(logs)
             say(compare_means(*figures, options.precision))
         for made in Path(folder).iterdir():
             made.chmod(0o644)
             shutil.move(made, target.parent / made.name)
     return rows
+
+
+def with_shape(cfg: Config, metadata: Metadata) -> Config:
+    """A config whose test pipeline makes images of the size of a file."""
+    sized = copy.deepcopy(cfg)
+    resize = resize_step(test_pipeline(sized))
+    resize.clear()
+    resize.update(
+        type='RFDETRResize',
+        sizes=[tuple(metadata.input_size)],
+        antialias=metadata.resize == 'antialias',
+    )
+    return sized
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def trained_demo(folder):
         changes[f'{part}_evaluator.ann_file'] = annotations
     cfg.merge_from_dict(changes)
     cfg.dump(folder / 'demo.py')
-    trained = run([sys.executable, 'tools/train.py', folder / 'demo.py'])
+    command = [sys.executable, 'tools/train.py', folder / 'demo.py']
+    trained = run(command, timeout=3600)
     assert trained.returncode == 0, trained.stderr
     return cfg, str(folder / 'run' / 'epoch_1.pth')
 
