@@ -17,6 +17,9 @@ from .postprocess import Found
 
 AGREEMENT = 0.5
 """IoU, in what two tiles both saw, from which two boxes are one object."""
+UNCONFIRMED = 0.5
+"""What is left of the score of a part, where a tile that shows the place whole finds
+nothing like it there."""
 REACH = 0.02
 """Part of a tile's side within which a box ends at the tile's border."""
 
@@ -53,9 +56,10 @@ def join_views(
     """Join the detections of several views of a picture.
 
     A side of a joined box is the mean of those that are not cut off, weighted by score
-    and by how fine the view is, or where all are cut off, the outermost. Score and mask
-    are the best of those that are not cut off at all; where all are, the best score
-    and all masks together.
+    and by how fine the view is, or where all are cut off, the outermost. The score is
+    the mean of those that are not cut off at all, and the mask that of the best of
+    them. Where all are cut off it is the best score, half of it if another view shows
+    the place whole and found nothing like it, and all masks together.
 
     Args:
         views: detections of each, boxes in pixels of the picture, masks (n, H, W) bool
@@ -85,9 +89,11 @@ def join_views(
         # Who sees a part of an object knows less of what it is.
         whole = group[~cut[group].any(axis=1)]
         best = _best(whole if len(whole) else group, scores)
-        box, score = boxes[best], scores[best]
+        box, score = boxes[best], scores[whole].mean() if len(whole) else scores[best]
         if len(group) > 1:
             box = _joined_box(boxes[group], cut[group], weights[group])
+        if not len(whole) and _is_shown_whole(box, regions, size):
+            score = score * UNCONFIRMED
         if missed:
             inside = (box[:2] >= regions[:, :2]) & (box[2:] <= regions[:, 2:])
             showing = np.count_nonzero(inside.all(axis=1))
@@ -108,6 +114,15 @@ def join_views(
         np.array([made[place][2] for place in order], np.int64),
         masks,
     )
+
+
+def _is_shown_whole(
+    box: np.ndarray, regions: np.ndarray, size: tuple[int, int]
+) -> bool:
+    """Whether a view shows a place and does not cut it off."""
+    inside = (box[:2] >= regions[:, :2]) & (box[2:] <= regions[:, 2:])
+    cut = cut_sides(np.tile(box, (len(regions), 1)), regions, size)
+    return bool((inside.all(axis=1) & ~cut.any(axis=1)).any())
 
 
 def _best(group: np.ndarray, scores: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from rfdetr_runtime import Detector, Found
-from rfdetr_runtime.tiles import grid, join_views
+from rfdetr_runtime.tiles import grid, join_views, same_objects
 
 from tests.test_runtime.squares import NAMES, Squares, draw
 
@@ -43,9 +43,15 @@ def test_an_object_that_one_border_cuts_is_the_whole_one():
 
 
 def test_an_object_within_the_strip_is_one():
-    assert joined([(0.7, 0, 84, 20, 96, 60)], [(0.6, 0, 84, 20, 96, 60)]) == [
-        (0.7, 0, 84, 20, 96, 60)
+    assert joined([(0.7, 0, 84, 20, 96, 60)], [(0.5, 0, 84, 20, 96, 60)]) == [
+        (0.6, 0, 84, 20, 96, 60)
     ]
+
+
+def test_a_part_that_another_tile_does_not_confirm_counts_half():
+    # Both are cut off at x = 100; the right tile, from 80 on, shows the second whole.
+    unseen, seen = (0.8, 0, 70, 20, 100, 40), (0.7, 0, 88, 60, 100, 90)
+    assert joined([unseen, seen], []) == [unseen, (0.35, *seen[1:])]
 
 
 def test_a_neighbour_is_kept():
@@ -107,23 +113,27 @@ def test_detections_of_one_tile_are_never_merged():
         boxes = np.c_[corners, corners + random.uniform(5, 30, (200, 2))]
         scores = np.sort(random.uniform(0, 1, 200))[::-1]
         views.append(found(*np.c_[scores, random.integers(0, 2, 200), boxes]))
-    result = join_views(views, TILES, SIZE)
-    assert 200 <= len(result) < 400
-    every = np.sort(np.concatenate([view.scores for view in views]))
-    # The score of a joined one is that of its best part, so all that are gone had one
-    # of the other tile: as many as were joined, and no more.
-    assert set(result.scores.tolist()) <= set(every.tolist())
+    boxes, labels = (
+        np.concatenate([getattr(view, name) for view in views])
+        for name in ('boxes', 'labels')
+    )
+    of_view = np.repeat([0, 1], 200)
+    groups = same_objects(boxes, labels, of_view, TILES)
+    assert sorted(np.concatenate(groups)) == list(range(400))
+    sizes = [len(group) for group in groups]
+    assert set(sizes) == {1, 2} and len(join_views(views, TILES, SIZE)) == len(sizes)
+    assert all(len(set(of_view[group])) == len(group) for group in groups)
     for view in views:
         same = join_views([view, found()], TILES, SIZE)
-        assert np.array_equal(same.boxes, view.boxes)
-        assert np.array_equal(same.scores, view.scores)
+        assert len(same) == 200
+        assert np.array_equal(np.sort(same.boxes, 0), np.sort(view.boxes, 0))
 
 
 def test_the_mirror_image_is_a_tile_of_all():
     regions = np.array([[0, 0, 180, 100]] * 2)
     views = [(0.8, 0, 10, 10, 50, 50)], [(0.4, 0, 10, 10, 56, 50)]
     ((score, _, *box),) = joined(*views, regions=regions, missed=0.5)
-    assert score == 0.8 and box == [10, 10, 52, 50]
+    assert score == 0.6 and box == [10, 10, 52, 50]
     alone = joined([(0.8, 0, 10, 10, 50, 50)], [], regions=regions, missed=0.5)
     assert alone == [(0.6, 0, 10, 10, 50, 50)]
 
