@@ -13,6 +13,18 @@ from tests.factory import picture
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 
+# With the loader and the resizing that exported files have.
+CONFIG = """
+_base_ = {base!r}
+meta_keys = ('img_id', 'ori_shape', 'img_shape', 'scale_factor')
+pipeline = [
+    dict(type='RFDETRLoadImage'),
+    dict(type='RFDETRResize', image_size=64),
+    dict(type='PackDetInputs', meta_keys=meta_keys),
+]
+test_dataloader = dict(dataset=dict(pipeline=pipeline))
+"""
+
 
 @pytest.mark.slow
 def test_a_file_is_run_without_pytorch(toy_project, toy_checkpoint, tmp_path):
@@ -34,19 +46,16 @@ def test_a_file_is_run_without_pytorch(toy_project, toy_checkpoint, tmp_path):
     for number in range(3):
         picture(50 + 9 * number, 70, number).save(tmp_path / f'{number}.png')
     tools, file = REPOSITORY / 'tools', tmp_path / 'toy.onnx'
-    resize = 'test_dataloader.dataset.pipeline.1'
-    options = [f'{resize}.type=RFDETRResize', f'{resize}.image_size=64']
-    options += [f'{resize}._delete_=True']
-    options += ['test_dataloader.dataset.pipeline.0.type=RFDETRLoadImage']
-    options = ['--cfg-options', *options]
-    model = ['mine.py', toy_checkpoint]
-    export = [sys.executable, tools / 'export.py', *model, '--out', file, *options]
+    config = tmp_path / 'toy.py'
+    config.write_text(CONFIG.format(base=str(toy_project / 'mine.py')))
+    model = [config, toy_checkpoint]
+    export = [sys.executable, tools / 'export.py', *model, '--out', file]
     done = run(export, cwd=toy_project)
     assert done.returncode == 0, done.stderr
     pictures = [tmp_path / f'{number}.png' for number in range(3)]
     wanted = ['--stdout', '--quiet', '--threshold', '0']
     torch_side = [sys.executable, tools / 'predict.py', *model, *pictures, *wanted]
-    expected = run([*torch_side, *options], cwd=toy_project)
+    expected = run(torch_side, cwd=toy_project)
     assert expected.returncode == 0, expected.stderr
     found = subprocess.run(
         [python, '-m', 'rfdetr_predict', file, *pictures, *wanted],
