@@ -26,7 +26,8 @@ def save_checkpoint_file(checkpoint: Mapping, filename: str | Path) -> None:
             torch.save(checkpoint, file)
         except RuntimeError as error:
             # On a full disk torch's writer hides the system's error behind its own.
-            raise error.__context__ or error from None
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else error from None
 
 
 @contextmanager

@@ -106,3 +106,19 @@ def test_a_disk_that_fills_up_ends_in_one_sentence(tmp_path):
     ended = fork_together(fill_a_disk, disk, folder=tmp_path, processes=1)
     assert ended == ([0], [''])
     assert not list(disk.iterdir())
+
+
+class Broken:
+    """What cannot be copied from its device."""
+
+    def __reduce__(self):
+        raise RuntimeError('device-side assert')
+
+
+def test_an_error_of_torch_stays_itself_where_another_is_handled(tmp_path):
+    with pytest.raises(RuntimeError, match='device-side assert'):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            save_checkpoint_file({'a': Broken()}, tmp_path / 'weights.pth')
+    assert not os.listdir(tmp_path)
