@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping
 from ..data.annotations import PLAIN_CHECKS
 
 _FAR, _LARGE = 1e9, 1e18  # pixels of a side, and of an area
+_NEAR, _LONGEST = 10_000, 2_000_000  # pixels; what is drawn of any image
 _NO_MASK: list = []
 
 
@@ -40,13 +41,33 @@ def is_plain(
             and own_id not in used
             and -_LARGE < get('area', 0) < _LARGE
             and get('iscrowd', 0) == 0 == get('ignore', 0)
-            and get('segmentation', _NO_MASK) == _NO_MASK
+            and _is_plain_mask(get('segmentation', _NO_MASK))
         )
     except (KeyError, TypeError, ValueError):
         return False
     if is_plain:
         used.add(own_id)
     return is_plain
+
+
+def _is_plain_mask(mask: list) -> bool:
+    """Whether nothing is to be said of polygons, as of no mask.
+
+    Raises:
+        TypeError: if there is something else in one than numbers.
+    """
+    if type(mask) is not list:
+        return False
+    for polygon in mask:
+        size = len(polygon)
+        if size < 6 or size % 2 or type(polygon) is not list:
+            return False
+        low, high = min(polygon), max(polygon)
+        is_near = low >= -_NEAR and 1 < high <= _NEAR
+        # Extremes can miss what is no number; a sum cannot.
+        if not (is_near and size * (high - low) <= _LONGEST and sum(polygon) < _LARGE):
+            return False
+    return True
 
 
 PLAIN_CHECKS.append(is_plain)

@@ -19,6 +19,15 @@ ODD = (
     *([['1', 1, 9, 1, 9, 9]], [[1e9, 1, 9, 1, 9, 9]], dict(size=[40, 60], counts='1')),
     *(dict(size=['40', 60], counts=['2400']), dict(counts=[1]), 70, '70', 70.0, 17, 90),
 )
+SQUARE = (5, 5, 20, 5, 20, 15, 5, 15)
+POLYGONS = (
+    *([], [1, 2, 3, 4], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7], [9, 9] * 200, [0] * 6),
+    *([0.1, 0.1, 1, 0.1, 1, 1], [0.1, 0.1, 0.9, 0.1, 0.9, 0.9], [-5, -5, 1, -5, 1, 1]),
+    *([-10_000, 5, 9, 9, 10_000, 5], [-10_000.5, *SQUARE[1:]], [*SQUARE[:7], 10_001]),
+    *([9, 9, -9000, 9] * 70, [-9000, -9000, 9000, 9000] * 60, [10**400, *SQUARE[1:]]),
+    *([*SQUARE[:3], odd, *SQUARE[4:]] for odd in ODD[:19]),
+    *(None, True, 5, '123456', {str(key): key for key in range(6)}, [[5, 5]] * 6),
+)
 KEYS = (
     *('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'ignore'),
     'segmentation',
@@ -41,7 +50,12 @@ def faulty(seed):
             category_id=rng.choice([17, 90]),
             bbox=[round(side, rng.choice([0, 2])) for side in box],
         )
-        others = dict(area=rng.random() * 99, iscrowd=0, ignore=0, segmentation=[])
+        mask = [
+            [1 + 38 * rng.random() for _ in range(8)] for _ in range(rng.randrange(3))
+        ]
+        if rng.random() < 0.2:
+            mask.insert(rng.randrange(3), copy.deepcopy(rng.choice(POLYGONS)))
+        others = dict(area=rng.random() * 99, iscrowd=0, ignore=0, segmentation=mask)
         entry |= {key: others[key] for key in others if rng.random() < 0.8}
         if rng.random() < 0.3:
             entry[rng.choice(KEYS)] = copy.deepcopy(rng.choice(ODD))
@@ -71,7 +85,7 @@ def outcome(folder):
     )
 
 
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('seed', range(8))
 def test_tables_and_data_stay_the_same(tmp_path, monkeypatch, seed):
     folder = write(tmp_path, faulty(seed))
     quick = outcome(folder)
@@ -89,8 +103,10 @@ def test_sound_objects_are_looked_at_once(tmp_path, monkeypatch):
     )
     data = coco((9, 9), classes=ANIMALS)
     for entry in data['annotations']:
-        entry['segmentation'] = []
+        entry['segmentation'] = [[*SQUARE], [*SQUARE, 9, 9]]
+    data['annotations'][3]['segmentation'] = []
     data['annotations'][3]['bbox'][0] = '1'
+    data['annotations'][4]['segmentation'] = [[*SQUARE[:7], '15'], [*SQUARE]]
     findings = build(write(tmp_path, data, data)).findings
-    assert findings.counts[Finding.TEXT_NUMBER] == 1
-    assert len(looks) == 1
+    assert findings.counts[Finding.TEXT_NUMBER] == 1 + 1
+    assert len(looks) == 1 + 3  # boxes and polygons
