@@ -88,7 +88,8 @@ def _find_damaged(archive: zipfile.ZipFile) -> str | None:
         return archive.testzip()
     for entry in entries:
         file.seek(entry.header_offset)
-        signature, *_, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        header = file.read(_LOCAL_HEADER.size).ljust(_LOCAL_HEADER.size, b'\0')
+        signature, *_, name, extra = _LOCAL_HEADER.unpack(header)
         encoding = 'utf-8' if entry.flag_bits & _IS_UTF_8 else 'cp437'
         named = file.read(name) == entry.orig_filename.encode(encoding)
         file.seek(extra, os.SEEK_CUR)

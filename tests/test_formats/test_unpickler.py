@@ -201,3 +201,14 @@ def test_a_file_that_was_written_without_checksums_loads(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     assert load_checkpoint_file(tmp_path / 'weights.pth').keys() == WEIGHTS.keys()
+
+
+def test_an_entry_that_begins_behind_the_file_is_named(tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save(WEIGHTS, path)
+    raw = bytearray(path.read_bytes())
+    place = raw.rindex(b'PK\1\2') + 42  # where the list of entries says that it begins
+    raw[place : place + 4] = (2**30).to_bytes(4, 'little')
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match='is not what was saved: get the file'):
+        load_checkpoint_file(path)
