@@ -1,16 +1,17 @@
 """The model as a graph: equal to the model for every batch, at every size."""
 
-import collections
-
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmdet_rfdetr import config as shipped
 from mmdet_rfdetr.deploy.network import DeployedNetwork
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.query_selection import unpadded_proposals
 from tests.test_deploy import exported
-from tests.test_deploy.operators import TENSORRT
 
 CASES = ('windows', 'levels', 'few_tokens', 'masks')
 RUNTIMES = dict(onnxruntime=exported.in_onnxruntime, openvino=exported.in_openvino)
@@ -146,19 +147,48 @@ def test_files_say_what_the_model_says(small_file, runtime):
 
 def test_files_hold_what_tensorrt_reads(small_file):
     onnx = pytest.importorskip('onnx')
+    operators = pytest.importorskip('tests.test_deploy.operators')
     *_, path = small_file
     graph = onnx.load(path)
     onnx.checker.check_model(graph, full_check=True)
     assert [entry.version for entry in graph.opset_import if not entry.domain] == [20]
-    counts = collections.Counter(node.op_type for node in graph.graph.node)
-    assert set(counts) <= TENSORRT, set(counts) - TENSORRT
-    assert not {'ScatterND', 'Erf', 'NonZero', 'Loop', 'If'} & set(counts)
-    for node in graph.graph.node:
-        if node.op_type == 'Resize':
-            settings = {
-                x.name: onnx.helper.get_attribute_value(x) for x in node.attribute
-            }
-            assert not settings.get('antialias') and settings['mode'] == b'linear'
+    assert not list(operators.refused(graph.graph))
+    assert not {'ScatterND', 'Erf', 'NonZero', 'Loop', 'If'} & kinds(graph)
+
+
+def kinds(graph):
+    """Operators of an ONNX model."""
+    return {node.op_type for node in graph.graph.node}
+
+
+def test_a_graph_that_tensorrt_does_not_read(small_file):
+    onnx = pytest.importorskip('onnx')
+    operators = pytest.importorskip('tests.test_deploy.operators')
+    graph = onnx.load(small_file[-1]).graph
+    nodes = {node.op_type: node for node in graph.node}
+    antialias = onnx.helper.make_attribute('antialias', 1)
+    nodes['TopK'].input[1] = 'computed'
+    graph.node.append(onnx.helper.make_node('Unique', ['x'], ['y'], name='new'))
+    graph.node.append(onnx.helper.make_node('Resize', ['x'], ['z'], name='new'))
+    graph.node[-1].attribute.append(antialias)
+    graph.node.append(onnx.helper.make_node('Squeeze', ['x', 'y'], ['0'], name='new'))
+    found = [sentence.split()[0] for sentence in operators.refused(graph)]
+    assert sorted(found) == ['Resize', 'Squeeze', 'TopK', 'Unique']
+
+
+@pytest.mark.long
+def test_nano_is_a_small_graph(tmp_path):
+    onnx = pytest.importorskip('onnx')
+    operators = pytest.importorskip('tests.test_deploy.operators')
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(shipped('rfdetr_nano_coco.py'))
+    network = DeployedNetwork(MODELS.build(cfg.model).eval(), (384, 384))
+    images = torch.zeros(2, 3, 384, 384)
+    path = exported.to_onnx(network, images, tmp_path)
+    graph = onnx.load(path, load_external_data=False)
+    assert len(graph.graph.node) <= 850
+    assert not list(operators.refused(graph.graph))
+    assert not {'ScatterND', 'Erf', 'Resize'} & kinds(graph)
 
 
 @pytest.mark.long
