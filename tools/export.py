@@ -1,6 +1,9 @@
 """Write a file for another runtime, and see that it is the model."""
 
-import rfdetr_arguments as cli
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 EXAMPLES = """\
   python tools/export.py configs/rfdetr_nano_coco.py rf-detr-nano.pth

@@ -8,8 +8,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 
+from .settings import test_pipeline
+
 DRAWN_SIZE = (480, 640)
-RESIZES = ('RFDETRResize', 'Resize', 'FixScaleResize')
 
 
 def pictures_of(cfg: Config, count: int, *, loader: str = 'val') -> list[np.ndarray]:
@@ -28,7 +29,7 @@ def pictures_of(cfg: Config, count: int, *, loader: str = 'val') -> list[np.ndar
         dataset = dataset['dataset']
     if not dataset or not _is_there(dataset):
         return draw_pictures(count)
-    load = Compose(cfg.test_dataloader.dataset.pipeline[:1])
+    load = Compose(test_pipeline(cfg)[:1])
     built = DATASETS.build(dict(dataset, pipeline=[]))
     places = np.linspace(0, len(built) - 1, min(count, len(built))).round()
     return [load(built.get_data_info(int(place)))['img'] for place in places]

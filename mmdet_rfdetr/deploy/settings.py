@@ -47,6 +47,8 @@ class Options:
     def __post_init__(self) -> None:
         check_counts(batch=1 if self.batch is None else self.batch)
         check_counts(calibrate=self.calibrate)
+        for side in self.shape or ():
+            check_counts(shape=side)
         if self.to == 'pt2' and self.precision != 'fp32':
             raise SettingError(
                 f'--to pt2 and --precision {self.precision} do not go together: a .pt2 '
@@ -117,7 +119,8 @@ class Source:
         """Read config and model.
 
         Raises:
-            SettingError: if the test pipeline does not make inputs of one size.
+            SettingError: if the test pipeline does not make inputs of one size, or
+                images have other than three channels.
         """
         resize = resize_step(test_pipeline(cfg))
         if resize is None or resize.get('keep_ratio'):
@@ -128,8 +131,13 @@ class Source:
             )
         size = resize.get('image_size') or resize['sizes'][0]
         preprocessor = model.data_preprocessor
-        channels = getattr(model.backbone, 'in_channels', 3)
-        mean, std = [0.0] * channels, [1.0] * channels
+        if (channels := cfg.model.backbone.get('in_channels', 3)) != 3:
+            raise SettingError(
+                f'model.backbone.in_channels={channels}: a file takes pictures of '
+                'three channels, as its readers do; deploy such a model in PyTorch, '
+                'by switch_to_deploy()'
+            )
+        mean, std = [0.0] * 3, [1.0] * 3
         if getattr(preprocessor, '_enable_normalize', False):
             mean, std = (
                 x.flatten().tolist() for x in (preprocessor.mean, preprocessor.std)

@@ -10,6 +10,7 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -158,10 +159,19 @@ def use_file(cfg: Config, path: str, threads: int | None = None) -> None:
             f'{path} takes images of {metadata.input_size}, and the test pipeline has '
             'no single RFDETRResize that could make them: give it one'
         )
+    size = tuple(metadata.input_size)
+    sides = steps[0].get('sizes') or [steps[0]['image_size']]
+    tested = {(x, x) if isinstance(x, int) else tuple(x) for x in sides}
+    if tested != {size}:
+        print_log(
+            f'{path} takes images of {size} (height, width), and the test pipeline '
+            f'makes {sorted(tested)}: those of the file are made',
+            logger='current',
+        )
     steps[0].clear()
     steps[0].update(
         type='RFDETRResize',
-        sizes=[tuple(metadata.input_size)],
+        sizes=[size],
         antialias=metadata.resize == 'antialias',
     )
     settings = dict(file=path, threads=threads, precision=cfg.model.get('precision'))

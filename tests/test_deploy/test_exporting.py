@@ -11,6 +11,7 @@ from rfdetr_runtime import find_objects, open_model, prepare
 from torch import nn
 
 from mmdet_rfdetr.deploy import exporting, layouts
+from mmdet_rfdetr.deploy.pictures import pictures_of
 from mmdet_rfdetr.deploy.settings import Options
 from mmdet_rfdetr.errors import ExplainedError, MissingPackageError, SettingError
 from tests.factory import CLASSES, SIDE, picture
@@ -193,6 +194,7 @@ def test_the_official_class_list_needs_no_column():
         (dict(to='pt2', precision='int8'), 'pt2.*int8'),
         (dict(to='openvino', layout='deepstream'), 'deepstream.*openvino'),
         (dict(batch=0), 'batch=0'),
+        (dict(shape=(32, 0)), 'shape=0'),
         (dict(calibrate=0), 'calibrate=0'),
     ],
 )
@@ -218,6 +220,22 @@ def test_pipelines_of_many_sizes_are_refused(project):
     config.test_dataloader.dataset.pipeline[1].keep_ratio = True
     with pytest.raises(SettingError, match='keep_ratio'):
         exporting.export(config, None, project.folder / 'a.onnx', Options())
+
+
+def test_images_of_other_channels_are_refused(project):
+    config = project.config(**{'model.backbone.in_channels': 4})
+    with pytest.raises(SettingError, match='in_channels=4'):
+        exporting.export(config, None, project.folder / 'a.onnx', Options())
+
+
+def test_pictures_of_a_wrapped_data_set_are_read(project):
+    config = project.config()
+    plain = pictures_of(config, 3)
+    inner = config.test_dataloader.dataset
+    for loader in (config.test_dataloader, config.val_dataloader):
+        loader.dataset = dict(type='RepeatDataset', times=1, dataset=inner)
+    assert np.array_equal(pictures_of(config, 3)[2], plain[2])
+    assert len(plain) == 3 and plain[0].shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize(

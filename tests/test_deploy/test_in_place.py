@@ -39,6 +39,20 @@ def test_a_file_of_other_classes_is_refused(project):
         use_file(config, str(path))
 
 
+def test_the_size_of_a_file_is_said_where_it_is_another_one(project):
+    path, _ = project.exported(batch=None, notes='of mine')
+    config = project.config()
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        name = 'mmdet_rfdetr.runtime.exported_file.print_log'
+        patch.setattr(name, lambda text, **_: said.append(text))
+        use_file(config, str(path))
+        assert not said
+        config.test_dataloader.dataset.pipeline[1].sizes = [(40, 32)]
+        use_file(config, str(path))
+    assert '(32, 32)' in said[0] and '(40, 32)' in said[0]
+
+
 def test_a_file_cannot_be_trained(project):
     path, _ = project.exported(batch=None, notes='of mine')
     config = project.config()

@@ -1,5 +1,6 @@
 """Half precision and whole numbers: a trained model through each runtime."""
 
+import copy
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnx
 import pytest
 import torch
 from mmengine.config import Config
-from rfdetr_runtime import Found, open_model, prepare
+from rfdetr_runtime import Found, find_objects, open_model, prepare
 
 import mmdet_rfdetr
 from mmdet_rfdetr.deploy import exporting
@@ -15,19 +16,13 @@ from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement, undecided
 from mmdet_rfdetr.deploy.check import compare_means, require_agreement
 from mmdet_rfdetr.deploy.low_precision import FLOAT_PARTS, SINGLE_PARTS, nodes_of
 from mmdet_rfdetr.deploy.pictures import pictures_of
-from mmdet_rfdetr.deploy.settings import Options, build_model
+from mmdet_rfdetr.deploy.settings import Options, Source, build_model
 from mmdet_rfdetr.errors import ExplainedError
 from mmdet_rfdetr.runtime.exported_file import evaluate
 from tests.interpreter import run
 from tests.runs import forget_runs
 from tests.test_deploy.project import SUFFIXES, graphs_made_once
 from tests.test_deploy.stressed import stressed
-
-ROWS = [
-    dict(to=to, precision=precision)
-    for precision in ('fp32', 'fp16', 'int8')
-    for to in ('onnx', 'openvino')
-]
 
 
 def trained_demo(folder):
@@ -47,41 +42,91 @@ def trained_demo(folder):
     return cfg, str(folder / 'run' / 'epoch_1.pth')
 
 
-@pytest.mark.slow
-def test_a_trained_model_detects_as_well_through_every_runtime(tmp_path, monkeypatch):
-    """Its table, with ``-s``, is that of docs/deployment.md."""
-    cfg, weights = trained_demo(tmp_path)
-    monkeypatch.setattr(exporting, 'PICTURES', 60)
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Folder, config, weights and figures of the demo, trained once for all rows."""
+    folder = tmp_path_factory.mktemp('trained')
+    cfg, weights = trained_demo(folder)
     forget_runs()
-    model = evaluate(cfg, weights, tmp_path / 'logs')
-    assert model['coco/bbox_mAP_50'] > 0.2
-    lines = []
-    for row in ROWS:
-        options = Options(batch=None, **row)
-        path = tmp_path / row['precision'] / f'demo{SUFFIXES[row["to"]]}'
-        with graphs_made_once(tmp_path):
-            parts = exporting.export(cfg, weights, path, options)
-        whole = Agreement()
-        for _, one in parts:
-            whole = whole.join(one)
-        forget_runs()
-        file = evaluate(cfg, str(path), tmp_path / 'logs')
-        compare_means(model, file, row['precision'])
-        data = path.with_suffix('.bin')
-        size = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
-        lines.append(
-            f'{row} mAP {file["coco/bbox_mAP"]:.4f} of {model["coco/bbox_mAP"]:.4f}, '
-            f'kept {whole.kept} of {whole.wanted}, score {whole.score:.1e}, '
-            f'IoU {np.mean(whole.ious):.4f}, {size / 1e6:.1f} MB'
-        )
-        assert whole.wanted >= 60
-    outliers = tmp_path / 'outliers.pth'
+    figures = evaluate(cfg, weights, folder / 'logs')
+    assert figures['coco/bbox_mAP_50'] > 0.2
+    return folder, cfg, weights, figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+def test_a_trained_model_detects_as_well(trained, to, precision, monkeypatch):
+    """Its lines, with ``-s``, are the table of docs/deployment.md."""
+    folder, cfg, weights, model = trained
+    monkeypatch.setattr(exporting, 'PICTURES', 40)
+    path = folder / precision / f'demo{SUFFIXES[to]}'
+    options = Options(to=to, precision=precision, batch=None)
+    with graphs_made_once(folder):
+        rows = exporting.export(cfg, weights, path, options)
+    whole = Agreement()
+    for _, one in rows:
+        whole = whole.join(one)
+    assert whole.wanted >= 60
+    forget_runs()
+    file = evaluate(cfg, str(path), folder / 'logs')
+    compare_means(model, file, precision)
+    data = path.with_suffix('.bin')
+    size = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    print(
+        f'\n{to} {precision}: {size / 1e6:.1f} MB, kept {whole.kept} of '
+        f'{whole.wanted}, score {whole.score:.1e}, mean IoU {np.mean(whole.ious):.4f}, '
+        f'mAP {file["coco/bbox_mAP"]:.4f} of {model["coco/bbox_mAP"]:.4f}'
+    )
+
+
+@pytest.mark.slow
+def test_a_trained_model_detects_as_well_in_bfloat16(trained):
+    """OpenVINO computes in it where it is asked and the processor has it."""
+    openvino = pytest.importorskip('openvino')
+    if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        pytest.skip('this processor has no bfloat16')
+    folder, cfg, weights, model = trained
+    path = folder / 'bf16' / 'demo.xml'
+    options = Options(to='openvino', batch=None)
+    with graphs_made_once(folder):
+        exporting.export(cfg, weights, path, options)
+    exact, file = open_model(path), open_model(path, precision='bfloat16')
+    whole = Agreement()
+    for picture in pictures_of(cfg, 40):
+        inputs = prepare([picture], exact.metadata)
+        found = [
+            find_objects(each(inputs), exact.metadata, [picture.shape[:2]])[0]
+            for each in (exact, file)
+        ]
+        whole.add_detections(*found)
+    assert whole.wanted >= 60 and whole.score > 0
+    asked = copy.deepcopy(cfg)
+    asked.model.precision = dict(device_type='cpu', dtype='bfloat16')
+    forget_runs()
+    figures = evaluate(asked, str(path), folder / 'logs')
+    print(
+        f'\nopenvino bf16: kept {whole.kept} of {whole.wanted}, score '
+        f'{whole.score:.1e}, mean IoU {np.mean(whole.ious):.4f}, '
+        f'mAP {figures["coco/bbox_mAP"]:.4f} of {model["coco/bbox_mAP"]:.4f}'
+    )
+    assert whole.within(TOLERANCES['bf16'])
+    compare_means(model, figures, 'bf16')
+
+
+@pytest.mark.slow
+def test_half_precision_takes_a_channel_at_300(trained):
+    """What stays in float32 does: with the norms in half the squares overflow."""
+    folder, cfg, weights, _ = trained
     model = build_model(cfg, weights)
-    inputs = prepare(pictures_of(cfg, 8), open_model(path).metadata)
+    source = Source.of(cfg, model)
+    options = Options(batch=None, precision='fp16')
+    metadata = exporting.describe(model, source, options)
+    inputs = prepare(pictures_of(cfg, 8), metadata)
+    outliers = folder / 'outliers.pth'
     torch.save(stressed(model, torch.from_numpy(inputs)).state_dict(), outliers)
-    half = Options(batch=None, precision='fp16')
-    exporting.export(cfg, str(outliers), tmp_path / 'outliers.onnx', half)
-    print('', *lines, sep='\n')
+    path = folder / 'outliers.onnx'
+    exporting.export(cfg, str(outliers), path, options)
 
 
 def products_of(path):
