@@ -139,9 +139,10 @@ class Agreement:
         ious[model.labels[:count, None] != file.labels] = 0
         self.wanted += count
         for row, score in zip(ious, model.scores, strict=False):
-            # Of a query that gives several classes the same box comes once a class.
-            place = int(np.argmax(row)) if len(row) else 0
-            if len(row) and row[place] >= SAME_BOX:
+            # Other queries may have found the object too, mostly with a low score.
+            same = np.flatnonzero(row >= SAME_BOX)
+            if len(same):
+                place = same[np.argmin(np.abs(file.scores[same] - score))]
                 self.kept += 1
                 self.ious.append(float(row[place]))
                 self.score = max(self.score, float(abs(file.scores[place] - score)))

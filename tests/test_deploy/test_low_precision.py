@@ -203,6 +203,13 @@ def test_what_is_found_again():
     )
     assert swapped.misplaced == 2 and swapped.kept == 3
     assert not swapped.within(TOLERANCES['fp32'])
+    again = np.concatenate((BOXES, BOXES[:1] + np.float32(0.1)))
+    # The very box with a low score is that of another query.
+    shifted = Agreement()
+    shifted.add_detections(
+        FOUND, Found(again, np.float32([0.1, 0.6, 0.4, 0.9]), np.array([0, 1, 1, 0]))
+    )
+    assert (shifted.kept, shifted.score) == (3, 0)
     broken = Agreement()
     outputs = dict(dets=np.zeros((3, 4)), labels=np.zeros((3, 2)))
     broken.add_raw(outputs, dict(outputs, dets=np.full((3, 4), np.nan)))
