@@ -118,6 +118,9 @@ def main(
     except BrokenPipeError:  # the reader of standard output has left
         sys.stderr.close()
         return 1
+    except OSError as error:  # of what is written
+        print(f'error: the results cannot be written: {error}', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     finally:

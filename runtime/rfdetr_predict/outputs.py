@@ -141,7 +141,7 @@ class Yolo:
     """``labels/``: a text a picture, ``label cx cy w h score [id]``, relative."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / 'labels'
+        self._folder, self._owners = folder / 'labels', {}
 
     def write(self, picture: Picture, found: Detections | None) -> None:
         """Write the file of a picture; without detections it is empty."""
@@ -155,7 +155,7 @@ class Yolo:
             numbers = [*middle, *sides, float(found.scores[place])]
             line = f'{found.labels[place]} ' + ' '.join(f'{n:.6f}' for n in numbers)
             lines.append(line if found.ids is None else f'{line} {found.ids[place]}')
-        path = target(self._folder, picture, '.txt')
+        path = target(self._folder, picture, '.txt', owners=self._owners)
         path.write_text('\n'.join([*lines, '']) if lines else '', encoding='utf-8')
 
     def close(self) -> None:
@@ -166,12 +166,13 @@ class Pictures:
     """``pictures/``: each with its detections drawn."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / 'pictures'
+        self._folder, self._owners = folder / 'pictures', {}
 
     def write(self, picture: Picture, found: Detections | None) -> None:
         """Draw a picture."""
         if found is not None:
-            write_image(target(self._folder, picture), draw(picture.image, found))
+            path = target(self._folder, picture, owners=self._owners)
+            write_image(path, draw(picture.image, found))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -181,7 +182,7 @@ class Crops:
     """``crops/CLASS/``: each detection cut out."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / 'crops'
+        self._folder, self._owners = folder / 'crops', {}
 
     def write(self, picture: Picture, found: Detections | None) -> None:
         """Cut out the detections of a picture; those below a pixel are left out."""
@@ -191,7 +192,7 @@ class Crops:
             part = picture.image[y:bottom, x:right]
             if part.size:
                 folder = self._folder / PurePosixPath(name).name
-                path = target(folder, picture)
+                path = target(folder, picture, owners=self._owners)
                 write_image(path.with_stem(f'{path.stem}_{place}'), part)
 
     def close(self) -> None:
@@ -202,7 +203,7 @@ class Videos:
     """``videos/``: each video, camera and stream, drawn, at its rate, without sound."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / 'videos'
+        self._folder, self._owners = folder / 'videos', {}
         self._name, self._writer, self._size = None, None, None
 
     def write(self, picture: Picture, found: Detections | None) -> None:
@@ -212,7 +213,9 @@ class Videos:
         drawn = draw(picture.image, found)
         if picture.name != self._name or picture.frame == 0:
             self.close()
-            path = target(self._folder, picture, '.mp4', with_frame=False)
+            path = target(
+                self._folder, picture, '.mp4', with_frame=False, owners=self._owners
+            )
             self._name, self._size = picture.name, drawn.shape[1::-1]
             code = cv2.VideoWriter.fourcc(*'mp4v')
             self._writer = cv2.VideoWriter(str(path), code, picture.rate, self._size)
@@ -230,7 +233,12 @@ class Videos:
 
 
 def target(
-    folder: Path, picture: Picture, suffix: str = '', with_frame: bool = True
+    folder: Path,
+    picture: Picture,
+    suffix: str = '',
+    with_frame: bool = True,
+    *,
+    owners: dict[str, str],
 ) -> Path:
     """Where a result of a picture goes; the folder is made.
 
@@ -239,12 +247,18 @@ def target(
         picture: what they are of.
         suffix: of the file; that of the picture where it can be written otherwise.
         with_frame: whether frames of a video have files of their own.
+        owners: names of pictures by what is left of them without suffix; who comes
+            second, ``a.png`` after ``a.jpg``, keeps its suffix.
     """
     name = PurePosixPath(picture.name)
+    bare = name.with_suffix('')
+    if owners.setdefault(str(bare), picture.name) != picture.name:
+        bare = name
     if picture.frame is not None and with_frame:
-        name = name.with_suffix('') / f'{picture.frame:06d}'
+        name = bare / f'{picture.frame:06d}'
+        bare = name
     if suffix:
-        name = name.with_suffix(suffix)
+        name = bare.with_name(bare.name + suffix)
     elif name.suffix.lower() not in _WRITTEN:
         name = name.with_name(name.name + '.jpg')
     path = folder / name

@@ -250,6 +250,8 @@ class Detector:
                 for each, region in zip(views.found, views.regions, strict=True)
             ]
             found = join_views(parts, views.regions, size)
+            if self.threshold:  # joining takes from the scores of parts
+                found = found.take(~(found.scores <= self.threshold))
         if self.labels is not None:
             found = found.take(np.isin(found.labels, self.labels))
         if self.max_dets is not None:

@@ -12,7 +12,8 @@ import pytest
 import supervision
 from pycocotools.coco import COCO
 from rfdetr_predict.__main__ import KINDS, main
-from rfdetr_runtime import Detections, Detector
+from rfdetr_predict.outputs import Outputs
+from rfdetr_runtime import Detections, Detector, Picture
 from rfdetr_runtime.detections import encode_mask
 
 from mmdet_rfdetr.runtime import to_data_sample
@@ -197,3 +198,39 @@ def test_detections_become_those_of_others():
     assert np.array_equal(sample.pred_instances.bboxes, found.boxes)
     assert np.array_equal(sample.pred_instances.masks, found.masks)
     assert sample.ori_shape == SIZE
+
+
+def test_names_that_differ_in_their_suffix_are_all_written(tmp_path):
+    image = draw((40, 60), ('red', 5, 5, 20, 20))
+    found = Detector(Squares(), threshold=0.1)(image)
+    outputs = Outputs(['yolo', 'video', 'pictures'], tmp_path, NAMES, {})
+    for name in ('a.png', 'a.jpg'):
+        outputs.write(Picture(image, name), found)
+    for name in ('v.avi', 'v.mp4'):
+        for frame in range(2):
+            outputs.write(Picture(image, name, 0, None, frame, frame / 5, 5.0), found)
+    outputs.close()
+
+    def written(folder):
+        files = (tmp_path / folder).rglob('*.*')
+        return sorted(
+            str(each.relative_to(tmp_path / folder)) for each in files if each.is_file()
+        )
+
+    frames = [f'{name}/00000{n}' for name in ('v', 'v.mp4') for n in range(2)]
+    labels = ['a.jpg.txt', 'a.txt', *(f'{each}.txt' for each in frames)]
+    assert written('labels') == sorted(labels)
+    pictures = ['a.jpg', 'a.png', *(f'{each}.jpg' for each in frames)]
+    assert written('pictures') == sorted(pictures)
+    assert written('videos') == ['v.mp4', 'v.mp4.mp4']
+
+
+def test_results_that_cannot_be_written_are_told_in_a_sentence(tmp_path, capsys):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), draw(SIZE))
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'labels').touch()  # no folder
+    arguments = ['some.py', str(folder), '--out', str(tmp_path / 'out')]
+    assert main([*arguments, '--save', 'yolo'], open_model=lambda _: Squares()) == 1
+    assert 'error: the results cannot be written: ' in capsys.readouterr().err

@@ -184,6 +184,19 @@ def test_a_detector_finds_in_tiles_what_it_finds_in_the_whole(whole, batch):
     assert np.array_equal(plain.masks[order[0]], tiled.masks[order[1]])
 
 
+def test_what_joining_lowers_has_to_pass_the_threshold():
+    class OneTile(Squares):  # the second tile finds nothing
+        def detect(self, inputs, *args):
+            found = super().detect(inputs, *args)
+            return found if len(self.batches) == 1 else [found[0].take([])]
+
+    # 0.58, and cut off: the other tile shows the place whole, so that half is left.
+    image = draw(SIZE, ('red', 88, 20, 100, 60))
+    for threshold, count in ((0.2, 1), (0.4, 0), (0, 1)):
+        detect = Detector(OneTile(), threshold=threshold, tile=100)
+        assert len(detect(image)) == count
+
+
 def test_one_tile_is_the_plain_picture():
     image = draw((90, 100), ('red', 10, 20, 40, 60), ('red', 39, 20, 80, 61))
     plain = Detector(Squares(), threshold=0.1)(image)
