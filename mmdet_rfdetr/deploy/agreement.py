@@ -40,11 +40,12 @@ class Tolerance:
 
 TOLERANCES = dict(
     fp32=Tolerance(5e-6, 1e-4, 1e-4, 1.0, 2.5e-5, True, 1e-4),
-    fp16=Tolerance(None, None, None, 0.999, 0.1, False, 0.005),
-    bf16=Tolerance(None, None, None, 0.98, 0.2, False, 0.005),
-    int8=Tolerance(None, None, None, 0.95, 0.3, False, 0.01),
+    fp16=Tolerance(None, None, None, 0.999, 0.3, False, 0.005),
+    bf16=Tolerance(None, None, None, 0.98, 0.5, False, 0.005),
+    int8=Tolerance(None, None, None, 0.95, 0.5, False, 0.01),
 )
-"""By precision."""
+"""By precision. In low precision a single score may move far, where another token is at
+its query's place: of a trained demo 0.15 in fp16 and 0.32 in int8, at the same mAP."""
 
 
 @dataclass
