@@ -159,6 +159,30 @@ def test_a_picture_that_fits_is_one_tile():
     assert len(grid((101, 80), 100, 0.2)) == 2
 
 
+@pytest.mark.parametrize('overlap', [0.2, 0.4])
+def test_what_is_seen_in_tiles_of_a_mosaic_comes_out_once(overlap):
+    # As large as those of the demo, each in tiles as a perfect detector sees it.
+    random = np.random.default_rng(0)
+    cells = np.stack(np.meshgrid(range(0, 512, 64), range(0, 512, 64)), -1)
+    sides = random.uniform(12, 51, (64, 2))
+    corners = cells.reshape(-1, 2) + random.uniform(0, 64 - sides)
+    truth = np.c_[corners, corners + sides].astype(np.float32)
+    labels = random.integers(0, 4, 64)
+    regions, views = grid((512, 512), 128, overlap), []
+    for region in regions:
+        low = np.maximum(truth[:, :2], region[:2])
+        high = np.minimum(truth[:, 2:], region[2:])
+        seen = (high - low > 2).all(axis=1)
+        share = np.prod(high - low, axis=1) / np.prod(sides, axis=1)
+        views.append(found(*np.c_[share, labels, low, high][seen]))
+    result = join_views(views, regions, (512, 512))
+    assert len(result) == 64
+    distances = np.abs(result.boxes[:, None] - truth).max(axis=2)
+    nearest = distances.argmin(axis=1)
+    assert sorted(nearest) == list(range(64)) and distances.min(axis=1).max() <= 2.6
+    assert np.array_equal(result.labels, labels[nearest])
+
+
 OBJECTS = [
     ('red', 60, 20, 130, 70),  # cut off by both
     ('red', 132, 20, 170, 70),  # its neighbour
