@@ -196,5 +196,5 @@ def test_nano_is_a_small_graph(tmp_path):
 def test_files_of_the_model_itself(case, tmp_path):
     model, size = exported.small_model(case)
     images = exported.clear_images(model, size, 5)
-    path = exported.to_onnx(exported.Plain(model), images[:2], tmp_path)
+    path = exported.to_onnx(exported.Plain(model).eval(), images[:2], tmp_path)
     exported.assert_same(exported.in_onnxruntime(path), model, images)
