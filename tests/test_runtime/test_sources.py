@@ -159,12 +159,12 @@ def test_arrays_become_what_training_makes_of_them(shape, dtype):
     assert np.array_equal(as_colours(image), array_to_bgr(image))
 
 
-def test_a_detector_takes_paths_and_arrays(folder):
+def test_a_detector_takes_paths_and_arrays(tmp_path):
     image = draw((40, 60), ('red', 5, 5, 20, 20))
-    cv2.imwrite(str(folder / 'red.png'), image)
+    cv2.imwrite(str(tmp_path / 'red.png'), image)
     detect = Detector(Squares(), threshold=0.1)
     one = detect(image)
-    several = detect([str(folder / 'red.png'), folder / 'red.png', image])
+    several = detect([str(tmp_path / 'red.png'), tmp_path / 'red.png', image])
     for found in (one, *several):
         assert found.boxes.tolist() == [[5, 5, 20, 20]]
         assert found.names == ['red']
