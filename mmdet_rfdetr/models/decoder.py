@@ -138,11 +138,12 @@ class DecoderLayer(nn.Module):
         """Refine the queries (B, N, D); the inputs are those of the attentions."""
         drop = self.dropout
         query = self.norm1(query + drop(self.self_attn(query, query_pos, num_groups)))
-        query = self.norm2(
-            query + drop(self.cross_attn(query + query_pos, **memory_inputs))
-        )
-        hidden = drop(self.linear1(query).relu())
-        return self.norm3(query + drop(self.linear2(hidden)))
+        attended = self.cross_attn(query + query_pos, **memory_inputs)
+        query = self.norm2(query + drop(attended))
+        # Rows, since a change in place to a view would copy gradients.
+        in_place = self.training and not torch.compiler.is_compiling()
+        hidden = F.relu(self.linear1(query.flatten(0, 1)), in_place)
+        return self.norm3(query + drop(self.linear2(drop(hidden))).view_as(query))
 
 
 class RFDETRDecoder(BaseModule):
