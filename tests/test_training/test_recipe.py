@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests import factory
+from tests.runs import run_name
 
 from .test_val_loss import MMDETS_ORDER, loader
 
@@ -30,6 +31,7 @@ def cfg(folder, work_dir, **changes):
             **{'backbone.frozen_stages': 1, 'backbone.drop_path_rate': 0.1}
         ),
         work_dir=str(work_dir),
+        experiment_name=run_name(),
         train_dataloader=train,
         val_dataloader=loader(folder, MMDETS_ORDER),
         val_evaluator=dict(
