@@ -4,9 +4,13 @@ import argparse
 import contextlib
 import sys
 
-import rfdetr_arguments as cli
 from rfdetr_predict.__main__ import build_parser
 from rfdetr_predict.__main__ import main as predict
+
+try:
+    import rfdetr_arguments as cli
+except ModuleNotFoundError:  # this file is a copy, or Python does not look beside it
+    from mmdet_rfdetr.command_line import arguments as cli
 
 MODEL = (
     'CONFIG CHECKPOINT, two words, or an exported file: .onnx, .xml (OpenVINO), .pt2 '
