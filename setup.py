@@ -29,6 +29,7 @@ setup(
         'mmdet_rfdetr.tools',
         'rfdetr_runtime',
         'rfdetr_predict',
+        'rfdetr_datasets',
     ],
     py_modules=['mmdet_rfdetr_command'],
     entry_points={
@@ -42,6 +43,7 @@ setup(
         # Also a distribution of its own, which brings no PyTorch: pip install ./runtime
         'rfdetr_runtime': 'runtime/rfdetr_runtime',
         'rfdetr_predict': 'runtime/rfdetr_predict',
+        'rfdetr_datasets': 'runtime/rfdetr_datasets',
     },
     package_data={'mmdet_rfdetr.tools': ['*.sh']},
     install_requires=[
@@ -53,6 +55,7 @@ setup(
         'matplotlib',
         'opencv-python',
         'pillow',
+        'pyyaml',
         'pycocotools',
         'safetensors',
         # mmengine imports distutils, which Python 3.12 and newer take from here.
