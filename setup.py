@@ -45,7 +45,10 @@ setup(
         'rfdetr_predict': 'runtime/rfdetr_predict',
         'rfdetr_datasets': 'runtime/rfdetr_datasets',
     },
-    package_data={'mmdet_rfdetr.tools': ['*.sh']},
+    package_data={
+        'mmdet_rfdetr.tools': ['*.sh'],
+        'mmdet_rfdetr.command_line': ['*.json'],
+    },
     install_requires=[
         'torch>=2.4',
         'mmengine>=0.10.7,<0.11',

@@ -36,6 +36,8 @@ WEIGHTS = [
         re.MULTILINE,
     )
 ]
+PUBLISHED = re.findall(r'^\| `rfdetr.*\| ([\d.]*?) ?\| \[\S+\]\(', README, re.MULTILINE)
+"""AP of each of these rows, or nothing."""
 
 
 def anchors(page):

@@ -50,7 +50,8 @@ def installed(wheel, tmp_path_factory):
 
 def test_wheel_holds_sources_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = list(REPOSITORY.glob('mmdet_rfdetr/**/*.py'))
+    sources = [*(REPOSITORY / 'mmdet_rfdetr').rglob('*.py')]
+    sources += (REPOSITORY / 'mmdet_rfdetr').rglob('*.json')
     moved = [*REPOSITORY.glob('configs/**/*.py'), *REPOSITORY.glob('tools/*.*')]
     expected = {path.relative_to(REPOSITORY).as_posix() for path in sources} | {
         f'mmdet_rfdetr/{path.relative_to(REPOSITORY).as_posix()}' for path in moved
@@ -187,6 +188,7 @@ def test_the_wheel_brings_a_command_that_answers_without_the_package(
     for arguments, status, said in [
         (['--help'], 0, 'usage: mmdet-rfdetr'),
         (['train', 'mine.py'], 2, "config 'mine.py' does not exist"),
+        (['weights'], 0, 'rf-detr-nano.pth'),
     ]:
         answer = run([*command, *arguments], cwd=tmp_path, PYTHONPATH=installed)
         assert answer.returncode == status, answer.stderr

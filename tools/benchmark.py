@@ -45,7 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=os.environ.get(OFFICIAL_PYTHON),
         help=f'its interpreter (default: ${OFFICIAL_PYTHON})',
     )
-    add('--checkpoint', default='', help='weights of all sides (default: random)')
+    add(
+        '--checkpoint',
+        default='',
+        type=cli.checkpoint_path,
+        help='weights of all sides (default: random)',
+    )
     add(
         '--exported',
         metavar='FILE',

@@ -23,7 +23,12 @@ def main() -> None:
         'out. (Official files need no conversion to be loaded.)',
         EXAMPLES,
     )
-    parser.add_argument('source', metavar='SRC', help='checkpoint to convert')
+    parser.add_argument(
+        'source',
+        metavar='SRC',
+        type=cli.checkpoint_path,
+        help='checkpoint to convert, rfdetr://NAME for an official one',
+    )
     parser.add_argument(
         'target', metavar='DST', help='file to write: .pth, .pt or .safetensors'
     )

@@ -33,7 +33,12 @@ def main() -> None:
     """Parse the arguments and export."""
     parser = cli.config_parser('Export a trained model to a file.', EXAMPLES)
     add = parser.add_argument
-    add('checkpoint', metavar='CHECKPOINT', help='file of the weights')
+    add(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        type=cli.checkpoint_path,
+        help='file of the weights, or rfdetr://NAME for an official one',
+    )
     add('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx')
     add(
         '--layout',

@@ -11,6 +11,7 @@ import difflib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 if (process := sys.modules.get('multiprocessing.process')) and process.parent_process():
     # A worker that was not forked runs its tool's file again, and is then sent parts of
@@ -134,16 +135,33 @@ def build_parser(description: str, examples: str) -> Parser:
     return parser
 
 
-def shipped_configs() -> Path:
-    """The folder of this package's configs, in a checkout or an installation."""
-    # Beside this file may be those of a project that has copied it. Looking for the
-    # package does not import it.
+def package_folder() -> Path:
+    """The folder of the package, which is looked for and not imported."""
     found = importlib.util.find_spec('mmdet_rfdetr')
     if found is None:  # in a checkout that is not installed
-        return Path(__file__).resolve().parents[1] / 'configs'
+        return Path(__file__).resolve().parents[1] / 'mmdet_rfdetr'
     (package,) = map(Path, found.submodule_search_locations)
-    inside = package / 'configs'
-    return inside if inside.is_dir() else package.parent / 'configs'
+    return package
+
+
+def shipped_configs() -> Path:
+    """The folder of this package's configs, in a checkout or an installation."""
+    # Beside this file may be those of a project that has copied it.
+    inside = package_folder() / 'configs'
+    return inside if inside.is_dir() else inside.parents[1] / 'configs'
+
+
+def light_part(name: str) -> ModuleType:
+    """Load a file of ``command_line/`` that needs nothing beyond Python's library.
+
+    Args:
+        name: of the file; importing it by the package's name would import PyTorch.
+    """
+    path = package_folder() / 'command_line' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def config_path(name: str) -> str:
@@ -164,6 +182,20 @@ def config_path(name: str) -> str:
     return str(folder / file)
 
 
+def checkpoint_path(name: str) -> str:
+    """The path of a checkpoint; ``rfdetr://nano`` is an official one on this disk.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not there; with the command that gets it.
+    """
+    if not name.startswith('rfdetr://'):
+        return name
+    try:
+        return str(light_part('official_weights').find(name))
+    except FileNotFoundError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def require_file(parser: argparse.ArgumentParser, path: str, kind: str) -> None:
     """Leave with a one-line error unless ``path`` is a file or a link.
 
@@ -173,6 +205,10 @@ def require_file(parser: argparse.ArgumentParser, path: str, kind: str) -> None:
         kind: What the file is, for the message.
     """
     if '://' in path or Path(path).expanduser().is_file():
+        try:
+            checkpoint_path(path)
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
         return
     shipped = shipped_configs() / Path(path).name
     hint = f' (looked from {Path.cwd()}).'

@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument(
         'checkpoint',
         metavar='CHECKPOINT',
-        help='file or link; or an exported file, which is tested in place of the model',
+        type=cli.checkpoint_path,
+        help='file or link, rfdetr://NAME for official weights; or an exported file, '
+        'which is tested in place of the model',
     )
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions to this pickle file'

@@ -34,6 +34,7 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
+        type=cli.checkpoint_path,
         help='continue from this checkpoint, or without a value from the last one '
         'in the work folder, if there is one',
     )

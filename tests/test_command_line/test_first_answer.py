@@ -84,6 +84,7 @@ def test_the_console_command_imports_nothing_heavy():
         (['trian.py'], 2, 'did you mean train.py?'),
         (['train', '--help'], 0, 'tools/train.py'),
         (['train', 'nothing.py'], 2, "'nothing.py' does not exist"),
+        (['weights'], 0, 'rf-detr-nano.pth'),
     ]:
         found = run([sys.executable, '-X', 'importtime', '-c', code, *arguments])
         assert found.returncode == status, found.stderr
