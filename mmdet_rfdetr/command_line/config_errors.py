@@ -196,6 +196,24 @@ def unknown_type(error: KeyError) -> str | None:
     return _unknown_type(name.strip('"\''), kind, registries)
 
 
+def unknown_rule(error: ValueError) -> str | None:
+    """Say which metric of a config has a name that does not tell if more is better.
+
+    Args:
+        error: what building the hook raised that stops a run, or keeps its best
+            checkpoint.
+
+    Returns:
+        A sentence, or None for an error about something else.
+    """
+    found = re.search('Cannot infer the rule for (?:key )?(.*), thus', str(error))
+    return found and (
+        f'whether more or less of {found[1]!r} is better is not known: correct this '
+        "name of a metric (monitor or save_best; boxes have 'coco/bbox_mAP'), or set "
+        "rule='greater' or rule='less' beside it."
+    )
+
+
 def _unknown_type(name: str, kind: str, registries: list[Registry]) -> str:
     known = {each for registry in registries for each in registry.module_dict}
     return (

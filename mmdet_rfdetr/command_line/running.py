@@ -22,6 +22,7 @@ from .config_errors import (
     missing_package,
     read_config,
     unknown_key,
+    unknown_rule,
     unknown_type,
 )
 
@@ -125,6 +126,8 @@ def _explanation(error: Exception) -> str | None:
         return unknown_type(error)
     if isinstance(error, ImportError):
         return missing_package(error)
+    if isinstance(error, ValueError):
+        return unknown_rule(error)
     # gloo has no class for processes that cannot be reached, and not every build of
     # torch has the class of the other backends.
     is_gloo = isinstance(error, RuntimeError) and '/gloo/' in str(error)

@@ -13,6 +13,7 @@ import pytest
 import rfdetr_arguments
 import torch
 from mmdet.datasets import BaseDetDataset
+from mmdet.registry import HOOKS
 from mmengine.config import Config
 
 from mmdet_rfdetr import compat
@@ -458,7 +459,12 @@ def test_errors_that_explain_themselves_end_without_traceback(error):
 
 
 @pytest.mark.parametrize(
-    'error', [RuntimeError('of torch'), FileNotFoundError(2, 'No such file', 'x')]
+    'error',
+    [
+        RuntimeError('of torch'),
+        ValueError('of torch'),
+        FileNotFoundError(2, 'No such file', 'x'),
+    ],
 )
 def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)) as caught, cli.explained_errors():
@@ -470,6 +476,20 @@ def test_the_loss_of_another_process_is_named():
     error = RuntimeError('[gloo/transport/tcp/pair.cc:553] /gloo/ Connection closed')
     with pytest.raises(SystemExit, match='another process'), cli.explained_errors():
         raise error
+
+
+@pytest.mark.parametrize(
+    'hook',
+    [
+        dict(type='EarlyStoppingHook', monitor='coco/foo'),
+        dict(type='CheckpointHook', save_best='coco/foo'),
+    ],
+    ids=lambda hook: hook['type'],
+)
+def test_a_metric_of_which_nobody_knows_what_is_better_is_named(hook):
+    said = "^error: .*'coco/foo'.*set rule='greater'"
+    with pytest.raises(SystemExit, match=said), cli.explained_errors():
+        HOOKS.build(hook)
 
 
 @pytest.mark.parametrize(
