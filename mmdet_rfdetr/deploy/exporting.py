@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from .settings import (
     sha256,
     test_pipeline,
 )
+from .signals import handled, leave, unbroken
 from .writing import write_deepstream, write_onnx, write_openvino, write_pt2
 
 PACKAGES = dict(
@@ -72,6 +74,7 @@ def export(
     Raises:
         ExplainedError: the file differs from the model, or cannot be made; then there
             is none.
+        SystemExit: SIGTERM came, in the main thread; then there is none either.
     """
     target = Path(target)
     if target.suffix != SUFFIXES[options.to]:
@@ -90,7 +93,10 @@ def export(
         )
         module = make_layout(model, metadata, options)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.export-') as folder:
+    with (
+        handled(leave, signal.SIGTERM),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix='.export-') as folder,
+    ):
         path = Path(folder, target.name)
         with step(f'exporting {metadata.summary()}', say):
             write(
@@ -114,9 +120,10 @@ def export(
             figures = [evaluate(sized, each, logs) for each in (checkpoint, str(path))]
             shutil.rmtree(logs)
             say(compare_means(*figures, options.precision))
-        for made in Path(folder).iterdir():
-            made.chmod(0o644)
-            shutil.move(made, target.parent / made.name)
+        with unbroken():
+            for made in Path(folder).iterdir():
+                made.chmod(0o644)
+                made.replace(target.parent / made.name)
     return rows
 
 
@@ -219,7 +226,7 @@ def write(
     if options.to == 'pt2':
         write_pt2(module, example, path, strings)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         plain = Path(folder, 'plain.onnx')
         write_onnx(module, example, plain, strings)
         if options.to == 'openvino':

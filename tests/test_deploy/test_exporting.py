@@ -1,6 +1,8 @@
 """Exported files: what they hold, that they are the model, and that others are gone."""
 
 import json
+import signal
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -174,6 +176,58 @@ def test_a_file_that_is_not_the_model_is_removed(project, monkeypatch, change, r
                 project.config(), project.checkpoint, path, Options(batch=None)
             )
     assert path.read_text() == 'the one before'
+    assert not list(project.folder.glob('.export-*'))
+
+
+SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
+
+
+@pytest.fixture
+def mine():
+    """A handler that stands after a test, and does not let SIGTERM end all of them."""
+
+    def fail(*_):
+        raise AssertionError('nobody took the signal')
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is fail
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_an_export_that_is_ended_leaves_what_was_there(
+    project, mine, number, monkeypatch
+):
+    project.exported(batch=None, notes='of mine')
+    path = project.folder / 'ended.onnx'
+    path.write_text('the one before')
+    with graphs_made_once(project.shared), monkeypatch.context() as patch:
+        spoil(patch, lambda graph: signal.raise_signal(number))
+        with pytest.raises(SIGNALS[number]) as left:
+            exporting.export(
+                project.config(), project.checkpoint, path, Options(batch=None)
+            )
+    assert getattr(left.value, 'code', 143) == 143
+    assert path.read_text() == 'the one before'
+    assert not list(project.folder.glob('.export-*'))
+
+
+@pytest.mark.parametrize(
+    'number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+def test_a_file_that_is_checked_is_kept_as_a_whole(project, mine, number, monkeypatch):
+    project.exported(to='openvino', batch=None)
+    replace = Path.replace
+
+    def replace_one(path, target):
+        replace(path, target)
+        signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'replace', replace_one)
+        with pytest.raises(SIGNALS[number]):
+            project.export(f'kept{number}', to='openvino', batch=None)
+    assert open_model(project.folder / f'kept{number}.xml')
     assert not list(project.folder.glob('.export-*'))
 
 
