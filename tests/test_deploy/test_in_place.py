@@ -1,5 +1,7 @@
 """An exported file in the test loop, in the place of the network."""
 
+import re
+import runpy
 import sys
 
 import pytest
@@ -7,6 +9,7 @@ from mmdet.registry import MODELS
 
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.runtime.exported_file import evaluate, use_file
+from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 from tests.runs import forget_runs
 
@@ -87,14 +90,31 @@ def test_a_precision_of_another_runtime_is_refused(project):
         figures(project, path, **asked)
 
 
+@pytest.mark.parametrize(
+    'to', ['onnx', 'openvino', pytest.param('pt2', marks=pytest.mark.long)]
+)
+def test_the_test_tool_takes_a_file(project, to, monkeypatch, capsys):
+    options = dict(notes='of mine') if to == 'onnx' else dict(to=to)
+    path, _ = project.exported(**options, batch=None)
+    project.config().dump(project.folder / 'mine.py')
+    said = []
+    for tested in (path, project.checkpoint):
+        forget_runs()
+        tool = str(REPOSITORY / 'tools' / 'test.py')
+        arguments = [tool, str(project.folder / 'mine.py'), str(tested)]
+        monkeypatch.setattr(sys, 'argv', arguments)
+        runpy.run_path(tool, run_name='__main__')
+        text = capsys.readouterr().out
+        said.append(dict(re.findall(r'coco/(bbox_mAP\w*): (\S+)', text)))
+    assert float(said[0]['bbox_mAP_50']) > 0
+    assert said[0] == said[1]
+
+
 @pytest.mark.long
-def test_the_tools_take_a_file(project):
+def test_the_benchmark_takes_a_file(project):
     path, _ = project.exported(batch=None, notes='of mine')
     config = project.folder / 'mine.py'
     project.config().dump(config)
-    tested = run([sys.executable, 'tools/test.py', config, path])
-    assert tested.returncode == 0, tested.stderr
-    assert 'coco/bbox_mAP' in tested.stdout
     options = ['--rounds', '2', '--samples', '1', '--images', '1', '--threads', '1']
     weights = ['--checkpoint', project.checkpoint, '--exported', path]
     measured = run([sys.executable, 'tools/benchmark.py', config, *weights, *options])

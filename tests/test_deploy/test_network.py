@@ -1,8 +1,9 @@
 """The model as a graph: equal to the model for every batch, at every size."""
 
+import re
+
 import pytest
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -11,6 +12,8 @@ from mmdet_rfdetr import config as shipped
 from mmdet_rfdetr.deploy.network import DeployedNetwork
 from mmdet_rfdetr.errors import SettingError
 from mmdet_rfdetr.models.query_selection import unpadded_proposals
+from tests import parity
+from tests.interpreter import run_code
 from tests.test_deploy import exported
 
 CASES = ('windows', 'levels', 'few_tokens', 'masks')
@@ -176,16 +179,36 @@ def test_a_graph_that_tensorrt_does_not_read(small_file):
     assert sorted(found) == ['Resize', 'Squeeze', 'TopK', 'Unique']
 
 
+# Runs a tool, and says whom it asked over the network and what it cost.
+WATCHED = """
+    import runpy, sys, time
+    asked = []
+    sys.addaudithook(
+        lambda event, arguments: event.startswith('socket.') and asked.append(arguments)
+    )
+    sys.path.insert(0, 'tools')
+    runpy.run_path('tools/export.py', run_name='__main__')
+    print('asked for', asked)
+    print(f'Nano takes {time.process_time():.0f} s of CPU')
+"""
+
+
 @pytest.mark.long
 def test_nano_is_a_small_graph(tmp_path):
+    """Its last line, with ``-s``, is a figure of docs/deployment.md."""
     onnx = pytest.importorskip('onnx')
     operators = pytest.importorskip('tests.test_deploy.operators')
     init_default_scope('mmdet')
-    cfg = Config.fromfile(shipped('rfdetr_nano_coco.py'))
-    network = DeployedNetwork(MODELS.build(cfg.model).eval(), (384, 384))
-    images = torch.zeros(2, 3, 384, 384)
-    path = exported.to_onnx(network, images, tmp_path)
-    graph = onnx.load(path, load_external_data=False)
+    config = shipped('rfdetr_nano_coco.py')
+    model = parity.build_model(Config.fromfile(config).model, exported.weight)
+    torch.save(model.state_dict(), tmp_path / 'nano.pth')
+    done = run_code(WATCHED, config, tmp_path / 'nano.pth', '--batch', 'dynamic')
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r'(?i)warn|^W\d{4} ', done.stdout + done.stderr, re.MULTILINE)
+    *_, asked, cost = done.stdout.splitlines()
+    assert asked == 'asked for []'
+    print(f'\n{cost}')
+    graph = onnx.load(tmp_path / 'nano.onnx', load_external_data=False)
     assert len(graph.graph.node) <= 850
     assert not list(operators.refused(graph.graph))
     assert not {'ScatterND', 'Erf', 'Resize'} & kinds(graph)

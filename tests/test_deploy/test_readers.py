@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -25,12 +26,13 @@ def raw_outputs(path):
     return session.run(None, {source.name: inputs})
 
 
-def read_as_server(boxes, logits, size, most, class_count):
+def read_as_server(boxes, logits, size, most, class_count, masks=None):
     """Detections of an image by the inference server's published arithmetic.
 
     Sigmoid of every column, the best pairs of query and column whatever the column,
     those above the threshold, boxes scaled to the picture and clipped; last, labels
-    beyond the names are dropped.
+    beyond the names are dropped. The mask of a pair is that of its query, brought to
+    the size of the picture by OpenCV's bilinear resizing, where it is above zero.
 
     Args:
         boxes: (Q, 4) cxcywh.
@@ -38,6 +40,10 @@ def read_as_server(boxes, logits, size, most, class_count):
         size: (height, width) of the picture.
         most: detections.
         class_count: names of classes.
+        masks: (Q, h, w) logits, the third output of a file with masks.
+
+    Returns:
+        Rows (n, 6), and masks (n, height, width) bool, none without ``masks``.
     """
     small = np.exp(-np.abs(logits))
     scores = np.where(logits >= 0, 1, small) / (1 + small)
@@ -48,19 +54,25 @@ def read_as_server(boxes, logits, size, most, class_count):
     ]
     rows = sorted(rows, key=lambda row: -row[0])[:most]
     height, width = size
-    found = []
+    found, found_masks = [], []
     for score, query, column in rows:
         if column < class_count:
             x, y, w, h = boxes[query]
             corners = [(x - w / 2) * width, (y - h / 2) * height]
             corners += [(x + w / 2) * width, (y + h / 2) * height]
             found.append((*np.clip(corners, 0, [width, height] * 2), score, column))
-    return np.array(found).reshape(-1, 6)
+            if masks is not None:
+                found_masks.append(cv2.resize(masks[query], (width, height)) > 0)
+    return np.array(found).reshape(-1, 6), np.array(found_masks)
+
+
+def sure_ones(project):
+    for found in project.detect(IMAGES):
+        yield found[found.scores > THRESHOLD].numpy()
 
 
 def expected_rows(project):
-    for found in project.detect(IMAGES):
-        sure = found[found.scores > THRESHOLD].numpy()
+    for sure in sure_ones(project):
         yield np.column_stack((sure.bboxes, sure.scores, sure.labels))
 
 
@@ -69,10 +81,29 @@ def test_the_server_reads_what_predict_finds(project):
     boxes, logits = raw_outputs(path)
     for index, expected in enumerate(expected_rows(project)):
         size = IMAGES[index].shape[:2]
-        rows = read_as_server(boxes[index], logits[index], size, 10, len(CLASSES))
+        rows, _ = read_as_server(boxes[index], logits[index], size, 10, len(CLASSES))
         assert len(expected) >= 3
         assert rows.shape == expected.shape
         assert np.abs(rows - expected).max() < 1e-2
+
+
+@pytest.mark.long
+def test_the_server_reads_the_masks_of_predict(masks_project):
+    path, _ = masks_project.exported(batch=None)
+    boxes, logits, masks = raw_outputs(path)
+    expected = zip(expected_rows(masks_project), sure_ones(masks_project), strict=True)
+    for index, (wanted, sure) in enumerate(expected):
+        size = IMAGES[index].shape[:2]
+        rows, found = read_as_server(
+            boxes[index], logits[index], size, 10, len(CLASSES), masks[index]
+        )
+        assert len(wanted) >= 3
+        assert rows.shape == wanted.shape
+        assert np.abs(rows - wanted).max() < 1e-2
+        assert found.shape == sure.masks.shape == (len(wanted), *size)
+        assert 0.02 < found.mean() < 0.98
+        # Where a logit is nearly zero, rounding decides.
+        assert (found != sure.masks).mean() < 1e-3
 
 
 @needs_official
