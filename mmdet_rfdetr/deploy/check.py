@@ -128,8 +128,8 @@ def require_agreement(rows: Sequence[tuple[str, Agreement]], precision: str) -> 
     for name, one in (*alone, ('all', whole)):
         if not one.within(tolerance):
             raise ExplainedError(
-                f'the file is not the model ({name}; {precision} may differ by '
-                f'{tolerance}), and was removed:\n{table(rows)}'
+                f'the file is not the model and was removed ({name}; {precision} '
+                f'allows {tolerance}): {tolerance.else_do}\n{table(rows)}'
             )
 
 
@@ -150,14 +150,14 @@ def compare_means(
     Raises:
         ExplainedError: they differ by more than the precision may.
     """
-    bound = TOLERANCES[precision].mean_ap
+    tolerance = TOLERANCES[precision]
     lines = []
     for name in filter(lambda name: name.endswith(MEANS), model):
         ours, theirs = model[name], file.get(name, float('nan'))
         lines.append(f'{name}: model {ours:.4f}, file {theirs:.4f}')
-        if not abs(ours - theirs) <= bound:
+        if not abs(ours - theirs) <= tolerance.mean_ap:
             raise ExplainedError(
-                f'{lines[-1]}: {precision} may differ by {bound}; the file was '
-                'removed (int8: --calibrate with more pictures; fp16 is nearer)'
+                f'{lines[-1]}: {precision} may differ by {tolerance.mean_ap}, and the '
+                f'file was removed: {tolerance.else_do}'
             )
     return '\n'.join(lines)

@@ -236,3 +236,10 @@ def test_not_all_pictures_may_be_excused():
     require_agreement([('batch 1', tied), ('batch 2', seen)], 'fp32')
     with pytest.raises(ExplainedError, match='all'):
         require_agreement([('batch 1', tied), ('batch 2', tied)], 'fp32')
+
+
+def test_a_file_that_lost_detections_is_refused_with_what_to_do():
+    lost = agreement(labels=np.array([0, 2, 2]))
+    with pytest.raises(ExplainedError, match=r'95\.0%.*fp16.*--calibrate\n.*') as error:
+        require_agreement([('batch 1', lost)], 'int8')
+    assert '1 of 3' in str(error.value)
