@@ -65,24 +65,24 @@ def tool_parser(description: str, examples: str) -> Parser:
     )
 
 
-def config_parser(description: str, examples: str) -> Parser:
+def config_parser(description: str, examples: str, **config: str) -> Parser:
     """Make a parser with the arguments that say which config is meant.
 
     Args:
         description: As for :func:`tool_parser`.
         examples: The same.
+        **config: ``metavar`` and ``help`` of a config that may be named otherwise.
 
     Returns:
         The parser; the positional argument ``config`` is its first. What it parses
         suits ``load_config`` of ``mmdet_rfdetr/command_line/running.py``.
     """
     parser = tool_parser(description, examples)
-    parser.add_argument(
-        'config',
+    usual = dict(
         metavar='CONFIG',
-        type=config_path,
         help='path of the config file; mmdet_rfdetr::NAME.py is one of this package',
     )
+    parser.add_argument('config', type=config_path, **usual | config)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -96,17 +96,18 @@ def config_parser(description: str, examples: str) -> Parser:
     return parser
 
 
-def build_parser(description: str, examples: str) -> Parser:
+def build_parser(description: str, examples: str, **config: str) -> Parser:
     """Make a parser with the arguments that training and testing have in common.
 
     Args:
         description: As for :func:`tool_parser`.
         examples: The same.
+        **config: As for :func:`config_parser`.
 
     Returns:
         The parser; the positional argument ``config`` is its first.
     """
-    parser = config_parser(description, examples)
+    parser = config_parser(description, examples, **config)
     parser.add_argument(
         '--work-dir',
         metavar='DIR',

@@ -66,6 +66,14 @@ def check_places(args: argparse.Namespace) -> None:
         running.make_folder(args.show_dir)
 
 
+def dataset_of(cfg: Config) -> ConfigDict:
+    """The config of the data that are tested, without what is wrapped around it."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
 def use_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model and the test pipeline for test-time augmentation.
 
@@ -78,9 +86,7 @@ def use_test_time_augmentation(cfg: Config) -> None:
     Raises:
         MissingOpError: the config asks for merging by an NMS that mmcv lacks.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = dataset_of(cfg)
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(type='RFDETRMirrorTTA')
     if cfg.tta_model.get('type') == 'DetTTAModel' and not operators.has_compiled_ops():
@@ -109,9 +115,7 @@ def use_tiles(cfg: Config, tile: int, overlap: float, whole: bool) -> None:
         overlap: part of it that neighbours share at least.
         whole: see the whole picture besides.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = dataset_of(cfg)
     load, *rest = dataset.pipeline
     cut = dict(tile=tile, overlap=overlap, whole=whole)
     dataset.pipeline = [load, dict(type='RFDETRTiles', transforms=rest, **cut)]
