@@ -1,5 +1,6 @@
 """COCO annotation files, and their labels by name."""
 
+import json
 import logging
 from collections.abc import Callable, Hashable, Sequence
 
@@ -15,6 +16,10 @@ MASK_CHECKS: list[Callable[[object, int | None, int | None], str | None]] = []
 PLAIN_CHECKS: list[Callable[[dict, dict, dict, set], bool]] = []
 """What knows objects of which nothing is to be said; called with an object, images and
 ids of categories by their ids, and the ids of the plain objects before."""
+
+OTHER_FORMATS: list[Callable[[str, dict | None], dict | None]] = []
+"""What reads files of other formats than COCO's, called with a path and backend_args;
+None for a path that is of none of its."""
 
 
 def mask_problem(
@@ -34,6 +39,20 @@ def mask_problem(
     return next(filter(None, problems), None)
 
 
+def load_document(path: str, backend_args: dict | None = None) -> dict:
+    """Load what an annotation file holds, in COCO's form from any of ``OTHER_FORMATS``.
+
+    Args:
+        path: the file.
+        backend_args: where it comes from, see ``mmengine.fileio``.
+
+    Raises:
+        ValueError: if it is of no format that is known; of JSON, that of the parser.
+    """
+    others = filter(None, (read(path, backend_args) for read in OTHER_FORMATS))
+    return next(others, None) or json.loads(fileio.get(path, backend_args))
+
+
 def read_annotations(path: str, backend_args: dict | None = None) -> dict:
     """Read a sound COCO annotation file.
 
@@ -45,8 +64,7 @@ def read_annotations(path: str, backend_args: dict | None = None) -> dict:
         The document; ``annotations`` is empty where it is missing, as in COCO's files
         of test images.
     """
-    document = fileio.load(path, file_format='json', backend_args=backend_args)
-    return dict(dict(annotations=[]), **document)
+    return dict(dict(annotations=[]), **load_document(path, backend_args))
 
 
 def match_categories(

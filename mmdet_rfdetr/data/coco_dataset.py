@@ -22,17 +22,18 @@ class RFDETRCocoDataset(CocoDataset):
             ``indices``.
 
     Args:
-        *args: arguments of ``CocoDataset``.
+        ann_file: the annotations.
+        metainfo: with the names of ``classes``, those of COCO if left out.
+        *args: other arguments of ``CocoDataset``.
         **kwargs: likewise.
 
     Raises:
         BadDataError: if the file cannot be used, or lacks the classes.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        metainfo = kwargs.get('metainfo', args[1] if len(args) > 1 else None)
+    def __init__(self, ann_file='', metainfo=None, *args, **kwargs) -> None:
         self._names_classes = 'classes' in (metainfo or ())
-        super().__init__(*args, **kwargs)
+        super().__init__(ann_file, metainfo, *args, **kwargs)
 
     def full_init(self) -> None:
         """Read and serialise, as mmdet does."""

@@ -218,9 +218,5 @@ def decode_image(
     Raises:
         BadImageError: if the file is cut off or no image.
     """
-    return to_bgr(ImageSource(data, size, reading).decode())
-
-
-def to_bgr(image: Image.Image) -> np.ndarray:
-    """Turn an image in RGB into an array (H, W, 3) in BGR order."""
-    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+    pixels = np.asarray(ImageSource(data, size, reading).decode())
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)

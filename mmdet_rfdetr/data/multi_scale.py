@@ -57,12 +57,10 @@ class RFDETRBatchMultiScale(nn.Module):
             The batch, (B, 3, size, size), and the samples, changed in place.
         """
         size = self.size_at(optimizer_step())
-        old = tuple(inputs.shape[-2:])
-        if old == (size, size):
+        old, new = tuple(inputs.shape[-2:]), (size, size)
+        if old == new:
             return inputs, data_samples
-        inputs = F.interpolate(
-            inputs, size=(size, size), mode='bilinear', align_corners=False
-        )
+        inputs = F.interpolate(inputs, new, mode='bilinear', align_corners=False)
         for sample in data_samples:
             _resize_sample(sample, old, size)
         return inputs, data_samples
@@ -84,10 +82,8 @@ def _resize_sample(sample: DetDataSample, old: tuple[int, int], size: int) -> No
     height, width = sample.img_shape[:2]
     new_height, new_width = -(-height * size // old[0]), -(-width * size // old[1])
     x_scale, y_scale = new_width / width, new_height / height
-    square = (size, size)
-    meta = dict(
-        img_shape=(new_height, new_width), batch_input_shape=square, pad_shape=square
-    )
+    meta = dict(img_shape=(new_height, new_width))
+    meta |= dict.fromkeys(('batch_input_shape', 'pad_shape'), (size, size))
     if 'scale_factor' in sample:
         x_factor, y_factor = sample.scale_factor
         meta['scale_factor'] = (x_factor * x_scale, y_factor * y_scale)

@@ -1,17 +1,15 @@
 """COCO annotation files as they really are, made usable."""
 
-import json
 import math
 import re
 import reprlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from mmengine import fileio
 from mmengine.utils import is_filepath
 
-from ..data.annotations import PLAIN_CHECKS, mask_problem
-from ..errors import BadDataError, SettingError
+from ..data.annotations import PLAIN_CHECKS, load_document, mask_problem
+from ..errors import BadDataError, ExplainedError, SettingError
 from .findings import Finding, Findings
 
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
@@ -43,7 +41,9 @@ def read_annotations(
             'with a metric for each, or a metric without ann_file for all.'
         )
     try:
-        document = json.loads(fileio.get(path, backend_args=backend_args))
+        document = load_document(path, backend_args)
+    except ExplainedError:  # of another format
+        raise
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'Annotation file {path} does not exist: set data_root and ann_file.'
@@ -244,7 +244,7 @@ def _clean_images(entries: Sequence[dict], findings: Findings) -> list[dict]:
     for position, raw in enumerate(entries):
         key, name = as_id(raw.get('id')), raw.get('file_name')
         if key is None or not isinstance(name, str):
-            findings.add(Finding.IMAGE_BROKEN, f'entry {position}')
+            findings.add(Finding.IMAGE_BROKEN, f'entry {position}: {raw}')
             continue
         size = [finite_number(raw.get(side)) for side in ('height', 'width')]
         valid = all(side is not None and side >= 1 for side in size)

@@ -149,7 +149,7 @@ def read(ann_file: str, watch: Watch = iter) -> dict:
         settings = yolo.read_settings(path)
         splits = [name for name in SPLITS if yolo.has_split(settings, name)]
         shown = ' or '.join(f'{path}#{name}' for name in splits or SPLITS)
-        raise DatasetError(f'{path} has several parts: write ann_file={shown}.')
+        raise DatasetError(f'{path} has several parts: write ann_file={shown}')
     return yolo.read_yolo(path, split, watch)
 
 
