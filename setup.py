@@ -30,6 +30,7 @@ setup(
         'rfdetr_runtime',
         'rfdetr_predict',
         'rfdetr_datasets',
+        'rfdetr_report',
     ],
     py_modules=['mmdet_rfdetr_command'],
     entry_points={
@@ -44,10 +45,12 @@ setup(
         'rfdetr_runtime': 'runtime/rfdetr_runtime',
         'rfdetr_predict': 'runtime/rfdetr_predict',
         'rfdetr_datasets': 'runtime/rfdetr_datasets',
+        'rfdetr_report': 'runtime/rfdetr_report',
     },
     package_data={
         'mmdet_rfdetr.tools': ['*.sh'],
         'mmdet_rfdetr.command_line': ['*.json'],
+        'rfdetr_report': ['page.html'],
     },
     install_requires=[
         'torch>=2.4',
@@ -60,6 +63,7 @@ setup(
         'pillow',
         'pyyaml',
         'pycocotools',
+        'jinja2',
         'safetensors',
         # mmengine imports distutils, which Python 3.12 and newer take from here.
         'setuptools',

@@ -59,7 +59,8 @@ def test_wheel_holds_sources_configs_and_tools(wheel):
     runtime = REPOSITORY / 'runtime'
     expected |= {
         path.relative_to(runtime).as_posix()
-        for path in runtime.glob('rfdetr_*/**/*.py')
+        for path in runtime.glob('rfdetr_*/**/*.*')
+        if path.suffix in ('.py', '.html')
     }
     assert expected - names == set()
     assert any(name.endswith('/LICENSE') for name in names)
@@ -101,7 +102,7 @@ def test_the_runtime_is_a_distribution_of_its_own_without_pytorch(tmp_path):
     }
     assert needed == {'numpy', 'opencv-python', 'pillow'}
     names = set(zipfile.ZipFile(path).namelist())
-    assert 'rfdetr_runtime/backends.py' in names
+    assert {'rfdetr_runtime/backends.py', 'rfdetr_report/page.html'} <= names
     assert not any(name.startswith('mmdet_rfdetr') for name in names)
 
 

@@ -10,7 +10,7 @@ EXAMPLES = """\
   python tools/test.py configs/rfdetr_demo.py work_dirs/rfdetr_demo/epoch_5.pth \\
       --show-dir drawn --out predictions.pkl
   python tools/test.py my_config.py epoch_10.pth --tile 640 --overlap 0.2
-  python tools/test.py my_config.py best.onnx
+  python tools/test.py my_config.py best.onnx --report report
 """
 
 
@@ -34,6 +34,12 @@ def main() -> None:
         '--show-dir',
         metavar='DIR',
         help='draw the predictions into <work-dir>/<time>/DIR',
+    )
+    parser.add_argument(
+        '--report',
+        metavar='DIR',
+        help='write DIR/index.html: numbers of each class, curves, who is taken for '
+        'whom, and the pictures with the worst errors',
     )
     parser.add_argument(
         '--wait-time',
@@ -72,10 +78,12 @@ def main() -> None:
     # What takes seconds to import comes after the arguments.
     from mmdet_rfdetr.command_line import testing
 
-    prepare = None
+    prepare = report = None
+    if args.report is not None:
+        from mmdet_rfdetr.runtime.reported import report_after as report
     if args.checkpoint.endswith(cli.EXPORTED):
         from mmdet_rfdetr.runtime.exported_file import use_file as prepare
-    testing.test(args, prepare)
+    testing.test(args, prepare, report)
 
 
 if __name__ == '__main__':

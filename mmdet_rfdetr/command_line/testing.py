@@ -22,14 +22,17 @@ class Dump(DumpDetResults):
 
 
 def test(
-    args: argparse.Namespace, prepare: Callable[[Config, str], None] | None = None
+    args: argparse.Namespace,
+    prepare: Callable[[Config, str], None] | None = None,
+    report: Callable[[Runner, str, dict[str, str]], None] | None = None,
 ) -> None:
-    """Evaluate, draw and dump.
+    """Evaluate, draw, dump and report.
 
     Args:
         args: of the tool.
         prepare: makes a config test the file that is named as its checkpoint; None
             loads it as weights.
+        report: has a runner write ``args.report``, with facts for its top.
     """
     cfg = running.load_config(args)
     cfg.load_from = args.checkpoint
@@ -46,11 +49,23 @@ def test(
             use_tiles(cfg, args.tile, args.overlap, args.whole)
 
     def run(runner: Runner) -> None:
+        if report is not None:
+            report(runner, args.report, facts_of(args))
         if args.out is not None:
             runner.test_evaluator.metrics.append(Dump(out_file_path=args.out))
         runner.test()
 
     running.run(cfg, run, trust_checkpoint=args.trust_checkpoint)
+
+
+def facts_of(args: argparse.Namespace) -> dict[str, str]:
+    """What a report says of a test at its top."""
+    facts = dict(Config=args.config, Checkpoint=args.checkpoint)
+    if args.tta:
+        facts['Seen'] = 'with test-time augmentation'
+    if args.tile is not None:
+        facts['Seen'] = f'in tiles of {args.tile}'
+    return facts
 
 
 def check_places(args: argparse.Namespace) -> None:

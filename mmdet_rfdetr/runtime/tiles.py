@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
+from mmdet.models.utils import samplelist_boxtype2tensor
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.model import BaseTTAModel
@@ -97,6 +98,8 @@ class RFDETRTiledModel(BaseTTAModel):
         one tile are computed as without tiles.
         """
         wholes, size = data['data_samples'], len(data['data_samples'])
+        # What a preprocessor does, which sees the tiles alone.
+        samplelist_boxtype2tensor(wholes)
         views = [
             (view, sample)
             for inputs, whole in zip(data['inputs'], wholes, strict=True)
