@@ -100,7 +100,7 @@ def test_the_runtime_is_a_distribution_of_its_own_without_pytorch(tmp_path):
         for requirement in map(Requirement, metadata(path).get_all('Requires-Dist'))
         if requirement.marker is None
     }
-    assert needed == {'numpy', 'opencv-python', 'pillow'}
+    assert needed == {'numpy', 'opencv-python', 'pillow', 'pyyaml'}
     names = set(zipfile.ZipFile(path).namelist())
     assert {'rfdetr_runtime/backends.py', 'rfdetr_report/page.html'} <= names
     assert not any(name.startswith('mmdet_rfdetr') for name in names)
