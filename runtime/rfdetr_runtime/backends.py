@@ -1,11 +1,13 @@
 """One way to run a file, whatever its runtime: arrays in, a dict of arrays out."""
 
+import functools
 import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -142,6 +144,18 @@ def import_openvino() -> ModuleType:
     return _need('openvino', 'openvino')
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's ``Core``: one for the process, which is never freed.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and takes
+    that away when it is freed. If another plugin was loaded meanwhile, or another
+    thread frees it, the thread keeps the address of memory that is gone, and the next
+    signal that Python hears, of Ctrl-C or of the end of a child, ends the process.
+    """
+    return import_openvino().Core()
+
+
 def _open_onnx(path: str, device: str, threads: int | None) -> Backend:
     runtime = _need('onnxruntime', 'onnxruntime')
     options = runtime.SessionOptions()
@@ -175,8 +189,7 @@ CAPABILITIES = dict(float32='FP32', bfloat16='BF16', float16='FP16')
 def _open_openvino(
     path: str, device: str, threads: int | None, precision: str | None
 ) -> Backend:
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     strings = {}
     if model.has_rt_info([OPENVINO_INFO]):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from rfdetr_runtime.backends import openvino_core
 
 from mmdet_rfdetr.models.memory import Memory
 from mmdet_rfdetr.models.query_selection import proposals_of
@@ -143,10 +144,8 @@ def in_onnxruntime(path):
 
 def in_openvino(path):
     """A file as a function of images, in float32."""
-    import openvino
-
     settings = dict(INFERENCE_PRECISION_HINT='f32', INFERENCE_NUM_THREADS=1)
-    compiled = openvino.Core().compile_model(path, 'CPU', settings)
+    compiled = openvino_core().compile_model(path, 'CPU', settings)
     return lambda images: list(compiled([images.numpy()]).values())
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mmdet.registry import MODELS
+from rfdetr_runtime.backends import openvino_core
 
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.runtime.exported_file import evaluate, use_file
@@ -69,10 +70,8 @@ def test_a_file_cannot_be_trained(project):
 
 def test_a_precision_that_the_runtime_ignores_is_noticed(project):
     """OpenVINO says nothing where the processor does not have it."""
-    import openvino
-
     path, _ = project.exported(to='openvino', batch=None)
-    offers = openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    offers = openvino_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     exact = figures(project, path)
     for name, capability in (('bfloat16', 'BF16'), ('float16', 'FP16')):
         asked = {'model.precision': dict(device_type='cpu', dtype=name)}

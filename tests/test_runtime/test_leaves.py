@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,3 +175,42 @@ def test_neither_pytorch_nor_mmdetection_is_imported():
         check=True,
     )
     assert done.stdout.strip() == 'set()'
+
+
+CLOSE_AND_SIGNAL = """
+import gc, os, signal, subprocess, sys
+import numpy as np
+from rfdetr_runtime.backends import import_openvino, open_model
+
+openvino = import_openvino()
+ops, (path, strings) = openvino.opset11, eval(sys.argv[1])
+x = ops.parameter([1, 8], np.float32, name='input')
+model = openvino.Model([ops.relu(x)], [x], 'm')
+for key, value in strings.items():
+    model.set_rt_info(value, ['rfdetr', key])
+openvino.save_model(model, path)
+first, second = open_model(path), open_model(path)
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *args: print('heard'))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_process_that_closed_openvino_files_still_hears_signals(tmp_path):
+    """Its CPU plugin moves the stack of signal handlers, and unmaps it when freed."""
+    strings = replace(METADATA, input_size=(1, 8)).to_strings()
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            CLOSE_AND_SIGNAL,
+            repr((str(tmp_path / 'm.xml'), strings)),
+        ],
+        cwd=REPOSITORY / 'runtime',
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, 'heard\n'), done.stderr
