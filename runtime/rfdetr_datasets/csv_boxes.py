@@ -14,6 +14,7 @@ from .files import (
     read_size,
     read_text,
     relative,
+    slashes,
     split_of,
 )
 from .voc import IMAGE_FOLDERS
@@ -40,7 +41,9 @@ _NAMES = dict(
     crowd='isgroupof iscrowd is_crowd',
 )
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
-_CORNERS, _SIZED = ('left', 'top', 'right', 'bottom'), ('x', 'y', 'w', 'h')
+_CORNERS = ('left', 'top', 'right', 'bottom')
+_BOXES = _CORNERS, ('x', 'y', 'w', 'h'), ('bbox',)
+_NUMBER = re.compile(r'\s*-?[0-9.]*\s*')
 _ONE_CLASS = 'object'
 NEEDED = (
     'It needs the columns filename, class, xmin, ymin, xmax and ymax (or x, y, w and '
@@ -67,7 +70,9 @@ def read_csv(path: str, split: str | None = None, watch: Watch = iter) -> dict:
         DatasetError: if columns are missing; says which are needed.
     """
     columns, rows = read_rows(path)
-    if split is not None and 'split' in columns:
+    if split is not None:
+        if 'split' not in columns:
+            raise DatasetError(f'{path} has no column split: leave #{split} out.')
         rows = [
             row for row in rows if split_of(_cell(row[1], columns, 'split')) == split
         ]
@@ -84,12 +89,11 @@ def read_csv(path: str, split: str | None = None, watch: Watch = iter) -> dict:
     annotations = []
     for line, row in watch(rows):
         name = _cell(row, columns, 'image')
-        image = images.get(name)
-        if image is None:
-            image = _image_entry(name, len(images) + 1, row, columns, known, folder)
-            images[name] = image
-        box, is_empty = _box(row, columns)
-        if is_empty:
+        if name not in images:
+            number = len(images) + 1
+            images[name] = _image_entry(number, row, columns, known, folder)
+        image, box = images[name], _box(row, columns)
+        if box == []:
             continue
         key = order.get(_cell(row, columns, 'label') or _ONE_CLASS)
         found = dict(id=f'{os.path.basename(path)}:{line}', image_id=image['id'])
@@ -110,7 +114,7 @@ def read_csv(path: str, split: str | None = None, watch: Watch = iter) -> dict:
     )
 
 
-def read_rows(path: str) -> tuple[dict[str, int], list[tuple[int, Sequence[str]]]]:
+def read_rows(path: str) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
     """Columns by role, and rows with the number of their line.
 
     Raises:
@@ -118,19 +122,19 @@ def read_rows(path: str) -> tuple[dict[str, int], list[tuple[int, Sequence[str]]
     """
     lines = read_text(path).splitlines()
     header = next((line for line in lines if line.strip()), '')
-    delimiter = max(',;\t', key=header.count)
+    reader = csv.reader(lines, delimiter=max(',;\t', key=header.count))
     try:
-        rows = _read_table(lines, delimiter)
+        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise DatasetError(f'{path} is no table of text: {error}.') from error
-    names = [_plain(name) for name in rows[0][1]] if rows else []
-    columns = _roles(names)
-    if not _is_complete(columns) and rows and _is_retinanet(rows[0][1]):
+    first = rows[0][1] if rows else ['nothing']
+    if len(first) == 6 and all(_NUMBER.fullmatch(cell) for cell in first[1:5]):
         # As keras-retinanet has it: no header, and the class last.
-        columns = dict(zip(('image', *_CORNERS, 'label'), range(6), strict=True))
-        return columns, rows
-    if not _is_complete(columns):
-        shown = ', '.join(name[:30] for name in rows[0][1][:12]) if rows else 'nothing'
+        return {role: n for n, role in enumerate(('image', *_CORNERS, 'label'))}, rows
+    columns = _roles(first)
+    boxes = any({*names} <= columns.keys() for names in _BOXES)
+    if 'image' not in columns or not boxes:
+        shown = ', '.join(name[:30] for name in first[:12])
         raise DatasetError(f'{path} has the columns {shown}. {NEEDED}')
     return columns, rows[1:]
 
@@ -144,22 +148,9 @@ def is_table(path: str) -> bool:
     return True
 
 
-def _read_table(lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
-    rows, reader = [], csv.reader(lines, delimiter=delimiter)
-    before = 0
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            rows.append((before + 1, row))
-        before = reader.line_num
-    return rows
-
-
-def _plain(name: str) -> str:
-    return re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')
-
-
 def _roles(names: list[str]) -> dict[str, int]:
     """Number of the column of each role, the first that is usual for it."""
+    names = [re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_') for name in names]
     numbers = {name: number for number, name in reversed([*enumerate(names)])}
     columns = {}
     for role, usual in _NAMES.items():
@@ -178,69 +169,43 @@ def _roles(names: list[str]) -> dict[str, int]:
     return columns
 
 
-def _is_complete(columns: dict[str, int]) -> bool:
-    box = ({*_CORNERS}, {*_SIZED}, {'bbox'})
-    return 'image' in columns and any(part <= columns.keys() for part in box)
-
-
-def _is_retinanet(row: Sequence[str]) -> bool:
-    if len(row) != 6:
-        return False
-    cells = [cell.strip() for cell in row[1:5]]
-    return all(re.fullmatch(r'-?[0-9.]+', cell) for cell in cells) or not any(cells)
-
-
 def _cell(row: Sequence[str], columns: dict[str, int], role: str) -> str:
     number = columns.get(role, len(row))
     return row[number].strip() if number < len(row) else ''
 
 
-def _box(
-    row: Sequence[str], columns: dict[str, int]
-) -> tuple[list[float] | None, bool]:
-    """Left, top, width and height, if these are numbers; whether all are empty."""
-    for names in (_CORNERS, _SIZED, ('bbox',)):
-        if {*names} <= columns.keys():
-            break
+def _box(row: Sequence[str], columns: dict[str, int]) -> list[float] | None:
+    """Left, top, width and height; None if they are no numbers, empty if not there."""
+    names = next(names for names in _BOXES if {*names} <= columns.keys())
     cells = [_cell(row, columns, name) for name in names]
     if not any(cells):
-        return None, True
-    if names == ('bbox',):  # "[834.0, 222.0, 56.0, 36.0]"
+        return []
+    if len(names) == 1:  # "[834.0, 222.0, 56.0, 36.0]"
         cells = re.split(r'[\s,]+', cells[0].strip('[]() '))
     try:
         # With semicolons between columns, commas stand before decimals.
-        numbers = [float(cell.replace(',', '.')) for cell in cells]
+        x, y, *rest = (float(cell.replace(',', '.')) for cell in cells)
+        width, height = (rest[0] - x, rest[1] - y) if names == _CORNERS else rest
     except ValueError:
-        return None, False
-    if len(numbers) != 4:
-        return None, False
-    if names == _CORNERS:
-        left, top, right, bottom = numbers
-        numbers = [left, top, right - left, bottom - top]
-    return numbers, False
+        return None
+    return [x, y, width, height]
 
 
 def _image_entry(
-    name: str,
-    number: int,
-    row: Sequence[str],
-    columns: dict[str, int],
-    known: dict[str, str],
-    folder: str,
+    number: int, row: Sequence[str], columns: dict[str, int], known: dict, folder: str
 ) -> dict:
     """The entry of an image; without a name it has none, and is left out."""
-    if not name:
-        return dict(image_entry(number, name, None), file_name=None)
-    said = name.replace('\\', '/')
-    tries = (os.path.join(folder, name), os.path.join(folder, said))
-    path = next((path for path in tries if os.path.isfile(path)), None)
-    path = path or known.get(said.rpartition('/')[2])
+    name = _cell(row, columns, 'image')
+    path = slashes(os.path.join(folder, name))
+    if not os.path.isfile(path):
+        path = known.get(path.rpartition('/')[2])
     sides = [_cell(row, columns, f'image_{side}') for side in ('height', 'width')]
     if all(side.isdecimal() and int(side) for side in sides):
         size = tuple(map(int, sides))
     else:
         size = read_size(path) if path else None
-    return image_entry(number, relative(path, folder) if path else name, size)
+    entry = image_entry(number, relative(path, folder) if path else name, size)
+    return entry if name else dict(entry, file_name=None)
 
 
 def splits_of(path: str) -> list[str]:

@@ -20,11 +20,7 @@ SPLITS = dict(
 """The three parts of a data set, and how others call them."""
 Watch = Callable[[list], Iterable]
 """Gives back what it is given, one by one; may show how far it is."""
-_BOMS = (
-    (codecs.BOM_UTF8, 'utf-8-sig'),
-    (codecs.BOM_UTF16_LE, 'utf-16'),
-    (codecs.BOM_UTF16_BE, 'utf-16'),
-)
+_UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101
 
 
@@ -46,9 +42,9 @@ def read_text(path: str | Path, *, errors: str = 'strict') -> str:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DatasetError(f'{path} cannot be read: {error.strerror}.') from error
-    encodings = [name for mark, name in _BOMS if data.startswith(mark)]
+    encoding = 'utf-16' if data.startswith(_UTF_16) else 'utf-8-sig'
     try:
-        return data.decode(*encodings or ['utf-8'], errors=errors)
+        return data.decode(encoding, errors=errors)
     except UnicodeDecodeError as error:
         line = data.count(b'\n', 0, error.start) + 1
         raise DatasetError(
@@ -78,25 +74,17 @@ def is_image(name: str) -> bool:
 
 def list_files(folder: str | Path, wanted: Callable[[str], bool]) -> list[str]:
     """Paths of all files below a folder whose names are wanted, sorted."""
-    found = []
+    found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        # Folders that begin with a dot are of the system, or of editors.
-        folders[:] = sorted(name for name in folders if name[0] != '.')
-        if os.path.realpath(parent) in map(os.path.realpath, _parents(parent, folder)):
-            folders.clear()  # a link to a folder that it lies in
+        # Names that begin with a dot are of the system, or of editors.
+        names = [name for name in names if name[0] != '.' and wanted(name)]
+        folders[:] = [name for name in folders if name[0] != '.']
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()  # a link, maybe to a folder that it lies in
             continue
-        found += [
-            os.path.join(parent, name)
-            for name in names
-            if name[0] != '.' and wanted(name)
-        ]
+        seen.add(real)
+        found += [os.path.join(parent, name) for name in names]
     return sorted(found)
-
-
-def _parents(folder: str, top: str | Path) -> Iterator[str]:
-    while len(folder) > len(str(top)):
-        folder = os.path.dirname(folder)
-        yield folder
 
 
 def relative(path: str, folder: str) -> str:
@@ -128,15 +116,10 @@ def read_size(path: str) -> tuple[int, int] | None:
 
 def read_sizes(paths: list[str]) -> Iterator[tuple[int, int] | None]:
     """Sizes of many images, see :func:`read_size`."""
+    step = 4096  # that wait at a time, of what may be millions
     with ThreadPoolExecutor() as pool:
-        step = 256  # to hand over one by one would cost more than to read
-        for start in range(0, len(paths), step * 16):
-            parts = [
-                paths[begin : begin + step]
-                for begin in range(start, min(start + step * 16, len(paths)), step)
-            ]
-            for sizes in pool.map(lambda part: [*map(read_size, part)], parts):
-                yield from sizes
+        for start in range(0, len(paths), step):
+            yield from pool.map(read_size, paths[start : start + step])
 
 
 def image_entry(number: int, name: str, size: tuple[int, int] | None) -> dict:

@@ -14,7 +14,9 @@ DATASET_TYPES = dict(
     csv='RFDETRCsvDataset',
 )
 """Data sets of mmdet_rfdetr by format."""
-_YAML, _USUAL = ('.yaml', '.yml'), ('data', 'dataset')
+_ENDINGS = {'.json': 'coco', '.csv': 'csv', '.tsv': 'csv'}
+_ENDINGS |= {'.yaml': 'yolo', '.yml': 'yolo'}
+_USUAL = 'data.yaml', 'data.yml', 'dataset.yaml', 'dataset.yml'
 _PART = re.compile(r'(.+)#(train|val|test)')
 _AT_MOST = 4  # names in a message
 
@@ -95,16 +97,12 @@ def kind_of(ann_file: str) -> str | None:
     """
     path, _ = _part_of(ann_file)
     ending = os.path.splitext(path)[1].lower()
-    if ending in _YAML:
-        return 'yolo'
-    if ending in ('.csv', '.tsv'):
-        return 'csv'
     if os.path.isdir(path):
         return 'voc'
     if ending == '.txt':
         root, folder = voc.voc_root(path)
         return 'voc' if root != folder or 'ImageSets' in path else None
-    return 'coco' if ending == '.json' else None
+    return _ENDINGS.get(ending)
 
 
 def image_root(ann_file: str) -> str:
@@ -195,30 +193,37 @@ def _by_file(path: str) -> Found:
     kind, split = kind_of(path), split_of(os.path.basename(path)) or 'train'
     if kind == 'yolo':
         return _found_yolo(path)
-    if kind == 'csv':
-        csv_boxes.read_rows(path)  # says what is missing
-        return Found('csv', path, _parts_of_table(path, split))
-    if kind == 'voc':
-        return Found('voc', path, {split: Split(path, image_root(path))})
     if kind == 'coco':
-        document = coco.read_coco(path)
-        folder = _images_of_coco(path, document)
-        return Found('coco', path, {split: Split(path, folder, _document=document)})
+        return _found_coco(path, {split: path})
+    if kind == 'csv':
+        return _found(kind, path, _parts_of_table(path, split))
+    if kind == 'voc':
+        return _found(kind, path, {split: path})
     raise DatasetError(
         f'{path} is no data set: name a folder, a data.yaml, a COCO file (.json), a '
         'list in ImageSets or a .csv.'
     )
 
 
+def _found(kind: str, path: str, files: dict[str, str], **more) -> Found:
+    """A data set of which the ``ann_file`` of each split is known."""
+    splits = {
+        name: Split(files[name], image_root(files[name]))
+        for name in SPLITS
+        if name in files
+    }
+    return Found(kind, path, splits, **more)
+
+
 def _look_yolo(folder: str) -> Found | None:
-    paths = [os.path.join(folder, stem + end) for stem in _USUAL for end in _YAML]
+    paths = [os.path.join(folder, name) for name in _USUAL]
     paths = [path for path in paths if os.path.isfile(path)]
     return _found_yolo(_only(paths, 'YOLO')) if paths else None
 
 
 def _found_yolo(path: str) -> Found:
     settings = yolo.read_settings(path)
-    splits, notes = {}, []
+    files, notes = {}, []
     for name in SPLITS:
         if yolo.has_split(settings, name):
             try:
@@ -228,62 +233,48 @@ def _found_yolo(path: str) -> Found:
                     raise
                 notes.append(str(error))  # exports name parts that they do not have
             else:
-                splits[name] = Split(f'{path}#{name}', image_root(path))
-    if not splits:
+                files[name] = f'{path}#{name}'
+    if not files:
         raise DatasetError(
             f'{path} names no images: write train: and the folder of them into it.'
         )
-    return Found('yolo', path, splits, notes)
+    return _found('yolo', path, files, notes=notes)
 
 
 def _look_coco(folder: str) -> Found | None:
-    candidates: dict[str, list[str]] = {}
-    for place in (folder, os.path.join(folder, 'annotations')):
-        for name in _names(place, '.json'):
-            candidates.setdefault(split_of(name) or 'train', []).append(
-                os.path.join(place, name)
-            )
-    for name in _folders(folder):
-        for file in _names(os.path.join(folder, name), '.coco.json'):
-            if split := split_of(name):
-                candidates.setdefault(split, []).append(
-                    os.path.join(folder, name, file)
-                )
+    files = {}
+    for split, paths in _gather(folder, '.json').items():
+        paths = [path for path in paths if coco.is_coco(path)]
+        usual = rf'instances_{split}[0-9]*\.json'
+        best = [path for path in paths if re.fullmatch(usual, os.path.basename(path))]
+        if paths:
+            files[split or 'train'] = _only(best or paths, f'COCO ({split or "any"})')
+    return _found_coco(folder, files) if files else None
+
+
+def _found_coco(path: str, files: dict[str, str]) -> Found:
     splits = {}
     for split in SPLITS:
-        paths = [path for path in candidates.get(split, ()) if coco.is_coco(path)]
-        usual = [path for path in paths if _is_usual(path, split)]
-        if paths:
-            path = _only(usual or paths, f'COCO ({split})')
-            document = coco.read_coco(path)
-            place = _images_of_coco(path, document)
-            splits[split] = Split(path, place, _document=document)
-    return Found('coco', folder, splits) if splits else None
+        if split in files:
+            document = coco.read_coco(files[split])
+            folder = _images_of_coco(files[split], split, document)
+            splits[split] = Split(files[split], folder, _document=document)
+    return Found('coco', path, splits)
 
 
-def _is_usual(path: str, split: str) -> bool:
-    return (
-        re.match(rf'instances_{split}[0-9]*\.json', os.path.basename(path)) is not None
-    )
-
-
-def _images_of_coco(path: str, document: dict) -> str:
+def _images_of_coco(path: str, split: str, document: dict) -> str:
     """The folder of the images of a COCO file: the first that holds one of them.
 
     Raises:
         DatasetError: if none does.
     """
     own = os.path.dirname(path) or '.'
-    stem = os.path.splitext(os.path.basename(path))[0].rpartition('instances_')[2]
-    split = split_of(stem) or ''
-    names = dict.fromkeys((stem, split, *SPLITS.get(split, ()), 'images', *_IMAGES))
     folders = [own]
     for root in (own, os.path.join(own, '..')):
-        below = [os.path.join(root, name) for name in names if name]
-        inner = [os.path.join(root, 'images', name) for name in names if name]
-        folders += [*inner, *below, root]
-        if os.path.isdir(root):
-            folders += [os.path.join(root, name) for name in _folders(root)]
+        for place in (os.path.join(root, 'images'), root):
+            inner = sorted(_folders(place), key=lambda name: split_of(name) != split)
+            folders += [os.path.join(place, name) for name in inner]
+        folders.append(root)
     found = coco.find_images(document, [*map(os.path.normpath, folders)])
     if found is None:
         images = document['images']
@@ -295,71 +286,56 @@ def _images_of_coco(path: str, document: dict) -> str:
     return found
 
 
-_IMAGES = ('JPEGImages', 'img', 'imgs')
-
-
 def _look_voc(folder: str) -> Found | None:
     _, place = voc.voc_root(folder)
     if _has(place, voc.is_xml):
-        lists = {
-            name: path
-            for name, path in voc.find_splits(folder)
-            if split_of(name) == name
-        }
-        lists = lists or dict(voc.find_splits(folder))
-        if 'train' not in lists and 'trainval' in lists:
-            lists['train'] = lists['trainval']
-        splits = {
-            name: Split(lists[name], image_root(lists[name]))
-            for name in SPLITS
-            if name in lists
-        }
-        own = Split(place, image_root(place))
-        return Found('voc', folder, splits or {'train': own})
-    splits = {}
-    for name in _folders(folder):  # train/, valid/, each with XML beside its images
-        inner = os.path.join(folder, name)
-        if split_of(name) and _has(voc.voc_root(inner)[1], voc.is_xml):
-            splits[split_of(name)] = Split(inner, image_root(inner))
-    splits = {name: splits[name] for name in SPLITS if name in splits}
-    return Found('voc', folder, splits) if splits else None
+        lists = voc.find_splits(folder)
+        lists.setdefault('train', lists.get('trainval', place))
+        return _found('voc', folder, lists)
+    inner = {split_of(name): os.path.join(folder, name) for name in _folders(folder)}
+    files = {  # train/, valid/, each with XML beside its images
+        split: path
+        for split, path in inner.items()
+        if split and _has(voc.voc_root(path)[1], voc.is_xml)
+    }
+    return _found('voc', folder, files) if files else None
 
 
 def _look_csv(folder: str) -> Found | None:
-    paths: dict[str, list[str]] = {}
-    for place in (folder, os.path.join(folder, 'annotations')):
-        for name in (*_names(place, '.csv'), *_names(place, '.tsv')):
-            paths.setdefault(split_of(name) or '', []).append(os.path.join(place, name))
-    for name in _folders(folder):
-        for file in _names(os.path.join(folder, name), '.csv'):
-            if split := split_of(name):
-                paths.setdefault(split, []).append(os.path.join(folder, name, file))
     tables = {
-        split: found
-        for split, names in paths.items()
-        if (found := [name for name in names if csv_boxes.is_table(name)])
+        split: [path for path in paths if csv_boxes.is_table(path)]
+        for split, paths in _gather(folder, ('.csv', '.tsv')).items()
     }
-    whole = tables.pop('', [])
-    if whole and not tables:
-        path = _only(whole, 'CSV')
-        return Found('csv', path, _parts_of_table(path, 'train'))
-    splits = {
-        name: Split(path, image_root(path))
-        for name in SPLITS
-        if name in tables
-        for path in [_only(tables[name], f'CSV ({name})')]
+    files = {
+        split: _only(paths, f'CSV ({split or "any"})')
+        for split, paths in tables.items()
+        if paths
     }
-    return Found('csv', folder, splits) if splits else None
+    if [*files] == ['']:
+        return _found('csv', files[''], _parts_of_table(files[''], 'train'))
+    return _found('csv', folder, files) if files else None
 
 
-def _parts_of_table(path: str, default: str) -> dict[str, Split]:
+def _parts_of_table(path: str, default: str) -> dict[str, str]:
     """The splits of a table that names them in a column, else one."""
-    root = image_root(path)
-    parts = {name: Split(f'{path}#{name}', root) for name in csv_boxes.splits_of(path)}
-    return parts or {default: Split(path, root)}
+    parts = {name: f'{path}#{name}' for name in csv_boxes.splits_of(path)}
+    return parts or {default: path}
 
 
 _LOOKS = _look_yolo, _look_coco, _look_voc, _look_csv
+
+
+def _gather(folder: str, endings: str | tuple[str, ...]) -> dict[str, list[str]]:
+    """Files by split: by their own name, or by that of the folder that they lie in."""
+    inner = [(os.path.join(folder, name), split_of(name)) for name in _folders(folder)]
+    places = [(folder, ''), (os.path.join(folder, 'annotations'), '')]
+    found: dict[str, list[str]] = {}
+    for place, split in [*places, *(each for each in inner if each[1])]:
+        names = os.listdir(place) if os.path.isdir(place) else ()
+        for name in sorted(name for name in names if name.endswith(endings)):
+            own = split or split_of(name) or ''
+            found.setdefault(own, []).append(os.path.join(place, name))
+    return found
 
 
 def _only(paths: list[str], kind: str) -> str:
@@ -374,13 +350,9 @@ def _only(paths: list[str], kind: str) -> str:
     return paths[0]
 
 
-def _names(folder: str, ending: str) -> list[str]:
+def _folders(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         return []
-    return sorted(name for name in os.listdir(folder) if name.endswith(ending))
-
-
-def _folders(folder: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
@@ -390,21 +362,18 @@ def _has(folder: str, wanted) -> bool:
 
 def _what_lies_there(folder: str) -> str:
     """What to do about a folder in which nothing was found."""
-    labels = _has(os.path.join(folder, 'labels'), lambda name: name.endswith('.txt'))
-    if labels or _has(os.path.join(folder, 'labels', 'train'), bool):
+    if os.path.isdir(os.path.join(folder, 'labels')):
         return (
             'It looks like YOLO without a data.yaml: write one with the lines train: '
             'images (the folder), val: and names: [first, second, ...].'
         )
-    tables = _names(folder, '.csv')
-    if tables:
-        return f'{tables[0]} has other columns. {csv_boxes.NEEDED}'
-    images = len(list_files(folder, is_image))
     entries = sorted(os.listdir(folder))
+    if tables := [name for name in entries if name.endswith('.csv')]:
+        return f'{tables[0]} has other columns. {csv_boxes.NEEDED}'
     more = f' and {len(entries) - _AT_MOST} more' if len(entries) > _AT_MOST else ''
     return (
         'Looked for data.yaml (YOLO), annotations/*.json and '
         'train/_annotations.coco.json (COCO), Annotations/*.xml (Pascal VOC) and a '
-        f'table of boxes (CSV); there are {images} images below, and at the top '
-        f'{", ".join(entries[:_AT_MOST]) or "nothing"}{more}.'
+        f'table of boxes (CSV); there are {len(list_files(folder, is_image))} images '
+        f'below, and at the top {", ".join(entries[:_AT_MOST]) or "nothing"}{more}.'
     )

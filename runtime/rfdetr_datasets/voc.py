@@ -3,7 +3,6 @@
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 
 from .files import (
     DatasetError,
@@ -190,12 +189,11 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def find_splits(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each list in ``ImageSets`` and its path."""
+def find_splits(folder: str) -> dict[str, str]:
+    """Paths of the lists in ``ImageSets`` by their names."""
     for sub in ('ImageSets/Main', 'ImageSets', 'ImageSets/Layout'):
         place = os.path.join(folder, sub)
         names = sorted(os.listdir(place)) if os.path.isdir(place) else []
-        texts = [name for name in names if name.endswith('.txt')]
-        if texts:
-            yield from ((name[:-4], os.path.join(place, name)) for name in texts)
-            return
+        if texts := [name[:-4] for name in names if name.endswith('.txt')]:
+            return {name: os.path.join(place, f'{name}.txt') for name in texts}
+    return {}

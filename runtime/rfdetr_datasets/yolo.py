@@ -20,7 +20,6 @@ from .files import (
 
 DIGITS = 6
 """Of pixels that are kept: more than any file means, fewer than rounding spoils."""
-_NO_LABELS = ('classes.txt', 'labels.txt', 'obj.names')
 
 
 def read_settings(path: str) -> dict:
@@ -185,13 +184,7 @@ def _orphans(folder: str, images: Sequence[str]) -> list[str]:
     taken = {find_labels(image) for image in images}
     texts = list_files(found, lambda name: name.endswith('.txt'))
     # Beside images lie other texts as well, as lists of classes.
-    return [
-        text
-        for text in texts
-        if text not in taken
-        and os.path.basename(text) not in _NO_LABELS
-        and _is_label(text)
-    ]
+    return [text for text in texts if text not in taken and _is_label(text)]
 
 
 def find_folder_of_labels(folder: str) -> str | None:

@@ -18,7 +18,7 @@ from tests.fixtures import REPOSITORY
 from tests.interpreter import run, run_code
 
 SHARED = 'rfdetr_arguments'
-LIGHT = {SHARED, 'rfdetr_predict', 'rfdetr_runtime'}
+LIGHT = {SHARED, 'rfdetr_predict', 'rfdetr_runtime', 'rfdetr_datasets'}
 """What tools may import at their top beside Python's library, and what is like it."""
 TOOLS = sorted(
     path.stem for path in REPOSITORY.glob('tools/*.py') if path.stem != SHARED

@@ -164,7 +164,7 @@ def test_launchers_say_how_they_are_called(name):
 
 # The others are for people who change the package.
 TOOLS = ['train', 'test', 'check_dataset', 'convert_checkpoint', 'benchmark']
-TOOLS += ['predict', 'replay_non_finite', 'weights', 'verify']
+TOOLS += ['predict', 'replay_non_finite', 'weights', 'verify', 'convert_dataset']
 
 
 @pytest.mark.parametrize('name', TOOLS)
