@@ -259,7 +259,7 @@ class RFDETRHead(BaseModule):
             bboxes, scores, labels, queries = (x[image] for x in detections)
             result = InstanceData(bboxes=bboxes, scores=scores, labels=labels)
             if threshold is not None:
-                confident = scores > threshold
+                confident = ~(scores <= threshold)  # NaN is seen
                 result, queries = result[confident], queries[confident]
             for name, (made,) in tasks.items():
                 add_results = self.task_heads[name].add_results

@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from ..compat.inferring import pipeline_of_test_data
 from ..data.transforms import RFDETRResize
 from ..errors import SettingError
+from ..models.head import RFDETRHead
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
@@ -94,8 +95,18 @@ class CheckpointModel:
             most: at most so many of an image.
         """
         data = {key: [each[key] for each in inputs] for key in inputs[0]}
-        with torch.no_grad():
-            samples = self.model.test_step(data)
+        # The head leaves out what has too low a score before it makes masks.
+        head = getattr(self.model, 'bbox_head', None)
+        before = head.test_cfg if isinstance(head, RFDETRHead) else None
+        if before is not None and threshold:
+            least = max(threshold, before.get('score_thr') or 0)
+            head.test_cfg = {**before, 'score_thr': least}
+        try:
+            with torch.no_grad():
+                samples = self.model.test_step(data)
+        finally:
+            if before is not None:
+                head.test_cfg = before
         return [found_of(each.pred_instances, threshold, most) for each in samples]
 
 

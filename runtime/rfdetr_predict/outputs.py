@@ -1,5 +1,6 @@
 """Files of results, each whole whenever it is closed."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Callable, Iterable
@@ -92,8 +93,10 @@ class Coco:
 
     def close(self) -> None:
         """End both documents."""
-        self._images.close()
-        self._results.close()
+        try:
+            self._images.close()
+        finally:
+            self._results.close()
 
 
 class _Array:
@@ -330,6 +333,7 @@ class Outputs:
             writer.write(picture, found)
 
     def close(self) -> None:
-        """Make every file whole."""
-        for writer in self._writers:
-            writer.close()
+        """Make every file whole, also where another one cannot be."""
+        with contextlib.ExitStack() as stack:
+            for writer in self._writers:
+                stack.callback(writer.close)

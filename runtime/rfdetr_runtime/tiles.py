@@ -22,6 +22,8 @@ UNCONFIRMED = 0.5
 nothing like it there."""
 REACH = 0.02
 """Part of a tile's side within which a box ends at the tile's border."""
+MARGIN = 0.1
+"""Part of a tile's side from which on an object is far from the tile's border."""
 
 
 def grid(size: tuple[int, int], tile: int, overlap: float) -> np.ndarray:
@@ -55,11 +57,12 @@ def join_views(
 ) -> Found:
     """Join the detections of several views of a picture.
 
-    A side of a joined box is the mean of those that are not cut off, weighted by score
-    and by how fine the view is, or where all are cut off, the outermost. The score is
-    the mean of those that are not cut off at all, and the mask that of the best of
-    them. Where all are cut off it is the best score, half of it if another view shows
-    the place whole and found nothing like it, and all masks together.
+    A side of a joined box is the mean of those that are not cut off, weighted by score,
+    by how fine the view is and by how far from its borders the object lies, or where
+    all are cut off, the outermost. The score is the mean of those that are not cut off
+    at all, weighted likewise by the distance, and the mask that of the best of them.
+    Where all are cut off it is the mean by their areas, half of it if another view
+    shows the place whole and found nothing like it, and all masks together.
 
     Args:
         views: detections of each, boxes in pixels of the picture, masks (n, H, W) bool
@@ -81,32 +84,35 @@ def join_views(
         for name in ('boxes', 'scores', 'labels')
     )
     cut = cut_sides(boxes, regions[view], size)
-    areas = np.prod(regions[:, 2:] - regions[:, :2], axis=1).astype(float)
-    weights = np.maximum(scores, 1e-9) * (areas.min() / areas)[view]
+    partial, clear = cut.any(axis=1), _clearances(boxes, regions[view], size)
+    areas = _areas(regions).astype(float)
+    weights = np.maximum(scores, 1e-9) * (areas.min() / areas)[view] * clear
+    # Who sees a part of an object, or next to nothing around it, knows less of it.
+    trust = np.where(partial, np.maximum(_areas(boxes), 1e-9), clear)
     first = np.cumsum([0, *map(len, views)])
     made = []
     for group in same_objects(boxes, labels, view, regions):
-        # Who sees a part of an object knows less of what it is.
-        whole = group[~cut[group].any(axis=1)]
-        best = _best(whole if len(whole) else group, scores)
-        box, score = boxes[best], scores[whole].mean() if len(whole) else scores[best]
+        whole = group[~partial[group]]
+        seen = whole if len(whole) else group
+        best = seen[weights[seen].argmax()]
+        box, score = boxes[best], scores[best]
         if len(group) > 1:
             box = _joined_box(boxes[group], cut[group], weights[group])
+        if len(seen) > 1:
+            score = np.average(scores[seen], weights=trust[seen])
         if not len(whole) and _is_shown_whole(box, regions, size):
             score = score * UNCONFIRMED
         if missed:
             inside = (box[:2] >= regions[:, :2]) & (box[2:] <= regions[:, 2:])
             showing = np.count_nonzero(inside.all(axis=1))
             score = score * (1 - missed * (1 - len(group) / max(showing, len(group))))
-        made.append((box, score, labels[best], group))
+        made.append((box, score, labels[best], [best] if len(whole) else group))
     order = sorted(range(len(made)), key=lambda place: -made[place][1])
     masks = None
     if views[0].masks is not None:
         masks = np.zeros((len(made), *size), bool)
         for target, place in zip(masks, order, strict=True):
-            group = made[place][3]
-            whole = group[~cut[group].any(axis=1)]
-            for each in [_best(whole, scores)] if len(whole) else group:
+            for each in made[place][3]:
                 target |= views[view[each]].masks[each - first[view[each]]]
     return Found(
         np.array([made[place][0] for place in order], np.float32).reshape(-1, 4),
@@ -125,11 +131,6 @@ def _is_shown_whole(
     return bool((inside.all(axis=1) & ~cut.any(axis=1)).any())
 
 
-def _best(group: np.ndarray, scores: np.ndarray) -> int:
-    """The one of a group with the highest score."""
-    return group[scores[group].argmax()]
-
-
 def cut_sides(
     boxes: np.ndarray, regions: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
@@ -143,10 +144,29 @@ def cut_sides(
     Returns:
         (n, 4) bool.
     """
+    distances, sides = _inner_distances(boxes, regions, size)
+    return distances <= np.maximum(2, REACH * sides)
+
+
+def _clearances(
+    boxes: np.ndarray, regions: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """How far boxes are from the borders that cut others off, (n,) up to 1."""
+    distances, sides = _inner_distances(boxes, regions, size)
+    return (distances / (MARGIN * sides)).min(axis=1).clip(1e-3, 1)
+
+
+def _inner_distances(boxes, regions, size) -> tuple[np.ndarray, np.ndarray]:
+    """How far each side is from its border, if that is inner; and the tiles' sides."""
     height, width = size
     inner = regions != np.array([0, 0, width, height], regions.dtype)
     sides = np.tile(regions[:, 2:] - regions[:, :2], 2)
-    return inner & (np.abs(boxes - regions) <= np.maximum(2, REACH * sides))
+    return np.where(inner, np.abs(boxes - regions), np.inf), sides
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas of boxes (..., 4), 0 of those that run backwards."""
+    return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 
 
 def same_objects(
@@ -225,10 +245,7 @@ def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU of boxes (..., 4), of which either may be empty."""
-    a, b, both = (
-        np.prod(np.maximum(each[..., 2:] - each[..., :2], 0), axis=-1)
-        for each in (a, b, _intersection(a, b))
-    )
+    a, b, both = map(_areas, (a, b, _intersection(a, b)))
     return both / np.maximum(a + b - both, 1e-9)
 
 

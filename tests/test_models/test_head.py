@@ -130,11 +130,13 @@ def test_at_most_every_pair_of_query_and_class():
 def test_weak_detections_are_dropped():
     head = make_head(test_cfg=dict(max_per_img=20, score_thr=0.6))
     logits = torch.randn(2, 4, CLASSES)
+    logits[1, 0, 0] = torch.nan  # to be seen
     found = head.predict_by_feat(
         one_stage(logits, torch.rand(2, 4, 4)), batch_img_metas=metas((8, 8), (8, 8))
     )
     for image, result in enumerate(found):
-        assert len(result) == (logits[image].sigmoid() > 0.6).sum()
+        assert len(result) == (~(logits[image].sigmoid() <= 0.6)).sum()
+    assert found[1].scores.isnan().sum() == 1
 
 
 @pytest.mark.parametrize('name', ('train_cfg', 'test_cfg'))

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from mmdet.apis import inference_detector, init_detector
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from rfdetr_predict.__main__ import main as predict
 
@@ -16,6 +18,7 @@ from mmdet_rfdetr.runtime import CheckpointModel, load_detector
 from tests.factory import picture
 from tests.fixtures import REPOSITORY
 from tests.interpreter import run
+from tests.test_segmentation.project import shrunk_config, write_pictures
 
 
 @pytest.fixture(scope='module')
@@ -58,6 +61,46 @@ def test_a_threshold_leaves_out_what_is_below(config, toy_checkpoint, paths, ref
         found.scores, reference[0].scores[reference[0].scores > bound]
     )
     assert 0 < len(found) < 10
+
+
+def test_masks_are_made_of_what_passes_the_threshold_alone(tmp_path, monkeypatch):
+    from rfdetr_runtime import Detector
+
+    write_pictures(tmp_path)
+    config, path = shrunk_config(tmp_path), str(tmp_path / 'drawn.pth')
+    meta = dict(dataset_meta=config.test_dataloader.dataset.metainfo)
+    drawn = MODELS.build(config.model).state_dict()
+    torch.save(dict(state_dict=drawn, meta=meta), path)
+    model = CheckpointModel(config, path, 'cpu')
+    head = model.model.bbox_head
+    (masks,) = head.task_heads.values()
+    made, add_results = [], masks.add_results
+    monkeypatch.setattr(
+        masks,
+        'add_results',
+        lambda result, *args, **kwargs: (
+            made.append(len(result)) or add_results(result, *args, **kwargs)
+        ),
+    )
+    every = Detector(model, threshold=0)(tmp_path / '0.png')
+    bound = float(every.scores[4])
+    few = Detector(model, threshold=bound)(tmp_path / '0.png')
+    assert made == [len(every), len(few)] and 0 < len(few) <= 4 < len(every)
+    for name in ('boxes', 'scores', 'labels', 'masks'):
+        assert np.array_equal(getattr(few, name), getattr(every, name)[: len(few)])
+    assert head.test_cfg.get('score_thr') is None
+
+
+def test_several_at_once_differ_in_the_order_of_additions_alone(
+    config, toy_checkpoint, paths, reference
+):
+    detect = load_detector(
+        copy.deepcopy(config), str(toy_checkpoint), threshold=0, batch=3, device='cpu'
+    )
+    for expected, found in zip(reference, detect(paths), strict=True):
+        assert np.allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
+        assert np.array_equal(found.labels, expected.labels)
+        assert np.allclose(found.boxes, expected.bboxes, rtol=0, atol=1e-4)
 
 
 def test_tiles_that_fit_are_the_plain_picture(config, toy_checkpoint, paths, reference):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -223,6 +224,34 @@ def test_names_that_differ_in_their_suffix_are_all_written(tmp_path):
     pictures = ['a.jpg', 'a.png', *(f'{each}.jpg' for each in frames)]
     assert written('pictures') == sorted(pictures)
     assert written('videos') == ['v.mp4', 'v.mp4.mp4']
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [
+        ('json', 'detections.jsonl'),
+        ('csv', 'detections.csv'),
+        ('coco', 'coco.json'),
+        ('yolo', 'labels/a.txt'),
+        ('pictures', 'pictures/a.png'),
+        ('crops', 'crops/red/a_0.png'),
+    ],
+)
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, kind, name):
+    cv2.imwrite(str(tmp_path / 'a.png'), draw(SIZE, ('red', 3, 3, 20, 20)))
+    path = tmp_path / 'out' / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to('/dev/full')
+    arguments = ['x', str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]
+    options = ['--threshold', '0.1', '--save', *dict.fromkeys(['json', kind])]
+    code = main([*arguments, *options], open_model=lambda _: Squares())
+    assert code == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert 'error: the results cannot be written: [Errno 28] No space left' in said
+    if kind != 'json':  # the others are closed
+        lines = (tmp_path / 'out' / 'detections.jsonl').read_text()
+        assert len(json.loads(lines)['detections']) == 1
 
 
 def test_results_that_cannot_be_written_are_told_in_a_sentence(tmp_path, capsys):

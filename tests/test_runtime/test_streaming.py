@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 from rfdetr_predict.progress import Progress
@@ -148,8 +149,6 @@ sys.exit(main(sys.argv[1:], open_model=lambda args: Slow()))
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_leaves_whole_files(tmp_path, sent):
-    import cv2
-
     pictures = [draw(SIZE, ('red', 3, 3, 20, 20)) for _ in range(3000)]
     video = write_video(tmp_path / 'long.avi', pictures)
     out = tmp_path / 'out'
@@ -179,6 +178,38 @@ def test_interrupting_leaves_whole_files(tmp_path, sent):
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == len(rows)
 
 
+def test_interrupting_a_folder_leaves_whole_files(tmp_path):
+    """Also the lines on standard output, and one file a picture."""
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    picture = cv2.imencode('.png', draw(SIZE, ('red', 3, 3, 20, 20)))[1].tobytes()
+    for number in range(600):
+        (folder / f'{number:04d}.png').write_bytes(picture)
+    code = COMMAND.format(root=str(REPOSITORY), runtime=str(REPOSITORY / 'runtime'))
+    kinds = ['--save', 'yolo', 'pictures', 'crops', '--threshold', '0.1', '--stdout']
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, 'x', folder, '--out', out, *kinds],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = [process.stdout.readline() for _ in range(20)]
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    rows = [json.loads(line) for line in [*first, *rest.splitlines()]]
+    assert 20 <= len(rows) < 600
+    names = [f'{number:04d}' for number in range(len(rows))]
+    assert [row['image'] for row in rows] == [f'{name}.png' for name in names]
+    labels = sorted((out / 'labels').iterdir())
+    assert [path.stem for path in labels] == names
+    assert all(path.read_text().count('\n') == 1 for path in labels)
+    for kind, count in (('pictures', len(rows)), ('crops/red', len(rows))):
+        written = sorted((out / kind).iterdir())
+        assert len(written) == count
+        assert all(cv2.imread(str(path)) is not None for path in written)
+
+
 def test_a_reader_of_standard_output_may_leave(tmp_path):
     for number in range(50):
         np.save(tmp_path / f'{number}.npy', 0)
@@ -198,8 +229,6 @@ def test_a_reader_of_standard_output_may_leave(tmp_path):
 
 def test_neither_pytorch_nor_mmdetection_is_imported(tmp_path):
     """Also while it detects, with a model that needs neither."""
-    import cv2
-
     cv2.imwrite(str(tmp_path / 'a.png'), draw(SIZE, ('red', 3, 3, 20, 20)))
     code = """
         import sys
