@@ -49,8 +49,8 @@ setup(
     },
     package_data={
         'mmdet_rfdetr.tools': ['*.sh'],
-        'mmdet_rfdetr.command_line': ['*.json'],
         'rfdetr_report': ['page.html'],
+        'mmdet_rfdetr.command_line': ['*.json', '*.txt'],
     },
     install_requires=[
         'torch>=2.4',

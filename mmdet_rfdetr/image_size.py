@@ -50,10 +50,10 @@ def set_image_size(cfg: Config | dict, image_size: int) -> None:
         reason = f'{patch_size=} x {num_windows=}'
     is_number = isinstance(image_size, int)
     if not is_number or image_size <= 0 or image_size % divisor:
-        nearest = max(1, round(image_size / divisor)) if is_number else 1
+        below = max(1, image_size // divisor) * divisor if is_number else divisor
         raise ImageSizeError(
-            f'image_size={image_size} must be a multiple of {divisor} ({reason}), for '
-            f'example {nearest * divisor}.'
+            f'image_size={image_size} must be a multiple of {divisor} ({reason}), as '
+            f'{below} or {below + divisor}.'
         )
     table = backbone.get('pos_embed_size')
     if table is not None and table * backbone['patch_size'] in image_sizes(cfg):

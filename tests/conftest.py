@@ -45,6 +45,7 @@ HEAVY = {
     'test_checkpoints/test_official_loader',
     'test_command_line/test_main',
     'test_command_line/test_tools',
+    'test_command_line/test_train_on',
     'test_demo/test_golden_training',
     'test_deploy/test_exporting',
     'test_deploy/test_in_place',

@@ -17,6 +17,7 @@ from pathlib import Path
 EXAMPLES = """\
 examples:
   python -m mmdet_rfdetr env
+  python -m mmdet_rfdetr train-on data/mine --model nano
   python -m mmdet_rfdetr train my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/train.py my_config.py --work-dir work_dirs/mine
   python -m mmdet_rfdetr tools/misc/print_config.py my_config.py
@@ -76,7 +77,7 @@ def find_tool(name: str) -> Path | None:
         The path of the first file found, the least nested one, or None.
     """
     candidates = [folder / name for folder in (Path(), *tool_folders())]
-    names = (name, f'{name}.py')
+    names = (name, f'{name}.py', f'{name.replace("-", "_")}.py')
     candidates += [path for path in all_tools() if path.name in names]
     return next(filter(Path.is_file, candidates), None)
 

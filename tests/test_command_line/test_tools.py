@@ -498,7 +498,7 @@ def test_a_metric_of_which_nobody_knows_what_is_better_is_named(hook):
         (['optim_wraper.optimizer.lr=1'], 'did you mean optim_wrapper?'),
         (['max_epoch=3'], "no setting 'max_epoch'"),
         (['data_root=elsewhere'], 'has used this variable already'),
-        (['image_size=40'], 'image_size=40 must be a multiple of 32 .* example 32'),
+        (['image_size=40'], 'image_size=40 must be a multiple of 32 .* as 32 or 64'),
         (['image_size=large'], 'image_size=large must be a multiple of 32'),
     ],
 )
