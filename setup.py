@@ -82,6 +82,7 @@ setup(
             'packaging',
             'ultrafast-pycocotools>=0.1.14,<0.2',
             'lvis>=0.5.3,<0.6',
+            'lmdb>=1.4,<4',
             *ONNX,
             *OPENVINO,
             *TRACK,

@@ -152,7 +152,8 @@ class ImageSource:
     stored. TIFFs are always turned, by Pillow.
 
     Args:
-        data: content of the file, in one of ``FORMATS``.
+        data: content of the file, in one of ``FORMATS``; None from a storage that does
+            not have it.
         stated: (height, width) that the annotations state.
         reading: the bound of pixels, and the range of deep ones.
 
@@ -171,7 +172,7 @@ class ImageSource:
         reading: Reading = AS_OFFICIAL,
     ) -> None:
         if not data:
-            raise BadImageError('empty', 'has zero bytes')
+            raise BadImageError('empty', 'absent' if data is None else 'has zero bytes')
         self._reading = reading
         with naming_faults():
             self.image = open_image(io.BytesIO(data), reading)

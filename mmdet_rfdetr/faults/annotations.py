@@ -12,6 +12,7 @@ from ..data.annotations import PLAIN_CHECKS, load_document, mask_problem
 from ..errors import BadDataError, ExplainedError, SettingError
 from .findings import Finding, Findings
 
+TOLERANCE = 1.0  # pixels; annotation tools round
 _WHOLE_NUMBER = re.compile('-?(0|[1-9][0-9]{0,17})')
 
 
@@ -48,11 +49,11 @@ def read_annotations(
         raise FileNotFoundError(
             f'Annotation file {path} does not exist: set data_root and ann_file.'
         ) from error
-    # Of JSON that nests too deeply, or has numbers of thousands of digits, too.
-    except (OSError, ValueError, RecursionError) as error:
+    # JSON can nest too deeply, and a storage raises anything.
+    except Exception as error:
         raise BadDataError(
-            f'{path} is cut off or not JSON ({error}): export or copy it again, or set '
-            'data_root and ann_file.'
+            f'{path} is cut off or not JSON, or cannot be read ({error!r}): export or '
+            'copy it again, or set data_root, ann_file and backend_args.'
         ) from error
     if not isinstance(document, dict):
         document = {}
@@ -69,6 +70,14 @@ def read_annotations(
         entries = document[key]
         document[key] = [entry if isinstance(entry, dict) else {} for entry in entries]
     return document
+
+
+def fit(objects: Sequence[dict], size: tuple[int, int]) -> bool:
+    """Whether all boxes lie within (height, width), give or take a pixel."""
+    return all(
+        x + width <= size[1] + TOLERANCE and y + height <= size[0] + TOLERANCE
+        for x, y, width, height in (entry['bbox'] for entry in objects)
+    )
 
 
 def clean_annotations(document: dict, findings: Findings) -> dict:

@@ -10,11 +10,11 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..data.wrappers import innermost
+from ..errors import list_names
 from ..ops.unwrapped import unwrap_model
 from .class_checks import check_classes, check_evaluation, check_loaders, loaders_of
 from .coco_dataset import CheckedCocoDataset
 
-_EXAMPLES = 3
 _WHAT = dict(
     train='skipped in training',
     val='taken as black in validation',
@@ -81,8 +81,7 @@ class RFDETRBadDataHook(Hook):
             ]
             print_log(
                 f'{count} of {len(part)} images could not be read and were '
-                f'{_WHAT[mode]}: '
-                f'{", ".join(paths[:_EXAMPLES])}{" ..." * (count > _EXAMPLES)}',
+                f'{_WHAT[mode]}: {list_names(paths)}',
                 logger='current',
                 level=logging.WARNING,
             )

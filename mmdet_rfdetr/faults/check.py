@@ -82,7 +82,7 @@ def decode_all(dataset: CheckedCocoDataset) -> None:
 
     def decode(info: dict) -> None:
         with naming_faults():
-            data = fileio.get(info['img_path'], dataset.backend_args)
+            data = fileio.get(info['img_path'], dataset.image_backend)
             decode_image(data, (info['height'], info['width']), dataset.reading)
 
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]

@@ -19,12 +19,11 @@ from ..data.coco_dataset import RFDETRCocoDataset
 from ..data.images import AS_OFFICIAL, Reading, decode_image, naming_faults
 from ..data.loading import RFDETRLoadImage, require_regular
 from ..errors import BadDataError, BadImageError, SettingError
-from .annotations import clean_annotations, read_annotations
+from .annotations import TOLERANCE, clean_annotations, fit, read_annotations
 from .findings import Finding, Findings
-from .image_files import check_files, is_url, read_names
+from .image_files import check_files, is_url, read_names, require_some
 
 POLICIES = ('skip', 'error')
-_TOLERANCE = 1.0  # pixels; annotation tools round
 # What mmcv raises for a file that it cannot decode, and hardly for anything else.
 _DECODER_ERRORS = (OSError, AssertionError, cv2.error)
 
@@ -48,7 +47,8 @@ class CheckedCocoDataset(RFDETRCocoDataset):
             with the table if there is any fault.
         check_images: whether to look at the header of every image file first. It
             takes some 5 s of CPU time for 100 000 files, and shows its progress on a
-            terminal. Files that are not local are not looked at.
+            terminal. Of files that are not local only some are looked at, to see
+            that any is there.
         **kwargs: arguments of ``CocoDataset``.
 
     Raises:
@@ -78,6 +78,13 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         readings = (getattr(step, 'reading', None) for step in self.pipeline.transforms)
         return next(filter(None, readings), AS_OFFICIAL)
 
+    @property
+    def image_backend(self) -> dict | None:
+        """The ``backend_args`` of the pipeline, or else those of the annotations."""
+        parts = (*self.pipeline.transforms, self)
+        given = (getattr(part, 'backend_args', None) for part in parts)
+        return next(filter(None, given), None)
+
     def load_data_list(self) -> list[dict]:
         """Read, check and report; the result is mmdet's."""
         self.findings = Findings(self.ann_file)
@@ -103,11 +110,14 @@ class CheckedCocoDataset(RFDETRCocoDataset):
 
         Raises:
             FileNotFoundError: if no file exists, which means a wrong folder.
+            BadDataError: if none of some that are not local can be read.
         """
         folder = self.data_prefix['img']
-        is_local = not self.backend_args and not is_url(folder)
+        is_local = not self.image_backend and not is_url(folder)
         images = read_names(images, folder if is_local else None, self.findings)
         if not is_local:
+            if self.check_images:
+                require_some(images, folder, self.image_backend)
             return images
         usable = check_files(
             images, folder, self.findings, self.reading, headers=self.check_images
@@ -141,7 +151,7 @@ class CheckedCocoDataset(RFDETRCocoDataset):
         if stated not in sizes:
             finding = Finding.SIZE_MISSING
             if None not in stated:
-                fits = _fit(objects, sizes[-1])
+                fits = fit(objects, sizes[-1])
                 finding = Finding.SIZE_WRONG if fits else Finding.BOXES_OF_OTHER_SIZE
             image['height'], image['width'] = sizes[-1]
         elif None in stated:
@@ -171,7 +181,7 @@ class CheckedCocoDataset(RFDETRCocoDataset):
             add(Finding.BOX_EMPTY, annotation)
         elif instance is None:
             add(Finding.BOX_OUTSIDE, annotation)
-        elif box != whole and np.abs(np.subtract(box, whole)).max() > _TOLERANCE:
+        elif box != whole and np.abs(np.subtract(box, whole)).max() > TOLERANCE:
             add(Finding.BOX_OVER_BORDER, annotation)
         if instance is None:
             return None
@@ -271,14 +281,6 @@ def load(loader: Callable, info: dict) -> dict:
             if isinstance(error, _DECODER_ERRORS):
                 raise BadImageError('unreadable', str(error)) from error
         raise
-
-
-def _fit(objects: list[dict], size: tuple[int, int]) -> bool:
-    """Whether all boxes lie within (height, width), give or take a pixel."""
-    return all(
-        x + width <= size[1] + _TOLERANCE and y + height <= size[0] + _TOLERANCE
-        for x, y, width, height in (annotation['bbox'] for annotation in objects)
-    )
 
 
 def _remark_on_pixels(step: Callable) -> None:

@@ -104,20 +104,9 @@ class Findings:
     def table(self) -> str:
         """One line for each kind, faults first, under a heading."""
         rows = [('count', 'what', 'what is done', 'for example')]
-        rows += [
-            (
-                str(self.counts[finding]),
-                finding.what,
-                finding.done,
-                '; '.join(self.examples[finding]),
-            )
-            for finding in sorted(self.counts, key=lambda kind: not kind.fault)
-        ]
+        for kind in sorted(self.counts, key=lambda kind: not kind.fault):
+            examples = '; '.join(self.examples[kind])
+            rows.append((str(self.counts[kind]), kind.what, kind.done, examples))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            '  '.join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
+        lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return '\n'.join([f'Found in {self.source}:', *lines])

@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from mmengine import fileio
 from mmengine.utils import ProgressBar
 from PIL import Image
 
-from ..data.images import Reading, naming_faults, open_image, sizes_of
+from ..data.images import ImageSource, Reading, naming_faults, open_image, sizes_of
 from ..data.levels import to_levels
-from ..errors import BadImageError
+from ..errors import BadDataError, BadImageError
 from .findings import Finding, Findings, finding_of
 
 _DEEP_SAMPLES = 32  # deep images that are decoded, spread over the data set
@@ -50,14 +51,10 @@ def read_names(
     for image in images:
         name = meant = image['file_name']
         if '\\' in name or '%' in name:
-            slashes = name.replace('\\', '/')
-            if folder is None:
-                meant = slashes
-            else:
-                plain = unquote(name)
-                paths = (name, slashes, plain, plain.replace('\\', '/'))
-                exist = (path for path in paths if os.path.exists(Path(folder, path)))
-                meant = next(exist, name)
+            slashes, plain = name.replace('\\', '/'), unquote(name)
+            paths = (name, slashes, plain, plain.replace('\\', '/'))
+            exist = (path for path in paths if os.path.exists(Path(folder, path)))
+            meant = slashes if folder is None else next(exist, name)
         if meant != name:
             findings.add(Finding.NAME_ESCAPED, f'{name} is {meant}')
             image = dict(image, file_name=meant)
@@ -109,6 +106,33 @@ def check_files(
             usable.append(image)
     _check_deep(deep, folder, findings, reading)
     return usable
+
+
+def require_some(images: Sequence[dict], folder: str, backend_args: dict) -> None:
+    """See that a storage has images, of which it lists none.
+
+    Args:
+        images: with ``file_name``; a few of them are looked for.
+        folder: where they are.
+        backend_args: of the storage, see ``mmengine.fileio``.
+
+    Raises:
+        BadDataError: if none of these can be read.
+    """
+
+    def look(path: str) -> None:
+        with naming_faults():
+            ImageSource(fileio.get(path, backend_args))
+
+    paths = [os.path.join(folder, image['file_name']) for image in images]
+    some = paths[:: len(paths) // 3 or 1]
+    # One after the other: two threads would open a database of LMDB twice.
+    problems = [next(in_threads(look, [path])) for path in some]
+    if problems and all(problems):
+        raise BadDataError(
+            f'{paths[0]}: {problems[0]}; others cannot be read with {backend_args=} '
+            'either: set data_root, data_prefix and backend_args to where they are.'
+        )
 
 
 def require_file(path: str) -> None:

@@ -8,9 +8,8 @@ from urllib.parse import unquote
 from mmengine.logging import print_log
 
 from ..errors import BadDataError
-from .annotations import as_id
+from .annotations import as_id, fit
 
-_TOLERANCE = 1.0  # pixels; annotation tools round
 _REMEDY = (
     'Give each data loader and its evaluator the same ann_file; several data sets with '
     "files of their own need an evaluator of type='MultiDatasetsEvaluator', with a "
@@ -166,10 +165,7 @@ def _differ_in_size(
     # Turned photographs are stated either way.
     if None in stated or size in (stated, stated[::-1]):
         return False
-    return exact or any(
-        x + width > size[1] + _TOLERANCE or y + height > size[0] + _TOLERANCE
-        for x, y, width, height in (entry['bbox'] for entry in boxes)
-    )
+    return exact or not fit(boxes, size)
 
 
 def _describe(entry: dict) -> str:
