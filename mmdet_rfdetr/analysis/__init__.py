@@ -5,6 +5,7 @@ from .agreement import RFDETRPrecisionHook
 from .drawable_images import draw_as_trained, draw_on_what_was_read
 from .health import RFDETRHealthHook
 from .non_finite import RFDETRNonFiniteHook
+from .progress import RFDETRProgressHook
 from .separate_runs import keep_runs_apart
 from .summary_hook import RFDETRSummaryHook
 
@@ -12,6 +13,7 @@ __all__ = [
     'RFDETRHealthHook',
     'RFDETRNonFiniteHook',
     'RFDETRPrecisionHook',
+    'RFDETRProgressHook',
     'RFDETRSummaryHook',
 ]
 

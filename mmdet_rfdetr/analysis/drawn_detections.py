@@ -37,9 +37,8 @@ def draw_boxes(
     Returns:
         The picture, RGB.
     """
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    scale = side / max(image.shape[:2])
+    size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).resize(size)
     if 'scores' in instances:
         instances = instances[instances.scores.argsort(stable=True)]
@@ -59,8 +58,7 @@ def draw_boxes(
         x1, y1 = np.minimum(box[:2], box[2:]) * scale
         x2, y2 = np.maximum(box[:2], box[2:]) * scale
         # A thin contrast around it, since an image can have the same colour.
-        around = x1 - 1, y1 - 1, x2 + 1, y2 + 1
-        draw.rectangle(around, outline=_readable_on(colour))
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_readable_on(colour))
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
         text = classes[label]
         if 'scores' in instances:
@@ -84,8 +82,7 @@ def _bitmaps(instances: InstanceData) -> Iterable[np.ndarray]:
 
 def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     """Black or white, whichever differs more (ITU-R BT.601 luma)."""
-    red, green, blue = colour
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    luma = np.dot(colour, (0.299, 0.587, 0.114))
     return (0, 0, 0) if luma > 140 else (255, 255, 255)
 
 
@@ -116,11 +113,8 @@ def picture_grid(
     """
     cell_width = max(picture.width for row in rows for picture in row) + _MARGIN
     heights = [max(picture.height for picture in row) + _MARGIN for row in rows]
-    grid = Image.new(
-        'RGB',
-        (len(headings) * cell_width + _MARGIN, _HEADING + sum(heights) + _MARGIN),
-        _BACKGROUND,
-    )
+    size = len(headings) * cell_width + _MARGIN, _HEADING + sum(heights) + _MARGIN
+    grid = Image.new('RGB', size, _BACKGROUND)
     draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(14)
     for column, heading in enumerate(headings):

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +10,8 @@ from urllib.parse import unquote
 
 import numpy as np
 from mmengine import fileio
-from mmengine.utils import ProgressBar
 from PIL import Image
+from rfdetr_predict.progress import Progress
 
 from ..data.images import ImageSource, Reading, naming_faults, open_image, sizes_of
 from ..data.levels import to_levels
@@ -220,7 +219,7 @@ def range_problem(
 
 
 def in_threads(look: Callable, values: Sequence) -> Iterator:
-    """Look at many values, with progress on a terminal if it takes long.
+    """Look at many values, with progress if it takes long.
 
     Yields:
         What ``look`` returns for each value, or its BadImageError.
@@ -235,10 +234,8 @@ def in_threads(look: Callable, values: Sequence) -> Iterator:
     # To hand over one by one would cost more than looking does.
     step = 1 + len(values) // _PARTS
     parts = [values[start : start + step] for start in range(0, len(values), step)]
-    is_shown = len(values) > _PARTS and sys.stdout.isatty()
-    progress = ProgressBar(len(values)) if is_shown else None
+    progress = Progress(len(values), len(values) <= _PARTS, 'images')
     with ThreadPoolExecutor() as pool:
         for part in pool.map(lambda part: [*map(look_or_fail, part)], parts):
             yield from part
-            if progress:
-                progress.update(len(part))
+            progress.step(len(part))

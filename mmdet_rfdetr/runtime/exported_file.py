@@ -23,7 +23,7 @@ from .checkpoint import instances_of
 if TYPE_CHECKING:
     from rfdetr_runtime import Backend
 
-OF_DATA = 'RFDETRBadDataHook', 'RFDETRSummaryHook'
+OF_DATA = 'RFDETRBadDataHook', 'RFDETRProgressHook', 'RFDETRSummaryHook'
 """Hooks of this package that look at data or results, and not into a network."""
 
 

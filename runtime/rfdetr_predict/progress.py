@@ -1,5 +1,6 @@
 """How far a long step has come, and when it will end."""
 
+import logging
 import shutil
 import sys
 import time
@@ -11,22 +12,31 @@ _CELLS = 20
 class Progress:
     """Tells it on standard error: a bar on a terminal, else a line now and then.
 
-    The cursor waits at the start of the bar, so that what others print covers it.
+    The cursor waits at the start of the bar, so that what others print covers it; where
+    that is shorter, the rest of the bar is seen until a ``logger`` is given.
 
     Args:
         total: how many in all, None if nobody knows.
         quiet: say nothing.
         what: is counted.
+        logger: the bar gives way to its lines.
     """
 
     def __init__(
-        self, total: int | None, quiet: bool = False, what: str = 'pictures'
+        self,
+        total: int | None,
+        quiet: bool = False,
+        what: str = 'pictures',
+        logger: logging.Logger | None = None,
     ) -> None:
         self._total, self._quiet, self._what = total, quiet, what
         self._on_terminal = sys.stderr.isatty()
         self._start = self._said = time.monotonic()
         self._width = 0
         self.done = 0
+        self._logger = logger
+        if logger is not None:
+            logger.addFilter(self._give_way)
 
     def step(self, count: int = 1) -> None:
         """One more is done, or so many; the bar goes with the last."""
@@ -37,6 +47,8 @@ class Progress:
             self._print(self.line(now - self._start))
         if self.is_done:
             self.close()
+            if self._logger is not None:
+                self._logger.removeFilter(self._give_way)
 
     @property
     def is_done(self) -> bool:
@@ -52,6 +64,10 @@ class Progress:
         if self._width:
             self._print('')
             self._width = 0
+
+    def _give_way(self, record: logging.LogRecord) -> bool:
+        self.close()
+        return True
 
     def _print(self, line: str) -> None:
         if not self._on_terminal:
