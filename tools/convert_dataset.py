@@ -71,6 +71,7 @@ def convert(args: argparse.Namespace) -> None:
         DatasetError: if the data set cannot be read, or the other not be written.
     """
     from rfdetr_datasets import find_dataset, writing
+    from rfdetr_predict.progress import watched
 
     found = find_dataset(args.source)
     documents = {name: split.document(watched) for name, split in found.splits.items()}
@@ -111,16 +112,6 @@ def convert(args: argparse.Namespace) -> None:
         print(f'The images stay in {", ".join(roots)}.')
         if kind == 'yolo':
             print(f'YOLO looks for them in {target / "images"}: put them there.')
-
-
-def watched(entries: list) -> Iterator:
-    """Give back what is given, and show how far that is."""
-    from rfdetr_predict.progress import Progress
-
-    progress = Progress(len(entries))
-    for entry in entries:
-        yield entry
-        progress.step()
 
 
 def sized(images: list[dict], root: str, lost) -> Iterator[dict]:

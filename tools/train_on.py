@@ -35,6 +35,8 @@ def main() -> None:
     args.base = find_base(parser, args)
     if args.weights == 'official':
         args.weights = f'rfdetr://{"seg-" * args.seg}{args.model}'
+        if not args.dry_run:
+            cli.require_file(parser, args.weights, 'weights')  # says what gets it
     elif args.weights is not None:
         args.weights = str(Path(args.weights).resolve())
     if args.config is None:

@@ -66,12 +66,11 @@ def _source(found: Found, split: Split, root: Path) -> str:
         inner = whole.relative_to(root).as_posix()
         return 'data_root' if inner == '.' else f'data_root + {inner!r}'
 
-    # Parts that were set apart are COCO files, whatever the others are.
-    kind, images = '', place(split.image_root)
-    if not split.ann_file.endswith('.json'):  # says itself where its images are
-        kind, images = f'type={found.dataset_type!r}, ', "''"
-    more = ''.join(f', {key}={value!r}' for key, value in split.options.items())
+    # Parts that were set apart are COCO files, whatever the others are, which say
+    # themselves where their images are.
+    is_coco = split.ann_file.endswith('.json')
+    kind = '' if is_coco else f'type={found.dataset_type!r}, '
+    images = place(split.image_root) if is_coco else "''"
     return (
-        f'dict({kind}ann_file={place(split.ann_file)}, '
-        f'data_prefix=dict(img={images}){more})'
+        f'dict({kind}ann_file={place(split.ann_file)}, data_prefix=dict(img={images}))'
     )

@@ -13,6 +13,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rfdetr_datasets import DatasetError, Found, Split, find_dataset
+from rfdetr_predict.progress import watched
 
 from ..class_names import match_classes, show_classes
 from ..errors import BadDataError, SettingError
@@ -24,9 +25,9 @@ SEED, PART = 0, 0.2
 """Of the images that are set apart where there is no split for validation."""
 
 UNSAID = dict(
-    yolo='crowd regions and objects to ignore',
-    voc='masks and crowd regions',
-    csv='masks and crowd regions; images without objects need a row of empty cells',
+    yolo='YOLO says nothing of crowd regions and objects to ignore.',
+    voc='VOC says nothing of masks and crowd regions.',
+    csv='CSV says nothing of masks and crowds, nor of images without a row.',
 )
 """What a format has no words for."""
 
@@ -50,9 +51,9 @@ def train_on(args: argparse.Namespace, draw: Callable) -> None:
         except DatasetError as error:
             raise BadDataError(str(error)) from error
         picture = Path(args.config).with_suffix('.png')
-        check_places(args, text, [picture, *parts])
-        for path, document in parts.items():
-            path.write_text(json.dumps(document), encoding='utf-8')
+        check_places(args, {Path(args.config): text, **parts}, picture)
+        for path, part in parts.items():
+            path.write_text(part, encoding='utf-8')
         look(args, text, found, draw, picture)
         Path(args.config).write_text(text, encoding='utf-8')
         if parts:
@@ -69,7 +70,7 @@ def train_on(args: argparse.Namespace, draw: Callable) -> None:
 
 
 def check_classes(found: Found) -> None:
-    """See that no split has objects of classes that are not trained.
+    """Read the splits, and see that none has objects of classes that are not trained.
 
     Raises:
         BadDataError: naming the split and the classes; or nothing is to be trained on.
@@ -77,14 +78,19 @@ def check_classes(found: Found) -> None:
     if 'train' not in found.splits:
         there = ', '.join(found.splits)
         raise BadDataError(f'{found.path} has no split for training, only {there}.')
-    categories = found.splits['train'].document()['categories']
+    categories = found.splits['train'].document(watched)['categories']
     trained = [str(each.get('name')) for each in categories]
     for name, split in found.splits.items():
-        document = split.document()
-        used = {each.get('category_id') for each in document['annotations']}
-        entries = [each for each in document['categories'] if each.get('id') in used]
-        match = match_classes(trained, [str(each.get('name')) for each in entries])
-        if match.unused:
+        document = split.document(watched)
+        used = {str(each.get('category_id')) for each in document['annotations']}
+        names = {
+            str(each.get('id')): each.get('name') for each in document['categories']
+        }
+        match = match_classes(
+            trained, [str(names[key]) for key in names if key in used]
+        )
+        # Other formats list no classes but those of their objects.
+        if match.unused and (found.format == 'coco' or match.misspelt):
             raise BadDataError(
                 f'The classes of the splits differ: {split.ann_file} ({name}) has '
                 f'objects of {show_classes(match.unused)}, and the training data have '
@@ -92,7 +98,7 @@ def check_classes(found: Found) -> None:
             )
 
 
-def set_apart(found: Found, target: Path) -> dict[Path, dict]:
+def set_apart(found: Found, target: Path) -> dict[Path, str]:
     """Set a part of the training images apart where there is no validation split.
 
     It is the same part each time. Both are COCO files beside the config, so that data
@@ -103,7 +109,7 @@ def set_apart(found: Found, target: Path) -> dict[Path, dict]:
         target: path of the config.
 
     Returns:
-        The documents to write, by path.
+        The texts to write, by path.
 
     Raises:
         BadDataError: there is too little to set a part apart.
@@ -136,7 +142,7 @@ def set_apart(found: Found, target: Path) -> dict[Path, dict]:
         }
         part = document | part
         path = target.resolve().with_name(f'{target.stem}_{name}.json')
-        parts[path] = part
+        parts[path] = json.dumps(part)
         found.splits[name] = Split(str(path), train.image_root, _document=part)
     return parts
 
@@ -150,28 +156,30 @@ def command(args: argparse.Namespace) -> str:
     return hidden + shlex.join(words)
 
 
-def check_places(args: argparse.Namespace, text: str, others: list[Path]) -> None:
+def check_places(
+    args: argparse.Namespace, files: dict[Path, str], picture: Path
+) -> None:
     """See that nothing is lost, and that all can be written.
 
     Args:
         args: with the paths of the config and the work folder.
-        text: what the config will hold.
-        others: further files to be written.
+        files: texts to be written, that of the config first.
+        picture: is replaced with its config.
 
     Raises:
         SettingError: something else is there already.
         ExplainedError: a place cannot be written.
     """
-    target = Path(args.config)
-    running.check_target(target)
-    if not target.exists():
-        there = next((path for path in others if path.exists()), None)
-    else:
-        there = None if target.read_text(encoding='utf-8') == text else target
-    if there is not None:
+    target = next(iter(files))
+    there = [picture] * (picture.exists() and not target.exists())
+    for path, text in files.items():
+        running.check_target(path)
+        if path.exists() and path.read_text(encoding='utf-8') != text:
+            there.append(path)
+    if there:
         raise SettingError(
-            f'{there} is there, and not what would be written: name another config by '
-            f'--config, or train with the one that is there by {command(args)}'
+            f'{there[0]} is there, and not what would be written: name another config '
+            f'by --config, or train with the one that is there by {command(args)}'
         )
     if args.dry_run:
         return
@@ -209,8 +217,7 @@ def look(
     columns = {split: overview.count(each) for split, each in datasets.items()}
     print(f'\n{args.path}: {found.format}, {len(found.classes)} classes')
     print(f'\n{overview.table(columns, found.classes)}\n')
-    if lacks := UNSAID.get(found.format):
-        print(f'This format says nothing of {lacks}.')
+    print(*found.notes, UNSAID.get(found.format, ''), sep='\n')
     figures, batch = columns['train'][0], cfg.train_dataloader.batch_size
     if figures['images'] < batch:
         raise SettingError(

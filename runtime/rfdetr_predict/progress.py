@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 _SECONDS = 0.5, 10.0  # between two lines on a terminal, and elsewhere
 _CELLS = 20
@@ -92,3 +93,11 @@ class Progress:
             f'{self.done} of {max(self._total, self.done)} {self._what}, {rate:.1f} a '
             f'second, {minutes}:{rest:02d} left'
         )
+
+
+def watched(entries: Sequence, what: str = 'pictures') -> Iterator:
+    """Give back what is given, one by one, and tell how far that is."""
+    progress = Progress(len(entries), what=what)
+    for entry in entries:
+        yield entry
+        progress.step()

@@ -1,5 +1,6 @@
 """``tools/train_on.py``: from a folder of data to a config and a run."""
 
+import json
 import os
 import re
 import runpy
@@ -189,7 +190,9 @@ def test_a_config_is_written_for_what_is_found(train_on, tmp_path, kind):
     assert column(said, 'images') == ['6' if empty else '5', '2']
     assert column(said, 'width x height') == ['64 x 48'] * 2
     assert (cfg.train_cfg.max_epochs, cfg.image_size) == (7, 64)
-    assert ('says nothing of' in said) == (kind in ('yolo', 'voc', 'csv'))
+    assert (f'{kind.upper()} says nothing of' in said) == (
+        kind in ('yolo', 'voc', 'csv')
+    )
     assert sorted(path.name for path in Path().iterdir()) == [
         'my-data_nano.png',
         'my-data_nano.py',
@@ -233,7 +236,7 @@ def test_copies_of_an_image_stay_together(tmp_path):
         image['file_name'] = f'{number // 3}_jpg.rf.{number:032x}.png'
     write(tmp_path / 'data', document, document)
     parts = set_apart(find_dataset(str(tmp_path / 'data')), tmp_path / 'x.py')
-    part = parts[tmp_path / 'x_val.json']
+    part = json.loads(parts[tmp_path / 'x_val.json'])
     origins = [image['file_name'].split('.')[0] for image in part['images']]
     assert len(origins) == 3
     assert len(set(origins)) == 1
@@ -387,6 +390,39 @@ def test_data_that_cannot_be_used(train_on, tmp_path, spoil, said):
         train_on(tmp_path / 'data')
     assert '\n' not in str(stop.value)
     assert not [*Path().glob('*.*')]
+
+
+def test_a_class_of_validation_alone_is_seen_in_the_table(train_on, tmp_path):
+    as_voc(tmp_path / 'data')
+    for path in tmp_path.glob('data/Annotations/train_*.xml'):
+        path.write_text(path.read_text().replace('<name>b<', '<name>a<'))
+    said = train_on(tmp_path / 'data', '--dry-run')
+    assert column(said, 'b') == ['0', '1']
+
+
+def test_a_mistake_does_not_stand_in_the_way_of_the_next_try(train_on, tmp_path):
+    as_yolo(tmp_path / 'data', train=[1] * 4, val=None)
+    with pytest.raises(SystemExit, match='--batch-size 3'):
+        train_on(tmp_path / 'data', '--dry-run')
+    train_on(tmp_path / 'data', '--dry-run', '--batch-size', 3)
+    Path('data_nano.py').unlink()
+    Path('data_nano.png').unlink()
+    Path('data_nano_val.json').write_text('{}')
+    with pytest.raises(SystemExit, match='data_nano_val.json is there'):
+        train_on(tmp_path / 'data', '--dry-run', '--batch-size', 3)
+
+
+def test_official_weights_have_to_be_there(train_on, tmp_path, monkeypatch, capsys):
+    as_yolo(tmp_path / 'data')
+    monkeypatch.setenv('RFDETR_WEIGHTS', str(tmp_path))
+    arguments = [tmp_path / 'data', '--seg', '--weights', 'official']
+    with pytest.raises(SystemExit) as stop:
+        train_on(*arguments)
+    assert stop.value.code == 2
+    assert 'weights get seg-nano' in capsys.readouterr().err
+    arguments.remove('--seg')
+    train_on(*arguments, '--dry-run')
+    assert read('data_nano.py')[0].load_from == 'rfdetr://nano'
 
 
 def test_nothing_that_is_there_is_overwritten(train_on, tmp_path):
