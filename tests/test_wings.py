@@ -1,5 +1,6 @@
 """Every wing can be taken out: the core and its tests do not notice."""
 
+import os
 import re
 import shutil
 import sys
@@ -83,7 +84,7 @@ def run_tests(folder, *options):
     return run(
         [*command, *ignored, *options, 'tests'],
         cwd=folder,
-        PYTHONPATH=folder,
+        PYTHONPATH=os.pathsep.join((str(folder), str(folder / 'runtime'))),
         RFDETR_FIXTURES=FIXTURES,
         RFDETR_DATA=DATA,
         timeout=1800,
