@@ -1,5 +1,6 @@
 """Pictures to run a file with: those of a data set, or drawn ones."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -37,7 +38,9 @@ def pictures_of(cfg: Config, count: int, *, loader: str = 'val') -> list[np.ndar
 
 def _is_there(dataset: dict) -> bool:
     """Whether the annotations of a data set are a file on this machine."""
-    return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '').is_file()
+    # Behind data.yaml stands which part of it is meant; of XML it is a folder.
+    name = re.sub('#(train|val|test)$', '', dataset.get('ann_file') or '')
+    return bool(name) and Path(dataset.get('data_root') or '', name).exists()
 
 
 def draw_pictures(count: int, seed: int = 0) -> list[np.ndarray]:

@@ -29,6 +29,7 @@ def read_other(path: str, backend_args: dict | None = None) -> dict | None:
     if str(path).endswith('.json'):
         return None
     import rfdetr_datasets
+    from rfdetr_predict.progress import watched
 
     if rfdetr_datasets.kind_of(path) not in ('yolo', 'voc', 'csv'):
         return None
@@ -38,7 +39,7 @@ def read_other(path: str, backend_args: dict | None = None) -> dict | None:
             'otherwise: copy it here, or convert it with tools/convert_dataset.py.'
         )
     try:
-        return rfdetr_datasets.read(path)
+        return rfdetr_datasets.read(path, watched)
     except rfdetr_datasets.DatasetError as error:
         raise BadDataError(str(error)) from error
 

@@ -19,6 +19,7 @@ from mmdet_rfdetr.deploy.settings import Options
 from mmdet_rfdetr.errors import ExplainedError, MissingPackageError, SettingError
 from tests.factory import CLASSES, SIDE, picture
 from tests.interpreter import hide, run_code
+from tests.test_datasets.folders import voc, xml, yolo
 from tests.test_deploy.project import graphs_made_once
 
 IMAGES = [np.asarray(picture(50, 70, 1)), np.asarray(picture(33, 90, 2))]
@@ -289,6 +290,19 @@ def test_pictures_of_a_wrapped_data_set_are_read(project):
         loader.dataset = dict(type='RepeatDataset', times=1, dataset=inner)
     assert np.array_equal(pictures_of(config, 3)[2], plain[2])
     assert len(plain) == 3 and plain[0].shape == (48, 64, 3)
+
+
+def test_pictures_of_other_formats_are_read(project, tmp_path):
+    config = project.config()
+    names = dict(metainfo=dict(classes=('cat', 'dog')), data_prefix=dict(img=''))
+    voc(tmp_path, a=xml(('cat', 0, (5, 6, 15, 16))))
+    for kind, file in (
+        ('RFDETRYoloDataset', f'{yolo(tmp_path)}#train'),
+        ('RFDETRVocDataset', f'{tmp_path}/Annotations'),
+    ):
+        dataset = dict(type=kind, ann_file=file, **names)
+        config.val_dataloader = dict(dataset=dataset)
+        assert pictures_of(config, 1)[0].shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.runner import Runner
-from rfdetr_datasets import find_dataset
+from rfdetr_datasets import find_dataset, writing
 
 from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.faults.check import check_config
@@ -17,6 +17,7 @@ from mmdet_rfdetr.faults.findings import Finding
 from tests import factory
 from tests.fixtures import DATA, needs_data
 from tests.test_datasets.folders import OBJECT, draw, voc, write, xml, yolo
+from tests.test_segmentation import project
 
 CLASSES = ('cat', 'dog')
 CAT, DOG = ('cat', 0, (5, 6, 15, 16)), ('dog', 0, (10, 20, 60, 40))
@@ -283,6 +284,7 @@ def test_polygons_are_loaded_as_masks(tmp_path):
     assert dataset[0]['gt_ignore_flags'].tolist() == [False, True]
 
 
+@pytest.mark.long
 def test_a_run_trains_and_evaluates_on_it(tmp_path):
     """With the file in the evaluator, and then without one: the same digits."""
     lines = '0 0.5 0.5 0.5 0.25\n1 0.2 0.2 0.3 0.3', '1 0.4 0.5 0.2 0.25'
@@ -341,3 +343,31 @@ def test_real_labels_give_the_digits_of_the_coco_file(tmp_path, split):
     expected = evaluate(same, coco)
     np.testing.assert_equal(evaluate(dataset, ann_file, near=same), expected)
     assert 0 < expected['coco/bbox_mAP'] < 1
+
+
+@pytest.mark.long
+def test_polygons_train_and_are_evaluated(tmp_path):
+    """A segmentation model, on labels that a COCO file was written as."""
+    (tmp_path / 'images' / 'train').mkdir(parents=True)
+    project.write_pictures(tmp_path / 'images' / 'train')
+    coco = tmp_path / 'images' / 'train' / 'annotations.json'
+    document = json.loads(coco.read_text())
+    for annotation in document['annotations']:
+        if isinstance(annotation['segmentation'], dict):  # which YOLO has not
+            x, y, width, height = annotation['bbox']
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotation['segmentation'] = [corners]
+    writing.write_yolo(document, tmp_path, 'train', project.CLASSES)
+    writing.write_settings(tmp_path, project.CLASSES, ['train'])
+    cfg = project.shrunk_config(tmp_path)
+    ann_file = f'{tmp_path}/data.yaml#train'
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.type, dataset.ann_file = 'RFDETRYoloDataset', ann_file
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = ann_file
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    (losses, _) = runner.message_hub.log_scalars['train/loss_mask'].data
+    assert np.isfinite(losses).all() and (losses > 0).all()
+    metrics = runner.val_loop.run()
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= {*metrics}
