@@ -8,15 +8,16 @@ from collections.abc import Callable
 from torch import nn
 
 
-def wrap_in_parallel() -> str | None:
+def wrap_in_parallel() -> str:
     """Give mmengine's data-parallel wrapper arguments that suit RF-DETR.
 
     It names a device where there is no accelerator. It switches the synchronisation of
     buffers in every forward off by a name that newer versions of torch deprecate on
-    every rank; the new one also makes the buffers of all ranks equal once.
+    every rank; the new one also makes the buffers of all ranks equal once. And it
+    copies every gradient into the place where it is summed, and back.
 
     Returns:
-        The reason, or None with an accelerator and a torch that has the old name only.
+        The reason; the gap is there with every version of torch.
     """
     from mmengine.device import get_device
     from mmengine.model import MMDistributedDataParallel
@@ -25,13 +26,12 @@ def wrap_in_parallel() -> str | None:
     on_cpu = get_device() == 'cpu'
     arguments = inspect.signature(DistributedDataParallel.__init__).parameters
     is_renamed = 'forward_sync_buffers' in arguments
-    if not on_cpu and not is_renamed:
-        return None
     original = MMDistributedDataParallel.__init__
 
     @functools.wraps(original)
     def init(self, module, *args, **kwargs):
         if is_rfdetr(module):
+            kwargs.setdefault('gradient_as_bucket_view', True)
             if on_cpu:
                 kwargs.pop('device_ids', None)
             if is_renamed and 'broadcast_buffers' in kwargs:
@@ -39,7 +39,7 @@ def wrap_in_parallel() -> str | None:
         original(self, module, *args, **kwargs)
 
     MMDistributedDataParallel.__init__ = init
-    return "mmengine's data-parallel training names an accelerator, or old arguments."
+    return "mmengine's data-parallel training copies gradients, and names a device."
 
 
 def is_rfdetr(model: nn.Module) -> bool:

@@ -39,6 +39,8 @@ def average():
     )
     parallel(torch.tensor([[[1.0 + 2 * rank]]])).sum().backward()
     assert model.weight.grad.item() == 2.0, model.weight.grad
+    # It lies where it was summed, and is not copied.
+    assert model.weight.grad._base is not None
 
 
 def test_two_processes_average_their_gradients(tmp_path):
