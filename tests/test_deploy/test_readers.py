@@ -1,14 +1,18 @@
 """Readers of others on our file: the official decoder, and a server's arithmetic."""
 
 import json
+import re
+import shutil
 
 import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 from rfdetr_runtime import open_model, prepare
 
 from tests.factory import CLASSES
+from tests.fixtures import REPOSITORY
 from tests.interpreter import run
 from tests.live import PYTHON, needs_official
 from tests.test_deploy.test_exporting import IMAGES
@@ -104,6 +108,34 @@ def test_the_server_reads_the_masks_of_predict(masks_project):
         assert 0.02 < found.mean() < 0.98
         # Where a logit is nearly zero, rounding decides.
         assert (found != sure.masks).mean() < 1e-3
+
+
+@pytest.mark.long
+def test_the_readers_of_the_docs_read_what_predict_finds(
+    project, tmp_path, monkeypatch, capsys
+):
+    path, _ = project.exported(layout='detections')
+    shutil.copy(path, tmp_path / 'best.onnx')
+    Image.fromarray(IMAGES[0]).save(tmp_path / 'street.jpg')
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / 'docs' / 'deployment.md').read_text()
+    ten_lines, runtime, *_ = re.findall('```python\n(.*?)```', page, re.DOTALL)
+    pixels = np.asarray(Image.open('street.jpg'))[..., ::-1]
+    (wanted,) = project.detect([pixels])
+    capsys.readouterr()
+    exec(ten_lines, {})
+    lines = capsys.readouterr().out.splitlines()
+    sure = wanted[wanted.scores > 0.5]
+    assert len(lines) == len(sure) >= 1
+    for line, each in zip(lines, sure.numpy(), strict=True):
+        name, *numbers = re.sub(r'[\[\]]', ' ', line).split()
+        assert name == CLASSES[each.labels[0]]
+        expected = [each.scores[0], *each.bboxes[0]]
+        assert np.array(numbers, float) == pytest.approx(expected, abs=1e-2)
+    scope = dict(image=pixels)
+    exec(runtime, scope)
+    assert np.array_equal(scope['found'].labels, wanted.labels)
+    assert np.allclose(scope['found'].boxes, wanted.bboxes, atol=1e-2)
 
 
 @needs_official
