@@ -37,11 +37,19 @@ def main() -> None:
         args.weights = f'rfdetr://{"seg-" * args.seg}{args.model}'
         if not args.dry_run:
             cli.require_file(parser, args.weights, 'weights')  # says what gets it
-    elif args.weights is not None:
+    elif args.weights is not None and '://' not in args.weights:
         args.weights = str(Path(args.weights).resolve())
+    elif args.weights is None:
+        print(
+            'Training will begin with random weights, which needs many images and '
+            'epochs; --weights official begins with those trained on COCO.'
+        )
     if args.config is None:
         folder = Path(os.path.abspath(args.path))
-        name = (folder if folder.is_dir() else folder.parent).name or 'data'
+        folder = folder if folder.is_dir() else folder.parent
+        name = (
+            folder.parent if folder.name == 'annotations' else folder
+        ).name or 'data'
         model = f'{"seg-" * args.seg}{args.model}'
         args.config = re.sub(r'[^\w-]', '-', f'{name}_{model}') + '.py'
     if args.device is not None:

@@ -216,7 +216,7 @@ def look(
     }
     columns = {split: overview.count(each) for split, each in datasets.items()}
     print(f'\n{args.path}: {found.format}, {len(found.classes)} classes')
-    print(f'\n{overview.table(columns, found.classes)}\n')
+    print(f'\n{overview.table(columns, found.classes)}')
     print(*found.notes, UNSAID.get(found.format, ''), sep='\n')
     figures, batch = columns['train'][0], cfg.train_dataloader.batch_size
     if figures['images'] < batch:

@@ -114,6 +114,7 @@ def test_a_file_name_is_enough(monkeypatch, tmp_path):
     (tmp_path / 'test.py').write_text('')
     # Without its ending it is none of the current folder.
     assert find_tool('test') == REPOSITORY / 'tools' / 'test.py'
+    assert find_tool('train-on') == REPOSITORY / 'tools' / 'train_on.py'
     assert find_tool('print_config.py') == find_tool('tools/misc/print_config.py')
     # There is another one in a deeper folder.
     least = find_tool('tools/analysis_tools/browse_dataset.py')
