@@ -43,8 +43,10 @@ def test_a_polygon_has_its_mask_box_and_area(tmp_path):
 
 def test_of_a_pose_the_box_is_taken(tmp_path):
     line = '0 0.5 0.5 0.5 0.25' + ' 0.5 0.5 2' * 3
-    path = yolo(tmp_path, [line, ''], more='kpt_shape: [3, 3]\n')
-    (found,) = read_yolo(path, 'train')['annotations']
+    polygon = '0 0.1 0.1 0.2 0.1 0.2 0.2'
+    path = yolo(tmp_path, [line, polygon], more='kpt_shape: [3, 3]\n')
+    found, other = read_yolo(path, 'train')['annotations']
+    assert 'bbox' not in other
     assert found['bbox'] == [15, 15, 30, 10] and 'segmentation' not in found
 
 
@@ -129,7 +131,9 @@ def test_marks_and_line_ends_of_every_system(tmp_path, end, coding):
     path = yolo(tmp_path, [end.join(lines).encode(coding), ''])
     settings = end.join(['train: images/train', 'names: [cat, dog]', ''])
     write(tmp_path / 'data.yaml', settings.encode(coding))
-    assert boxes(read_yolo(path, 'train')) == [[15, 15, 30, 10], [3, 6, 6, 4]]
+    document = read_yolo(path, 'train')
+    assert boxes(document) == [[15, 15, 30, 10], [3, 6, 6, 4]]
+    assert [each['category_id'] for each in document['annotations']] == [0, 1]
 
 
 def test_images_without_labels_or_with_empty_ones_have_no_objects(tmp_path):
