@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 from mmdet.registry import MODELS
@@ -92,7 +93,7 @@ def test_a_precision_of_another_runtime_is_refused(project):
 @pytest.mark.parametrize(
     'to', ['onnx', 'openvino', pytest.param('pt2', marks=pytest.mark.long)]
 )
-def test_the_test_tool_takes_a_file(project, to, monkeypatch, capsys):
+def test_the_test_tool_takes_a_file(project, to, monkeypatch, capsys, tmp_path):
     options = dict(notes='of mine') if to == 'onnx' else dict(to=to)
     path, _ = project.exported(**options, batch=None)
     project.config().dump(project.folder / 'mine.py')
@@ -101,10 +102,13 @@ def test_the_test_tool_takes_a_file(project, to, monkeypatch, capsys):
         forget_runs()
         tool = str(REPOSITORY / 'tools' / 'test.py')
         arguments = [tool, str(project.folder / 'mine.py'), str(tested)]
+        report = tmp_path / str(len(said))
+        arguments += ['--report', str(report)]
         monkeypatch.setattr(sys, 'argv', arguments)
         runpy.run_path(tool, run_name='__main__')
         text = capsys.readouterr().out
         said.append(dict(re.findall(r'coco/(bbox_mAP\w*): (\S+)', text)))
+        assert Path(tested).name in (report / 'index.html').read_text()
     assert float(said[0]['bbox_mAP_50']) > 0
     assert said[0] == said[1]
 
