@@ -92,8 +92,8 @@ def export(
             checkpoint=sha256(checkpoint),
         )
         module = make_layout(model, metadata, options)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
+        folder_of(target),
         handled(leave, signal.SIGTERM),
         tempfile.TemporaryDirectory(dir=target.parent, prefix='.export-') as folder,
     ):
@@ -125,6 +125,18 @@ def export(
                 made.chmod(0o644)
                 made.replace(target.parent / made.name)
     return rows
+
+
+@contextmanager
+def folder_of(target: Path) -> Iterator[None]:
+    """Make the folder of a file; a new one that stays empty goes again."""
+    is_new = not target.parent.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new and not any(target.parent.iterdir()):
+            target.parent.rmdir()
 
 
 def with_shape(cfg: Config, metadata: Metadata) -> Config:

@@ -175,8 +175,17 @@ def test_a_file_that_is_not_the_model_is_removed(project, monkeypatch, change, r
             exporting.export(
                 project.config(), project.checkpoint, path, Options(batch=None)
             )
+        # A folder that was made for the file alone goes with it.
+        with pytest.raises(ExplainedError, match=reason):
+            exporting.export(
+                project.config(),
+                project.checkpoint,
+                project.folder / 'new' / 'wrong.onnx',
+                Options(batch=None),
+            )
     assert path.read_text() == 'the one before'
     assert not list(project.folder.glob('.export-*'))
+    assert not (project.folder / 'new').exists()
 
 
 SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
