@@ -120,6 +120,8 @@ def no_earlier_test():
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(True)
+    # torch's exporter of TorchScript leaves it off when it fails.
+    torch.set_autocast_cache_enabled(True)
 
 
 @pytest.fixture(scope='session')

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 import numpy as np
 from mmengine import fileio
 from PIL import Image
-from rfdetr_predict.progress import Progress
 
 from ..data.images import ImageSource, Reading, naming_faults, open_image, sizes_of
 from ..data.levels import to_levels
@@ -224,6 +223,7 @@ def in_threads(look: Callable, values: Sequence) -> Iterator:
     Yields:
         What ``look`` returns for each value, or its BadImageError.
     """
+    from rfdetr_predict.progress import Progress
 
     def look_or_fail(value: Any) -> Any:
         try:
