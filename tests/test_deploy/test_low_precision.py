@@ -25,6 +25,9 @@ from tests.runs import forget_runs
 from tests.test_deploy.project import SUFFIXES, graphs_made_once
 from tests.test_deploy.stressed import stressed
 
+# The model is trained once, by the one process that has all tests of it.
+pytestmark = pytest.mark.xdist_group('low precision')
+
 
 def trained_demo(folder):
     """Config and weights of the demo after one epoch."""
