@@ -83,6 +83,13 @@ def config_parser(description: str, examples: str, **config: str) -> Parser:
         help='path of the config file; mmdet_rfdetr::NAME.py is one of this package',
     )
     parser.add_argument('config', type=config_path, **usual | config)
+    add_cfg_options(parser)
+    parser.set_defaults(work_dir=None)
+    return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, for a run of this process alone."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -92,8 +99,7 @@ def config_parser(description: str, examples: str, **config: str) -> Parser:
         'train_cfg.max_epochs=5 model.num_queries=100 '
         'model.backbone.out_indices="[3,6,9,12]"',
     )
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
-    return parser
+    parser.set_defaults(launcher='none', local_rank=0)
 
 
 def build_parser(description: str, examples: str, **config: str) -> Parser:

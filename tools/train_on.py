@@ -44,14 +44,7 @@ def main() -> None:
             'Training will begin with random weights, which needs many images and '
             'epochs; --weights official begins with those trained on COCO.'
         )
-    if args.config is None:
-        folder = Path(os.path.abspath(args.path))
-        folder = folder if folder.is_dir() else folder.parent
-        name = (
-            folder.parent if folder.name == 'annotations' else folder
-        ).name or 'data'
-        model = f'{"seg-" * args.seg}{args.model}'
-        args.config = re.sub(r'[^\w-]', '-', f'{name}_{model}') + '.py'
+    args.config = args.config or own_name(args)
     if args.device is not None:
         # PyTorch looks at it once, when it is imported.
         os.environ['CUDA_VISIBLE_DEVICES'] = args.gpus = visible_gpus(args.device)
@@ -107,14 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dry-run', action='store_true', help='write the config and train nothing'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=cli.KeyValues,
-        metavar='KEY=VALUE',
-        help='change other settings of the run, as tools/train.py does',
-    )
-    parser.set_defaults(launcher='none', local_rank=0)
+    cli.add_cfg_options(parser)
 
 
 def positive(text: str) -> int:
@@ -129,6 +115,15 @@ def device(text: str) -> str:
     if not re.fullmatch(r'cpu|cuda(:\d+)?', text):
         raise argparse.ArgumentTypeError(f'{text!r} is none of cpu, cuda, cuda:0, ...')
     return text
+
+
+def own_name(args: argparse.Namespace) -> str:
+    """What the config is called unless that is said: by the data and the model."""
+    folder = Path(os.path.abspath(args.path))
+    folder = folder if folder.is_dir() else folder.parent
+    folder = folder.parent if folder.name == 'annotations' else folder
+    name = f'{folder.name or "data"}_{"seg-" * args.seg}{args.model}'
+    return re.sub(r'[^\w-]', '-', name) + '.py'
 
 
 def visible_gpus(name: str) -> str:
