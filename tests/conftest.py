@@ -44,6 +44,7 @@ HEAVY = {
     'test_checkpoints/test_fuzz',
     'test_checkpoints/test_official_loader',
     'test_command_line/test_main',
+    'test_command_line/test_tool_errors',
     'test_command_line/test_tools',
     'test_command_line/test_train_on',
     'test_demo/test_golden_training',

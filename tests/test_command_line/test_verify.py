@@ -2,8 +2,7 @@
 
 import json
 import re
-import runpy
-import sys
+from functools import partial
 
 import pytest
 import torch
@@ -18,14 +17,8 @@ from tests.fixtures import REPOSITORY
 
 
 @pytest.fixture
-def tool(toy_project, monkeypatch):
-    def run_tool(*arguments):
-        path = REPOSITORY / 'tools' / 'verify.py'
-        monkeypatch.chdir(toy_project)
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-        runpy.run_path(str(path), run_name='__main__')
-
-    return run_tool
+def tool(tool):
+    return partial(tool, 'verify.py')
 
 
 @pytest.fixture
