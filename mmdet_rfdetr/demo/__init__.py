@@ -1,5 +1,5 @@
-"""Built-in data: pictures of shapes that the package draws itself."""
+"""Built-in data: pictures of shapes and figures that the package draws itself."""
 
-from .dataset import RFDETRDemoDataset
+from .dataset import RFDETRDemoDataset, RFDETRDemoFigures
 
-__all__ = ['RFDETRDemoDataset']
+__all__ = ['RFDETRDemoDataset', 'RFDETRDemoFigures']

@@ -33,9 +33,9 @@ def draw_picture(seed: int, split: int, index: int, side: int):
         xywh in pixels; the labels, (T,) int, into ``CLASSES``. T is 1 to 6.
     """
     random = np.random.RandomState([seed, split, index])
-    canvas = _background(random, side)
+    canvas = background(random, side)
     for _ in range(random.randint(1, 5)):
-        _draw_line(random, canvas)
+        draw_line(random, canvas)
     boxes = _place_boxes(random, side, count=random.randint(1, _MAX_SHAPES + 1))
     labels = random.randint(len(CLASSES), size=len(boxes))
     for box, label in zip(boxes, labels, strict=True):
@@ -45,9 +45,9 @@ def draw_picture(seed: int, split: int, index: int, side: int):
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), boxes, labels
 
 
-def _background(random, side):
+def background(random, side):
     """A gradient between two muted colours in a random direction."""
-    first, second = _muted_colour(random), _muted_colour(random)
+    first, second = muted_colour(random), muted_colour(random)
     angle = random.uniform(0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     ramp = axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle)
@@ -55,18 +55,18 @@ def _background(random, side):
     return np.float32(first) + np.float32(second - first) * ramp
 
 
-def _draw_line(random, canvas):
+def draw_line(random, canvas):
     """A distractor: a straight line across the picture, one to three pixels wide."""
     side = len(canvas)
     x, y = random.uniform(0, side, size=2)
     angle = random.uniform(0, np.pi)
     half_width = random.uniform(0.4, 1.5)
-    colour = _muted_colour(random)
+    colour = muted_colour(random)
     grid = np.arange(side, dtype=np.float32) + 0.5
     distance = np.abs(
         (grid[None, :] - x) * np.sin(angle) - (grid[:, None] - y) * np.cos(angle)
     )
-    _blend(canvas, np.clip(half_width + 0.5 - distance, 0, 1), colour)
+    blend(canvas, np.clip(half_width + 0.5 - distance, 0, 1), colour)
 
 
 def _place_boxes(random, side, count):
@@ -80,7 +80,7 @@ def _place_boxes(random, side, count):
         box = np.round([x, y, width, height], 2)
         aspect = max(width, height) / min(width, height)
         if aspect <= _MAX_ASPECT and all(
-            _overlap(box, other) <= _MAX_OVERLAP for other in boxes
+            overlap(box, other) <= _MAX_OVERLAP for other in boxes
         ):
             boxes.append(box)
         if len(boxes) == count:
@@ -88,7 +88,7 @@ def _place_boxes(random, side, count):
     return np.array(boxes).reshape(-1, 4)
 
 
-def _overlap(a, b):
+def overlap(a, b):
     """Common area of two xywh boxes over the area of the smaller one."""
     common = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
     return np.prod(np.maximum(common, 0)) / min(np.prod(a[2:]), np.prod(b[2:]))
@@ -107,10 +107,10 @@ def _draw_shape(random, canvas, box, kind):
     inside = _INSIDE[kind](u, v) & (np.abs(u) <= 1) & (np.abs(v) <= 1)
     coverage = inside.reshape(bottom - top, _SUBSAMPLES, right - left, _SUBSAMPLES)
     patch = canvas[top:bottom, left:right]
-    _blend(patch, coverage.mean(axis=(1, 3)), _visible_colour(random, patch))
+    blend(patch, coverage.mean(axis=(1, 3)), _visible_colour(random, patch))
 
 
-def _muted_colour(random):
+def muted_colour(random):
     """A grey with a tint, for what is not an object."""
     return random.randint(40, 216) + random.randint(-_TINT, _TINT + 1, size=3)
 
@@ -125,7 +125,7 @@ def _visible_colour(random, patch):
             return colour
 
 
-def _blend(canvas, coverage, colour):
+def blend(canvas, coverage, colour):
     """Paint ``colour`` over ``canvas`` in place where ``coverage`` is 1."""
     canvas += coverage.astype(np.float32)[..., None] * (np.float32(colour) - canvas)
 

@@ -17,12 +17,14 @@ SMALL = dict(num_train=6, num_val=3, picture_size=64)
 def build(root, split='train', **changes):
     return DATASETS.build(
         dict(
-            SMALL,
-            type='RFDETRDemoDataset',
-            data_root=str(root),
-            ann_file=f'annotations/{split}.json',
-            data_prefix=dict(img=f'{split}/'),
-            pipeline=[dict(type='LoadImageFromFile')],
+            dict(
+                SMALL,
+                type='RFDETRDemoDataset',
+                data_root=str(root),
+                ann_file=f'annotations/{split}.json',
+                data_prefix=dict(img=f'{split}/'),
+                pipeline=[dict(type='LoadImageFromFile')],
+            ),
             **changes,
         )
     )
