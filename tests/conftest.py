@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 HEAVY = {
     'test_compat',
     'test_guest',
-    'test_inference_api',
+    'test_runtime/test_inference_api',
     'test_live_official',
     'test_packaging',
     'test_wings',

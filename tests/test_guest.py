@@ -37,6 +37,11 @@ SOMETIMES = {
 # Changed by wings, which may have been taken out.
 OF_WINGS = {
     'formats': {'config.config.Config.fromstring'},
+    'runtime': {
+        'mmdet.apis.inference_detector',
+        'mmdet.apis.inference.inference_detector',
+        'mmdet.apis.det_inferencer.DetInferencer._init_pipeline',
+    },
     'speed': {
         'runner.runner.save_checkpoint',
         'runner.runner.Runner.resume',

@@ -11,7 +11,7 @@ waits, and where it can be told apart touches RF-DETR alone.
 
 from collections.abc import Callable, Iterable
 
-from . import checkpoints, inferring, operators, packages, running, warned
+from . import checkpoints, operators, packages, running, warned
 
 Fix = Callable[[], str | None]
 ON_IMPORT: list[Fix] = [
@@ -21,13 +21,11 @@ ON_IMPORT: list[Fix] = [
     checkpoints.load_checkpoints_safely,
     running.load_without_workers,
     packages.find_shipped_configs,
-    inferring.detect_as_trained,
 ]
 WITH_A_MODEL: list[Fix] = [
     running.wrap_in_parallel,
     warned.silence_file_client,
     warned.find_functions_of_mmengine,
-    inferring.infer_as_trained,
 ]
 """What can wait. What stands beside the core adds to both."""
 _active: dict[str, str] = {}

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.structures import InstanceData
 
-from ..compat.inferring import pipeline_of_test_data
 from ..data.transforms import RFDETRResize
 from ..errors import SettingError
 from ..models.head import RFDETRHead
+from .inferring import pipeline_of_test_data
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmdet.apis import inference_detector, init_detector
 
 from .project import project_config, run
 from .recorder import expected, recorded
@@ -51,7 +51,7 @@ def test_val_and_test_alone(policy, mode):
     assert set(seen) == {state}
 
 
-def test_inferencers_that_have_no_loop(policy, pictures, tmp_path):
+def test_inference_that_has_no_loop(policy, pictures, tmp_path):
     config, state = policy
     run(config, 'train')
     checkpoint, picture = str(tmp_path / 'iter_2.pth'), str(pictures / '0.png')
@@ -59,14 +59,6 @@ def test_inferencers_that_have_no_loop(policy, pictures, tmp_path):
     model = init_detector(config, checkpoint, device='cpu')
     with recorded() as seen:
         inference_detector(model, picture)
-    assert seen == [state] * 2
-
-    config.dump(tmp_path / 'config.py')
-    inferencer = DetInferencer(
-        str(tmp_path / 'config.py'), checkpoint, device='cpu', show_progress=False
-    )
-    with recorded() as seen:
-        inferencer(picture, no_save_pred=True)
     assert seen == [state] * 2
 
 

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmdet_rfdetr.checkpoints import to_official
-from mmdet_rfdetr.compat import inferring
+from mmdet_rfdetr.runtime import inferring
 from tests.factory import USER_CLASSES as CLASSES
 
 

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..class_names import show_classes
-from .running import is_rfdetr
+from ..compat.running import is_rfdetr
 
 
 def detect_as_trained() -> str | None:
