@@ -5,9 +5,9 @@ import json
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from tests import test_inference_images
 from tests.factory import USER_CLASSES as CLASSES
-from tests.test_inference_images import arrays, save
+from tests.test_runtime import test_inference_images
+from tests.test_runtime.test_inference_images import arrays, save
 
 cfg = test_inference_images.cfg
 model = test_inference_images.model
