@@ -1,8 +1,8 @@
 """Pictures of stick figures with five points each, drawn like those of shapes.
 
-A figure is seen from the front or from behind, so that a hand on the left side of a
-picture may be either: the colour tells, since the left limbs of all figures are of one
-and the right ones of another.
+Figures are seen from the front, so that their left is on the right of the picture, and
+each hand and foot has a colour of its own, reddish on the left. A mirror image of one
+would be a figure that there is not.
 """
 
 import numpy as np
@@ -13,13 +13,14 @@ CLASSES = ('figure',)
 POINTS = ('head', 'left_hand', 'right_hand', 'left_foot', 'right_foot')
 
 _MAX_FIGURES = 2
-_MIN_HEIGHT, _MAX_HEIGHT = 0.45, 0.80  # stretched out, of the side of the picture
+_MIN_HEIGHT, _MAX_HEIGHT = 0.45, 0.80  # about, of the side of the picture
 _MAX_OVERLAP = 0.15  # of the area of the smaller box
 _MISSING, _COVERED = 0.08, 0.08  # of the hands and feet
 _TRUNK, _HEAD, _ARM, _LEG = 0.36, 0.09, 0.36, 0.42  # parts of the height
-_HALF_WIDTH, _END, _COVER = 0.025, 0.045, 0.08
-_LEAN = 0.35  # radians to either side
-_COLOURS = dict(left=(40, 40, 225), right=(225, 120, 30), trunk=(40, 200, 225))  # BGR
+_HALF_WIDTH, _END, _COVER = 0.03, 0.07, 0.10
+_LEAN = 0.3  # radians to either side
+# Head and trunk, the hands and the feet: BGR. The left limbs are reddish.
+_COLOURS = (40, 220, 225), (30, 30, 225), (225, 60, 30), (200, 40, 225), (225, 220, 40)
 _SHADE = 25  # grey levels that a colour may differ by
 _COVER_COLOUR = (150, 150, 150)
 
@@ -69,13 +70,12 @@ def draw_figures(seed: int, split: int, index: int, side: int):
 def _pose(random):
     """Joints (7, 2) of a figure of height 1 and its points' visibility (5,).
 
-    The joints are neck and hip, then the points. The figure's left is on the right of
-    the picture, unless it is seen from behind.
+    The joints are neck and hip, then the points.
     """
     lean = random.uniform(-_LEAN, _LEAN)
     arms = random.uniform(0.35, 2.5, size=2)  # from hanging down to raised
     legs = random.uniform(0.12, 0.8, size=2)
-    across = random.choice([-1, 1])
+
     seen = np.full(5, 2)
     chances = random.uniform(0, 1, size=4)
     seen[1:][chances < _MISSING + _COVERED] = 1
@@ -84,7 +84,7 @@ def _pose(random):
     ends = [_towards(np.pi, 1.2 * _HEAD)]
     ends += [_towards(angle, _ARM) for angle in arms * [1, -1]]
     ends += [hip + _towards(angle, _LEG) for angle in legs * [1, -1]]
-    joints = np.stack([neck, hip, *ends]) * [across, 1]
+    joints = np.stack([neck, hip, *ends])
     turn = np.array([[np.cos(lean), np.sin(lean)], [-np.sin(lean), np.cos(lean)]])
     return joints @ turn, seen
 
@@ -106,14 +106,14 @@ def _extent(joints, seen, height):
 
 def _draw_figure(random, canvas, joints, seen, height):
     """Draw the limbs, the head, and discs on the points that are covered."""
-    left, right, trunk = (
+    trunk, *colours = (
         np.add(colour, random.randint(-_SHADE, _SHADE + 1, size=3))
-        for colour in _COLOURS.values()
+        for colour in _COLOURS
     )
     neck, hip, head, *ends = joints
     thickness = height * _HALF_WIDTH
     _draw_limb(canvas, neck, hip, thickness, trunk)
-    starts, colours = (neck, neck, hip, hip), (left, right) * 2
+    starts = neck, neck, hip, hip
     for start, end, colour, state in zip(starts, ends, colours, seen[1:], strict=True):
         if state:
             _draw_limb(canvas, start, end, thickness, colour)
