@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rfdetr_runtime import Detections, Detector, Found
 
 
+POINTS = 'keypoints', 'keypoint_scores', 'keypoint_covariances'
+"""What detections of a pose model have besides."""
+
+
 class CheckpointModel:
     """What ``inference_detector`` computes, for any ``rfdetr_runtime.Detector``.
 
@@ -128,7 +132,7 @@ def found_of(
     """Detections of MMDetection as those of ``rfdetr_runtime``.
 
     Args:
-        instances: ``bboxes``, ``scores``, ``labels`` and maybe ``masks``, by score.
+        instances: ``bboxes``, ``scores``, ``labels`` and those of tasks, by score.
         threshold: see :meth:`CheckpointModel.detect`; None or 0 keeps all.
         most: likewise.
     """
@@ -149,17 +153,26 @@ def found_of(
         scores[kept],
         instances.labels.cpu().numpy()[kept],
         masks,
+        **{
+            name: instances[name].float().cpu().numpy()[kept]
+            for name in POINTS
+            if name in instances
+        },
     )
 
 
 def instances_of(found: 'Found') -> InstanceData:
     """The reverse of :func:`found_of`."""
-    masks = {} if found.masks is None else dict(masks=torch.from_numpy(found.masks))
+    optional = {
+        name: torch.from_numpy(values)
+        for name in ('masks', *POINTS)
+        if (values := getattr(found, name)) is not None
+    }
     return InstanceData(
         bboxes=torch.from_numpy(found.boxes),
         scores=torch.from_numpy(found.scores),
         labels=torch.from_numpy(found.labels),
-        **masks,
+        **optional,
     )
 
 

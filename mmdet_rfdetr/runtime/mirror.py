@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.model import BaseTTAModel
 
+from ..errors import SettingError
 from .checkpoint import found_of, instances_of
 
 
@@ -52,7 +53,16 @@ class RFDETRMirrorTTA(BaseTTAModel):
 
 
 def _mirrored(found, size: tuple[int, int], direction: str):
-    """Detections of a mirror image as those of the picture."""
+    """Detections of a mirror image as those of the picture.
+
+    Raises:
+        SettingError: if they have points, whose sides would have to be swapped.
+    """
+    if found.keypoints is not None:
+        raise SettingError(
+            'a mirror image has the points of the left side on the right, and --tta '
+            'does not turn them back: test a pose model without it'
+        )
     height, width = size
     boxes, masks = found.boxes.copy(), found.masks
     if direction in ('horizontal', 'diagonal'):

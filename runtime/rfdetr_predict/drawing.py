@@ -8,6 +8,10 @@ import numpy as np
 from rfdetr_runtime import Detections
 
 _OPACITY = 0.45
+_FOUND = 0.5
+"""Score from which on a point is drawn full, and lines lead to it."""
+_GUESSED = 0.1
+"""Score from which on it is drawn as a ring."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -21,7 +25,7 @@ def colour(number: int) -> tuple[int, int, int]:
 
 
 def draw(image: np.ndarray, found: Detections) -> np.ndarray:
-    """Draw masks, boxes, names, scores and ids.
+    """Draw masks, boxes, keypoints, names, scores and ids.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -41,11 +45,33 @@ def draw(image: np.ndarray, found: Detections) -> np.ndarray:
             drawn[mask] = tint.astype(np.uint8)
         x, y, right, bottom = found.boxes[place].round().astype(int).tolist()
         cv2.rectangle(drawn, (x, y), (right, bottom), shade, 2 * unit)
+        if found.keypoints is not None:
+            _draw_points(drawn, found, place, shade, unit)
         text = f'{found.names[place]} {found.scores[place]:.2f}'
         if found.ids is not None and found.ids[place] >= 0:
             text = f'#{found.ids[place]} {text}'
         _write(drawn, text, x, y, shade, unit)
     return drawn
+
+
+def _draw_points(
+    drawn: np.ndarray, found: Detections, place: int, shade, unit: int
+) -> None:
+    """Draw the skeleton of a detection, and its points in a colour each."""
+    points = [
+        (round(x), round(y), score)
+        for x, y, score in found.points_of(place)['keypoints']
+    ]
+    for one, other in found.scheme.get('skeleton') or ():
+        if max(one, other) < len(points):
+            ends = points[one], points[other]
+            if min(end[2] for end in ends) >= _FOUND:
+                line = ends[0][:2], ends[1][:2], shade, unit, cv2.LINE_AA
+                cv2.line(drawn, *line)
+    for number, (x, y, score) in enumerate(points):
+        if score >= _GUESSED:
+            width = -1 if score >= _FOUND else unit
+            cv2.circle(drawn, (x, y), 3 * unit, colour(number), width, cv2.LINE_AA)
 
 
 def _write(drawn: np.ndarray, text: str, x: int, y: int, shade, unit: int) -> None:

@@ -87,6 +87,8 @@ class Coco:
             result['category_id'] = self._ids[row['label']]
             if 'mask' in row:
                 result['segmentation'] = row['mask']
+            if row.get('keypoints'):
+                result['keypoints'] = [n for point in row['keypoints'] for n in point]
             if 'id' in row:
                 result['track_id'] = row['id']
             self._results.add(result)
@@ -141,7 +143,10 @@ class Csv:
 
 
 class Yolo:
-    """``labels/``: a text a picture, ``label cx cy w h score [id]``, relative."""
+    """``labels/``: a text a picture, ``label cx cy w h [points] score [id]``, relative.
+
+    Of a pose model each point has ``x y score``.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._owners = folder / 'labels', {}
@@ -155,7 +160,11 @@ class Yolo:
         for place, (x, y, right, bottom) in enumerate(found.boxes.tolist()):
             middle = (x + right) / 2 / width, (y + bottom) / 2 / height
             sides = (right - x) / width, (bottom - y) / height
-            numbers = [*middle, *sides, float(found.scores[place])]
+            numbers = [*middle, *sides]
+            if found.keypoints is not None:
+                for x, y, score in found.points_of(place)['keypoints']:
+                    numbers += [x / width, y / height, score]
+            numbers.append(float(found.scores[place]))
             line = f'{found.labels[place]} ' + ' '.join(f'{n:.6f}' for n in numbers)
             lines.append(line if found.ids is None else f'{line} {found.ids[place]}')
         path = target(self._folder, picture, '.txt', owners=self._owners)

@@ -1,6 +1,7 @@
 """What is given for a picture, and its forms for other programs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,17 @@ class Detections(Found):
         class_names: of the K classes.
         ids: (n,) int64 of the objects over time, -1 before an object is sure; None
             without tracking.
+        scheme: of keypoints, as in :class:`Metadata`; empty without them.
     """
 
     class_names: tuple[str, ...] = ()
     ids: np.ndarray | None = None
+    scheme: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels]
-
-    def take(self, index: np.ndarray | slice) -> 'Detections':
-        """Those at some places."""
-        found = super().take(index)
-        ids = None if self.ids is None else self.ids[index]
-        return Detections(**vars(found), class_names=self.class_names, ids=ids)
 
     def to_supervision(self) -> Any:
         """``supervision.Detections``; needs that package."""
@@ -63,8 +60,25 @@ class Detections(Found):
                 row['id'] = int(self.ids[place])
             if self.masks is not None:
                 row['mask'] = encode_mask(self.masks[place])
+            if self.keypoints is not None:
+                row.update(self.points_of(place))
             rows.append(row)
         return rows
+
+    def points_of(self, place: int) -> dict[str, list]:
+        """Points that a detection's class has, in plain Python.
+
+        ``keypoints`` are ``[x, y, score]`` each, and ``keypoint_covariances``
+        ``[xx, xy, yy]`` in pixels squared.
+        """
+        counts, label = self.scheme['counts'], self.labels[place]
+        count = counts[label] if label < len(counts) else 0
+        rows = np.column_stack((self.keypoints[place], self.keypoint_scores[place]))
+        spread = self.keypoint_covariances[place].reshape(-1, 4)[:count, [0, 1, 3]]
+        return dict(
+            keypoints=rows[:count].astype(float).round(3).tolist(),
+            keypoint_covariances=spread.astype(float).round(3).tolist(),
+        )
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

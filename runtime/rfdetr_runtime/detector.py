@@ -1,6 +1,6 @@
 """Detecting in pictures of any number: reading, computing and using results overlap."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -26,9 +26,11 @@ class Model(Protocol):
 
     Attributes:
         names: of the classes, by label.
+        scheme: of keypoints, as in ``Metadata``; empty without them.
     """
 
     names: tuple[str, ...]
+    scheme: Mapping
 
     def prepare(self, image: np.ndarray) -> object:
         """Make the input of one image (H, W, 3) uint8 BGR; called in a thread."""
@@ -67,6 +69,7 @@ class ExportedModel:
         self.backend = open_model(path, device=device)
         self.metadata = self.backend.metadata
         self.names = self.metadata.names
+        self.scheme = self.metadata.keypoints or {}
         self._resize = RESIZES[resize]
         if shape is not None and tuple(shape) != tuple(self.metadata.input_size):
             raise SourceError(
@@ -256,7 +259,9 @@ class Detector:
             found = found.take(np.isin(found.labels, self.labels))
         if self.max_dets is not None:
             found = found.take(slice(self.max_dets))
-        return picture, Detections(**vars(found), class_names=self.names)
+        scheme = getattr(self.model, 'scheme', {})
+        found = Detections(**vars(found), class_names=self.names, scheme=scheme)
+        return picture, found
 
 
 def moved(found: Found, region: np.ndarray, size: tuple[int, int]) -> Found:
@@ -272,5 +277,7 @@ def moved(found: Found, region: np.ndarray, size: tuple[int, int]) -> Found:
     if found.masks is not None:
         masks = np.zeros((len(found), *size), bool)
         masks[:, y:bottom, x:right] = found.masks
-    offset = np.array([x, y, x, y], np.float32)
-    return replace(found, boxes=found.boxes + offset, masks=masks)
+    offset = np.array([x, y], np.float32)
+    points = None if found.keypoints is None else found.keypoints + offset
+    boxes = found.boxes + np.tile(offset, 2)
+    return replace(found, boxes=boxes, masks=masks, keypoints=points)

@@ -4,12 +4,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import ModelFileError
 
 LAYOUTS = ('official', 'detections', 'mmdeploy', 'deepstream')
 PIXELS = ('detections', 'deepstream')
 """Layouts that take pixels of 0 to 255, not normalised ones."""
+_TEXTS = 'channel_order', 'resize', 'layout', 'task', 'precision', 'config', 'package'
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class Metadata:
         max_detections: pairs of query and class to take at most.
         batch: images of a call, None for any number.
         stride: what the sides of the input divide by.
-        task: ``'detect'`` or ``'segment'``.
+        task: ``'detect'``, ``'segment'`` or ``'pose'``.
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
         config: name of the config.
         checkpoint: SHA-256 of the weights' file, empty for random weights.
         package: name and version of what wrote the file.
         notes: the user's own.
+        keypoints: of a pose model: ``counts`` of points of the first classes, ``names``
+            of the points of a class, ``skeleton`` of pairs of their numbers, and of
+            scores ``score_mode`` and ``alpha``; None of others.
     """
 
     names: tuple[str, ...]
@@ -55,6 +60,7 @@ class Metadata:
     checkpoint: str = ''
     package: str = ''
     notes: str = ''
+    keypoints: dict[str, Any] | None = None
 
     def to_strings(self) -> dict[str, str]:
         """All as text, as files keep it, with the keys that Ultralytics' readers want.
@@ -65,10 +71,10 @@ class Metadata:
         """
         names = dict(enumerate(self.names))
         return dict(
+            **{name: getattr(self, name) for name in _TEXTS},
             names=repr(names),
             imgsz=json.dumps(self.input_size),
             stride=str(self.stride),
-            task=self.task,
             batch=str(self.batch or 1),
             dynamic=json.dumps(self.batch is None),
             channels=str(len(self.mean)),
@@ -77,16 +83,11 @@ class Metadata:
             input_size=json.dumps(self.input_size),
             mean=json.dumps(self.mean),
             std=json.dumps(self.std),
-            channel_order=self.channel_order,
-            resize=self.resize,
-            layout=self.layout,
             background=json.dumps(self.background),
             max_detections=str(self.max_detections),
-            precision=self.precision,
-            config=self.config,
             checkpoint_sha256=self.checkpoint,
-            package=self.package,
             rfdetr_notes=self.notes,
+            keypoints=json.dumps(self.keypoints),
         )
 
     @classmethod
@@ -107,19 +108,14 @@ class Metadata:
                 input_size=tuple(json.loads(strings['input_size'])),
                 mean=tuple(json.loads(strings['mean'])),
                 std=tuple(json.loads(strings['std'])),
-                channel_order=strings['channel_order'],
-                resize=strings['resize'],
-                layout=strings['layout'],
                 background=json.loads(strings['background']),
                 max_detections=int(strings['max_detections']),
                 batch=None if json.loads(strings['dynamic']) else batch,
                 stride=int(strings['stride']),
-                task=strings['task'],
-                precision=strings['precision'],
-                config=strings['config'],
                 checkpoint=strings['checkpoint_sha256'],
-                package=strings['package'],
                 notes=strings.get('rfdetr_notes', ''),
+                keypoints=json.loads(strings.get('keypoints', 'null')),
+                **{name: strings[name] for name in _TEXTS},
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ModelFileError(

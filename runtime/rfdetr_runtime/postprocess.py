@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .keypoints import decode_keypoints
 from .metadata import Metadata
 from .preprocess import taps
 
@@ -18,20 +19,26 @@ class Found:
         scores: (n,) float32.
         labels: (n,) int64 in [0, K).
         masks: (n, H, W) bool, or None without the task; see :func:`find_objects`.
+        keypoints: (n, K, 2) float32 in pixels, or None without the task.
+        keypoint_scores: (n, K) float32, of each point's being in the picture.
+        keypoint_covariances: (n, K, 2, 2) float32 in pixels squared.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+    keypoint_covariances: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, index: np.ndarray | slice) -> 'Found':
         """Those at some places."""
-        masks = None if self.masks is None else self.masks[index]
-        return Found(self.boxes[index], self.scores[index], self.labels[index], masks)
+        arrays = {k: x[index] for k, x in vars(self).items() if hasattr(x, 'shape')}
+        return replace(self, **arrays)
 
 
 def find_objects(
@@ -67,11 +74,13 @@ def find_objects(
     results = []
     for image, (height, width) in enumerate(sizes):
         of_image = {name: values[image] for name, values in outputs.items()}
-        boxes, scores, labels, masks = decode(of_image, metadata, count)
-        scale = np.array([width, height, width, height], np.float32)
-        found = Found(boxes.clip(0, 1) * scale, scores, labels, masks).take(
-            slice(count)
-        )
+        found = decode(of_image, metadata, count).take(slice(count))
+        scale = np.array([width, height], np.float32)
+        found = replace(found, boxes=found.boxes.clip(0, 1) * np.tile(scale, 2))
+        if found.keypoints is not None:
+            covariances = found.keypoint_covariances * np.outer(scale, scale)
+            points = found.keypoints * scale
+            found = replace(found, keypoints=points, keypoint_covariances=covariances)
         if threshold is not None:
             found = found.take(found.scores > threshold)
         if full_masks and found.masks is not None:
@@ -117,11 +126,8 @@ def _sampling(cells: int, pixels: int) -> np.ndarray:
     return matrix
 
 
-Decoded = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
-
-
-def _official(outputs: dict, metadata: Metadata, count: int) -> Decoded:
-    """``dets`` (Q, 4) cxcywh, ``labels`` (Q, C) logits, ``masks`` (Q, h, w)."""
+def _official(outputs: dict, metadata: Metadata, count: int) -> Found:
+    """``dets`` (Q, 4) cxcywh, ``labels`` (Q, C) logits, ``masks``, ``keypoints``."""
     logits = outputs['labels'].astype(np.float32)
     if metadata.background is not None:
         logits = np.delete(logits, metadata.background, axis=1)
@@ -131,32 +137,35 @@ def _official(outputs: dict, metadata: Metadata, count: int) -> Decoded:
     queries, labels = np.divmod(best, logits.shape[1])
     boxes = outputs['dets'].astype(np.float32)[queries]
     centres, halves = boxes[:, :2], boxes[:, 2:].clip(min=0) / 2
-    boxes = np.concatenate((centres - halves, centres + halves), axis=1)
+    corners = np.concatenate((centres - halves, centres + halves), axis=1)
     masks = outputs['masks'][queries] if 'masks' in outputs else None
-    return boxes, scores[best], labels, masks
+    found = Found(corners, scores[best], labels, masks)
+    if 'keypoints' not in outputs:
+        return found
+    points = decode_keypoints(
+        outputs['keypoints'][queries], boxes, labels, found.scores, metadata.keypoints
+    )
+    # The best pairs are those of the classes; fused scores have another order.
+    return replace(found, **points).take(best_pairs(points['scores'], count))
 
 
-def _detections(outputs: dict, metadata: Metadata, count: int) -> Decoded:
-    """``boxes`` (n, 4) xyxy in [0, 1], ``scores``, ``labels``, ``masks`` (n, h, w)."""
-    masks = outputs.get('masks')
-    return outputs['boxes'], outputs['scores'], outputs['labels'], masks
+def _detections(outputs: dict, metadata: Metadata, count: int) -> Found:
+    """``boxes`` (n, 4) xyxy in [0, 1], ``scores``, ``labels`` and those of tasks."""
+    return Found(**outputs)
 
 
-def _mmdeploy(outputs: dict, metadata: Metadata, count: int) -> Decoded:
+def _mmdeploy(outputs: dict, metadata: Metadata, count: int) -> Found:
     """``dets`` (n, 5) xyxy in pixels of the input and score, ``labels``, ``masks``."""
     boxes = _by_input(outputs['dets'][:, :4], metadata)
-    return boxes, outputs['dets'][:, 4], outputs['labels'], outputs.get('masks')
+    scores = outputs['dets'][:, 4]
+    return Found(boxes, scores, outputs['labels'], outputs.get('masks'))
 
 
-def _deepstream(outputs: dict, metadata: Metadata, count: int) -> Decoded:
+def _deepstream(outputs: dict, metadata: Metadata, count: int) -> Found:
     """``output`` (n, 6): xyxy in pixels of the input, score, class."""
     (rows,) = outputs.values()
-    return (
-        _by_input(rows[:, :4], metadata),
-        rows[:, 4],
-        rows[:, 5].astype(np.int64),
-        None,
-    )
+    labels = rows[:, 5].astype(np.int64)
+    return Found(_by_input(rows[:, :4], metadata), rows[:, 4], labels)
 
 
 def _by_input(boxes: np.ndarray, metadata: Metadata) -> np.ndarray:

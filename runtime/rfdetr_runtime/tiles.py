@@ -60,9 +60,9 @@ def join_views(
     A side of a joined box is the mean of those that are not cut off, weighted by score,
     by how fine the view is and by how far from its borders the object lies, or where
     all are cut off, the outermost. The score is the mean of those that are not cut off
-    at all, weighted likewise by the distance, and the mask that of the best of them.
-    Where all are cut off it is the mean by their areas, half of it if another view
-    shows the place whole and found nothing like it, and all masks together.
+    at all, weighted likewise by the distance, and mask and keypoints those of the best
+    of them. Where all are cut off it is the mean by their areas, half of it if another
+    view shows the place whole and found nothing like it, and all masks together.
 
     Args:
         views: detections of each, boxes in pixels of the picture, masks (n, H, W) bool
@@ -106,7 +106,7 @@ def join_views(
             inside = (box[:2] >= regions[:, :2]) & (box[2:] <= regions[:, 2:])
             showing = np.count_nonzero(inside.all(axis=1))
             score = score * (1 - missed * (1 - len(group) / max(showing, len(group))))
-        made.append((box, score, labels[best], [best] if len(whole) else group))
+        made.append((box, score, best, [best] if len(whole) else group))
     order = sorted(range(len(made)), key=lambda place: -made[place][1])
     masks = None
     if views[0].masks is not None:
@@ -114,11 +114,18 @@ def join_views(
         for target, place in zip(masks, order, strict=True):
             for each in made[place][3]:
                 target |= views[view[each]].masks[each - first[view[each]]]
+    best = np.array([made[place][2] for place in order], np.int64)
+    points = {
+        name: np.concatenate([getattr(each, name) for each in views])[best]
+        for name in ('keypoints', 'keypoint_scores', 'keypoint_covariances')
+        if getattr(views[0], name) is not None
+    }
     return Found(
         np.array([made[place][0] for place in order], np.float32).reshape(-1, 4),
         np.array([made[place][1] for place in order], np.float32),
-        np.array([made[place][2] for place in order], np.int64),
+        labels[best].astype(np.int64),
         masks,
+        **points,
     )
 
 
