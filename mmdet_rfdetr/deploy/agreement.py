@@ -13,6 +13,8 @@ SAME_BOX = 0.9
 """IoU from which on two boxes are the same."""
 NEAR = 1e-5
 """Scores closer than this may change places."""
+RAW = 'boxes', 'logits', 'masks', 'points'
+"""What has a column in the table."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Tolerance:
         boxes: coordinates, as a part of the side; None does not look at raw outputs.
         logits: of classes.
         masks: logits over the largest one.
+        points: raw numbers of keypoints likewise; of detections their places, scores
+            and covariances.
         kept: part of the detections that has to be found again.
         score: of the detections that are found again.
         in_order: whether detections have to be at the same places, near ties apart.
@@ -33,6 +37,7 @@ class Tolerance:
     boxes: float | None
     logits: float | None
     masks: float | None
+    points: float | None
     kept: float
     score: float
     in_order: bool
@@ -41,7 +46,7 @@ class Tolerance:
 
     def __str__(self) -> str:
         """The bounds of the columns of :func:`table`."""
-        raw = dict(boxes=self.boxes, logits=self.logits, masks=self.masks)
+        raw = {name: getattr(self, name) for name in RAW}
         bounds = [f'{name} {x:g}' for name, x in raw.items() if x is not None]
         bounds += [f'kept {self.kept:.1%} or more', f'score {self.score:g}']
         return ', '.join(bounds)
@@ -50,10 +55,10 @@ class Tolerance:
 TO_FLOAT = 'take --precision fp32'
 MORE_PICTURES = 'take --precision fp16, or for OpenVINO more pictures by --calibrate'
 TOLERANCES = dict(
-    fp32=Tolerance(5e-6, 1e-4, 1e-4, 1.0, 2.5e-5, True, 1e-4, 'try another --to'),
-    fp16=Tolerance(None, None, None, 0.999, 0.3, False, 0.005, TO_FLOAT),
-    bf16=Tolerance(None, None, None, 0.98, 0.5, False, 0.005, TO_FLOAT),
-    int8=Tolerance(None, None, None, 0.95, 0.5, False, 0.01, MORE_PICTURES),
+    fp32=Tolerance(5e-6, 1e-4, 1e-4, 1e-4, 1.0, 2.5e-5, True, 1e-4, 'try another --to'),
+    fp16=Tolerance(None, None, None, None, 0.999, 0.3, False, 0.005, TO_FLOAT),
+    bf16=Tolerance(None, None, None, None, 0.98, 0.5, False, 0.005, TO_FLOAT),
+    int8=Tolerance(None, None, None, None, 0.95, 0.5, False, 0.01, MORE_PICTURES),
 )
 """By precision. In low precision a single score may move far, where another token is at
 its query's place: of a trained demo 0.15 in fp16 and 0.32 in int8, at the same mAP."""
@@ -67,6 +72,7 @@ class Agreement:
         boxes: largest difference of a coordinate, as a part of the side.
         logits: largest difference.
         masks: largest difference of logits over the largest logit.
+        points: largest difference of numbers of keypoints, over the largest.
         by_index: images whose raw outputs were compared.
         images: all images.
         excused: of them, those that differ, and in which two tokens of the memory are
@@ -83,6 +89,7 @@ class Agreement:
     boxes: float = 0.0
     logits: float = 0.0
     masks: float = 0.0
+    points: float = 0.0
     by_index: int = 0
     images: int = 0
     excused: int = 0
@@ -99,11 +106,10 @@ class Agreement:
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether nothing differs by more than it may."""
-        raw = self.boxes, self.logits, self.masks
-        bounds = tolerance.boxes, tolerance.logits, tolerance.masks
         near = all(
-            bound is None or value <= bound
-            for value, bound in zip(raw, bounds, strict=True)
+            getattr(tolerance, name) is None
+            or getattr(self, name) <= getattr(tolerance, name)
+            for name in RAW
         )
         found = self.share >= tolerance.kept and self.score <= tolerance.score
         in_order = not (tolerance.in_order and self.misplaced)
@@ -122,16 +128,16 @@ class Agreement:
     def add_raw(
         self, model: Mapping[str, np.ndarray], file: Mapping[str, np.ndarray]
     ) -> None:
-        """Compare the outputs of an image, ``dets``, ``labels`` and maybe ``masks``."""
+        """Compare the outputs of an image, ``dets``, ``labels`` and those of tasks."""
         self.by_index += 1
         classes = model['labels'].shape[-1]
         differences = dict(
             boxes=np.abs(file['dets'] - model['dets']),
             logits=np.abs(file['labels'][..., :classes] - model['labels']),
         )
-        if 'masks' in model:
-            largest = np.abs(model['masks']).max()
-            differences['masks'] = np.abs(file['masks'] - model['masks']) / largest
+        for name, key in dict(masks='masks', points='keypoints').items():
+            if key in model:
+                differences[name] = apart(file[key], model[key])
         for name, difference in differences.items():
             # Not a number, where a file breaks, is no difference of zero.
             worst = np.nan_to_num(difference, nan=np.inf).max()
@@ -150,7 +156,7 @@ class Agreement:
         ious = overlaps(model.boxes[:count], file.boxes)
         ious[model.labels[:count, None] != file.labels] = 0
         self.wanted += count
-        for row, score in zip(ious, model.scores, strict=False):
+        for number, (row, score) in enumerate(zip(ious, model.scores, strict=False)):
             # Other queries may have found the object too, mostly with a low score.
             same = np.flatnonzero(row >= SAME_BOX)
             if len(same):
@@ -159,6 +165,19 @@ class Agreement:
                 self.ious.append(float(row[place]))
                 self.score = max(self.score, float(abs(file.scores[place] - score)))
                 ious[:, place] = 0
+                if model.keypoints is not None:
+                    self._add_points(model.take([number]), file.take([place]))
+
+    def _add_points(self, model, file) -> None:
+        """Compare the points of a detection that both have."""
+        for name in ('keypoints', 'keypoint_scores', 'keypoint_covariances'):
+            ours, theirs = np.nan_to_num((getattr(model, name), getattr(file, name)))
+            self.points = max(self.points, float(apart(theirs, ours).max()))
+
+
+def apart(file: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Differences as parts of the largest number of the model."""
+    return np.abs(file - model) / max(float(np.abs(model).max()), 1e-9)
 
 
 def overlaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -204,12 +223,12 @@ def undecided(scores: np.ndarray, count: int) -> np.ndarray:
 
 def table(rows: Sequence[tuple[str, Agreement]]) -> str:
     """Text for the user, one row for each comparison."""
-    head = ('', 'boxes', 'logits', 'masks', 'kept', 'score', 'mean IoU', 'images')
+    head = ('', *RAW, 'kept', 'score', 'mean IoU', 'images')
     lines = [head]
     for name, one in rows:
-        raw = [f'{value:.1e}' for value in (one.boxes, one.logits, one.masks)]
+        raw = [f'{getattr(one, name):.1e}' for name in RAW]
         if not one.by_index:
-            raw = ['-'] * 3
+            raw[:3] = ['-'] * 3
         iou = f'{np.mean(one.ious):.4f}' if one.ious else '-'
         kept = f'{one.kept} of {one.wanted}'
         images = str(one.images) + (f', {one.excused} near ties' if one.excused else '')

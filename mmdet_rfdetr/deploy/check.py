@@ -44,9 +44,11 @@ class Reference:
             found = self.model(inputs, mode='tensor')
         finally:
             watch.remove()
-        names = dict(dets='pred_boxes', labels='pred_logits', masks='pred_masks')
+        names = dict(pred_boxes='dets', pred_logits='labels')
         outputs = {
-            name: found[key].numpy() for name, key in names.items() if key in found
+            names.get(key, key.removeprefix('pred_')): values.numpy()
+            for key, values in found.items()
+            if key.startswith('pred_')
         }
         tied = undecided(
             scores[0].view(len(images), -1).numpy(), self.model.num_queries

@@ -179,7 +179,9 @@ def describe(model: nn.Module, source: Source, options: Options) -> Metadata:
     names = source.names
     pairs = model.num_queries * len(names)
     has_column = options.layout == 'official' and len(names) != OFFICIAL_CLASSES
-    is_segmentation = getattr(model, 'mask_head', None) is not None
+    of_tasks = {}
+    for head in model.bbox_head.task_heads.values():
+        of_tasks.update(head.describe(model.dataset_meta))
     return Metadata(
         names=names,
         input_size=options.shape or source.shape,
@@ -192,10 +194,10 @@ def describe(model: nn.Module, source: Source, options: Options) -> Metadata:
         max_detections=min(model.bbox_head.test_cfg['max_per_img'], pairs),
         batch=options.batch,
         stride=source.stride,
-        task='segment' if is_segmentation else 'detect',
         precision=options.precision,
         package=f'mmdet_rfdetr {mmdet_rfdetr.__version__}',
         notes=options.notes,
+        **of_tasks,
     )
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..models.detections import top_scores
 from ..ops.boxes import cxcywh_to_xyxy
 from .network import DeployedNetwork
@@ -17,7 +18,7 @@ OFFICIAL_CLASSES = 91
 
 
 class OfficialLayout(nn.Module):
-    """``input`` normalised to ``dets`` cxcywh, ``labels`` logits and ``masks`` logits.
+    """``input`` normalised to ``dets`` cxcywh, ``labels`` logits and raw ones of tasks.
 
     Names, order, shapes and meaning of the official file (``rfdetr`` 1.11.2): K columns
     of classes, and behind them one of the background.
@@ -37,11 +38,11 @@ class OfficialLayout(nn.Module):
         self.background = None if num_classes == OFFICIAL_CLASSES else num_classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to (B, Q, 4), (B, Q, K + 1) and (B, Q, h, w)."""
-        boxes, logits, *masks = self.network(images)
+        """(B, 3, H, W) to (B, Q, 4), (B, Q, K + 1), and (B, Q, ...) of tasks."""
+        boxes, logits, *others = self.network(images)
         if self.background is not None:
             logits = F.pad(logits, (0, 1), value=BACKGROUND)
-        return boxes, logits, *masks
+        return boxes, logits, *others
 
 
 class EndToEndLayout(nn.Module):
@@ -54,10 +55,17 @@ class EndToEndLayout(nn.Module):
         mean: of each channel, (3,).
         std: likewise.
         image_size: (H, W) of the input.
+
+    Attributes:
+        takes: outputs of task heads that it has a place for.
+
+    Raises:
+        SettingError: it has none for an output of the model.
     """
 
     input_name = 'input'
     background = None
+    takes = ('masks',)
 
     def __init__(
         self,
@@ -70,6 +78,14 @@ class EndToEndLayout(nn.Module):
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
+        left = [
+            each.exported for each in network.heads if each.exported not in self.takes
+        ]
+        if left:
+            raise SettingError(
+                f'this layout has no place for {left[0]}: take --layout official or '
+                'detections'
+            )
         self.network = network
         self.num_classes = num_classes
         self.count = count
@@ -79,19 +95,19 @@ class EndToEndLayout(nn.Module):
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1))
 
-    def detect(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Boxes (B, n, 4) xyxy in [0, 1], scores, labels, mask logits (B, n, h, w)."""
-        boxes, logits, *masks = self.network(images)
+    def detect(self, images: Tensor) -> dict[str, Tensor]:
+        """The best pairs: boxes (B, n, 4) xyxy in [0, 1], scores, labels, of tasks."""
+        boxes, logits, *others = self.network(images)
         scores = logits.sigmoid().flatten(1)
         scores, indices = top_scores(scores, self.count)
         queries = torch.div(indices, self.num_classes, rounding_mode='floor')
         labels = indices - queries * self.num_classes
-        boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
-        masks = [
-            mask.gather(1, queries[..., None, None].expand(-1, -1, *mask.shape[2:]))
-            for mask in masks
-        ]
-        return cxcywh_to_xyxy(boxes).clamp(min=0, max=1), scores, labels, *masks
+        found = dict(boxes=rows_of(boxes, queries), scores=scores, labels=labels)
+        for head, other in zip(self.network.heads, others, strict=True):
+            found[head.exported] = rows_of(other, queries)
+            found = head.finish(found)
+        found['boxes'] = cxcywh_to_xyxy(found['boxes']).clamp(min=0, max=1)
+        return found
 
     def normalise(self, levels: Tensor) -> Tensor:
         """Levels (B, 3, H, W) of 0 to 255 as the network takes them."""
@@ -99,17 +115,20 @@ class EndToEndLayout(nn.Module):
 
 
 class DetectionsLayout(EndToEndLayout):
-    """``images`` (B, H, W, 3) uint8 to ``boxes``, ``scores``, ``labels``, ``masks``."""
+    """``images`` (B, H, W, 3) uint8 to ``boxes``, ``scores``, ``labels``, of tasks."""
 
     input_name = 'images'
+    takes = ('masks', 'keypoints')
 
     def __init__(self, network: DeployedNetwork, **settings) -> None:
         super().__init__(network, **settings)
-        self.output_names = ('boxes', 'scores', 'labels', *network.output_names[2:])
+        results = (name for head in network.heads for name in head.exported_results)
+        self.output_names = ('boxes', 'scores', 'labels', *results)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Boxes are parts of the sides; masks are logits (B, n, h, w)."""
-        return self.detect(self.normalise(images.permute(0, 3, 1, 2).float()))
+        """Boxes and points are parts of the sides; masks are logits (B, n, h, w)."""
+        found = self.detect(self.normalise(images.permute(0, 3, 1, 2).float()))
+        return tuple(found[name] for name in self.output_names)
 
 
 class MMDeployLayout(EndToEndLayout):
@@ -121,13 +140,14 @@ class MMDeployLayout(EndToEndLayout):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, n, 5) xyxy in pixels and score, (B, n), (B, n, H, W) probabilities."""
-        boxes, scores, labels, *masks = self.detect(images)
-        dets = torch.cat((boxes * self.scale, scores[..., None]), dim=-1)
+        found = self.detect(images)
+        scores = found['scores'][..., None]
+        dets = torch.cat((found['boxes'] * self.scale, scores), dim=-1)
         masks = [
-            F.interpolate(mask, size=self.image_size, mode='bilinear').sigmoid()
-            for mask in masks
+            F.interpolate(found[name], size=self.image_size, mode='bilinear').sigmoid()
+            for name in self.output_names[2:]
         ]
-        return dets, labels, *masks
+        return dets, found['labels'], *masks
 
 
 class DeepStreamLayout(EndToEndLayout):
@@ -137,9 +157,15 @@ class DeepStreamLayout(EndToEndLayout):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Rows of x1, y1, x2, y2 in pixels of the input, score and class."""
-        boxes, scores, labels = self.detect(self.normalise(images))[:3]
-        parts = boxes * self.scale, scores[..., None], labels[..., None].float()
-        return (torch.cat(parts, dim=-1),)
+        found = self.detect(self.normalise(images))
+        others = (found[name][..., None].float() for name in ('scores', 'labels'))
+        return (torch.cat((found['boxes'] * self.scale, *others), dim=-1),)
+
+
+def rows_of(output: Tensor, queries: Tensor) -> Tensor:
+    """What an output (B, Q, ...) says of queries (B, n)."""
+    index = queries.view(*queries.shape, *[1] * (output.dim() - 2))
+    return output.gather(1, index.expand(-1, -1, *output.shape[2:]))
 
 
 LAYOUTS = dict(

@@ -22,6 +22,7 @@ class DeployedNetwork(nn.Module):
 
     Attributes:
         output_names: names of the outputs, in their order.
+        heads: task heads that have an output.
     """
 
     def __init__(self, model: nn.Module, image_size: tuple[int, int]) -> None:
@@ -29,9 +30,9 @@ class DeployedNetwork(nn.Module):
         self.eval()
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model.precision = PrecisionPolicy()
-        self.output_names = ('dets', 'labels')
-        if getattr(self.model, 'mask_head', None) is not None:
-            self.output_names += ('masks',)
+        heads = self.model.bbox_head.task_heads.values()
+        self.heads = [head for head in heads if head.exported]
+        self.output_names = ('dets', 'labels', *(each.exported for each in self.heads))
         rewrite(self.model)
         _settle_positions(self.model.backbone, image_size)
 
@@ -44,14 +45,12 @@ class DeployedNetwork(nn.Module):
 
         Returns:
             Tuple of ``dets`` (B, Q, 4) cxcywh relative to the image, not clipped,
-            ``labels`` (B, Q, K) raw logits and, of a model with a mask head, ``masks``
-            (B, Q, h, w) raw logits.
+            ``labels`` (B, Q, K) raw logits and those of task heads, (B, Q, ...).
         """
         stages = self.model._stages(images, None, last_only=True)
         outputs = [stages.stage_boxes[0], stages.stage_logits[0]]
-        if 'masks' in self.output_names:
-            made = self.model.mask_head.outputs(stages, 0)
-            outputs.append(made['pred_masks'])
+        for head in self.heads:
+            outputs.append(head.outputs(stages, 0)[f'pred_{head.exported}'])
         return tuple(outputs)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmdet.registry import MODELS
 from mmdet.utils import InstanceList
@@ -75,9 +75,14 @@ class TaskHead(BaseModule):
             entries in the state dict; it ends in ``_head``.
         bbox_head_keys: arguments of the head that stand in ``bbox_head``.
         assigner_keys: arguments of the head that stand in ``train_cfg.assigner``.
+        exported: name of its output in an exported file, that of mode ``'tensor'``
+            without ``pred_``; None keeps it out.
+        exported_results: names of what its detections have there, in this order.
     """
 
     name: str
+    exported: str | None = None
+    exported_results: tuple[str, ...] = ()
     bbox_head_keys: tuple[str, ...] = ()
     assigner_keys: tuple[str, ...] = ()
 
@@ -171,6 +176,27 @@ class TaskHead(BaseModule):
             img_meta: of the image.
             rescale: in pixels of the original image, not of the batch.
         """
+
+    def finish(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Complete the detections in an exported file, as :meth:`add_results` does.
+
+        Args:
+            found: ``boxes`` (B, n, 4) cxcywh as parts of the sides, ``scores`` (B, n)
+                descending, ``labels`` (B, n), and the head's output of their queries,
+                (B, n, ...), under its name.
+
+        Returns:
+            The same with ``exported_results``; ``scores`` may be others, and descend.
+        """
+        return found
+
+    def describe(self, dataset_meta: dict) -> dict[str, Any]:
+        """Fields of the metadata of an exported file that the head knows.
+
+        Args:
+            dataset_meta: what the data set says of itself.
+        """
+        return {}
 
 
 def take_settings(

@@ -89,6 +89,8 @@ class RFDETRMaskHead(TaskHead):
     """
 
     name = 'mask_head'
+    exported = 'masks'
+    exported_results = ('masks',)
     bbox_head_keys = ('loss_mask',)
     assigner_keys = ('mask_weight', 'dice_weight', 'point_ratio', 'points')
 
@@ -167,6 +169,10 @@ class RFDETRMaskHead(TaskHead):
         """``pred_masks`` (B, N, h, w) raw; their factors, as a dict, in training."""
         masks = stages.tasks[self.name][stage]
         return dict(pred_masks=masks.as_dict() if self.training else masks.of_all())
+
+    def describe(self, dataset_meta: dict) -> dict[str, str]:
+        """The task of an exported file."""
+        return dict(task='segment')
 
     def get_targets(
         self, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
