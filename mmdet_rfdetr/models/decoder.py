@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,10 @@ class GroupSelfAttention(nn.Module):
     Args:
         embed_dims: width D.
         num_heads: attention heads.
+
+    Attributes:
+        mask: (N / g, N / g), True where a query of a group may look at another one;
+            None is everywhere.
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
@@ -58,6 +63,7 @@ class GroupSelfAttention(nn.Module):
         self.out_proj = nn.Linear(embed_dims, embed_dims)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
+        self.register_buffer('mask', None)
 
     def forward(self, query: Tensor, query_pos: Tensor, num_groups: int) -> Tensor:
         """Attend.
@@ -80,7 +86,7 @@ class GroupSelfAttention(nn.Module):
             x.reshape(heads).transpose(1, 2)
             for x in (*positioned.chunk(2, dim=-1), value)
         )
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = F.scaled_dot_product_attention(q, k, v, self.mask)
         return self.out_proj(x.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -146,6 +152,27 @@ class DecoderLayer(nn.Module):
         return self.norm3(query + drop(self.linear2(drop(hidden))).view_as(query))
 
 
+class TokenStream:
+    """Tokens of a task that run through the decoder beside its queries.
+
+    It lives for one batch; the parameters are those of a task head.
+    """
+
+    def start(self, query: Tensor, query_pos: Tensor, **memory_inputs) -> None:
+        """Begin, before the first layer.
+
+        Args:
+            query: (B, N, D) content of the queries, the same for every image.
+            query_pos: (B, N, D) their positions.
+            **memory_inputs: ``memory``, what the queries read, and
+                ``reference_points`` (B, N, L, 4) cxcywh relative to each level.
+        """
+
+    def after_layer(self, query: Tensor) -> Tensor:
+        """Take the queries (B, N, D) of a layer and give those for the next one."""
+        return query
+
+
 class RFDETRDecoder(BaseModule):
     """Decoder whose reference boxes stay the same in all layers.
 
@@ -187,6 +214,7 @@ class RFDETRDecoder(BaseModule):
         memory: Memory,
         num_groups: int,
         last_only: bool = False,
+        streams: Sequence[TokenStream] = (),
     ) -> Tensor:
         """Run all layers.
 
@@ -196,6 +224,7 @@ class RFDETRDecoder(BaseModule):
             memory: what the queries read.
             num_groups: g, attention among queries stays inside a group.
             last_only: give the output of the last layer alone.
+            streams: what runs beside the queries.
 
         Returns:
             (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
@@ -205,8 +234,12 @@ class RFDETRDecoder(BaseModule):
         query_pos = self.ref_point_head(positions)
         memory_inputs = dict(memory=memory, reference_points=reference_points)
         outputs = []
+        for stream in streams:
+            stream.start(query, query_pos, **memory_inputs)
         for layer in self.layers:
             query = layer(query, query_pos, num_groups, **memory_inputs)
+            for stream in streams:
+                query = stream.after_layer(query)
             if not last_only:
                 outputs.append(self.norm(query))
         return self.norm(query)[None] if last_only else torch.stack(outputs)

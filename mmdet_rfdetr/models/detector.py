@@ -15,7 +15,7 @@ from ..matching import Stages
 from ..ops.boxes import apply_deltas
 from ..precision import PrecisionPolicy
 from .class_names import complete_names
-from .decoder import RFDETRDecoder
+from .decoder import RFDETRDecoder, TokenStream
 from .head import RFDETRHead
 from .labels import watch_labels
 from .memory import Memory
@@ -116,7 +116,8 @@ class RFDETR(Steps, BaseDetector):
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
         self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
         layers = len(self.decoder.layers)
-        sizes = ModelSizes(width, layers, num_queries, num_groups, classes)
+        sizes = width, layers, num_queries, num_groups, classes
+        sizes = ModelSizes(*sizes, neck=neck, decoder=decoder)
         for name, cfg in task_heads.items():
             head = MODELS.build(dict(cfg, sizes=sizes))
             head.check_data(self.data_preprocessor)
@@ -196,8 +197,11 @@ class RFDETR(Steps, BaseDetector):
         """Run the network: what it says at all stages, or in its last layer alone."""
         maps = self.backbone(inputs)
         levels = self.neck(maps)
+        task_heads = self.bbox_head.task_heads
+        streams = {name: head.stream(maps) for name, head in task_heads.items()}
+        beside = [stream for stream in streams.values() if stream is not None]
         hidden_states, references, selected = self.forward_transformer(
-            levels, data_samples, last_only=last_only
+            levels, data_samples, last_only=last_only, streams=beside
         )
         logits, boxes = map(tuple, self.bbox_head(hidden_states, references))
         if not last_only:
@@ -213,8 +217,9 @@ class RFDETR(Steps, BaseDetector):
             hidden_states=hidden_states,
             num_layers=len(self.decoder.layers),
             tokens=None if last_only else selected['tokens'],
+            streams=streams,
         )
-        for head in self.bbox_head.task_heads.values():
+        for head in task_heads.values():
             stages = head(stages, features)
         return stages
 
@@ -225,6 +230,7 @@ class RFDETR(Steps, BaseDetector):
         batch_data_samples: OptSampleList = None,
         *,
         last_only: bool = False,
+        streams: Sequence[TokenStream] = (),
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Select proposals, place the learned queries on them and run the decoder.
 
@@ -233,6 +239,7 @@ class RFDETR(Steps, BaseDetector):
             batch_data_samples: samples whose ``img_shape`` and ``batch_input_shape``
                 tell the padding; without, there is none.
             last_only: leave out the outputs of the layers before the last.
+            streams: of task heads, see :meth:`TaskHead.stream`.
 
         Returns:
             Hidden states (layers or 1, B, N, D), references (B, N, 4) and what
@@ -248,7 +255,8 @@ class RFDETR(Steps, BaseDetector):
         deltas = self.reference_embedding[:num_groups].flatten(0, 1)
         references = self._move_proposals(deltas, selected['bbox_preds'].detach())
         inputs = dict(references=references, memory=memory, num_groups=num_groups)
-        hidden_states = self.decoder(query, **inputs, last_only=last_only)
+        inputs.update(last_only=last_only, streams=streams)
+        hidden_states = self.decoder(query, **inputs)
         return hidden_states, references, selected
 
     @staticmethod

@@ -263,7 +263,9 @@ class RFDETRHead(BaseModule):
                 result, queries = result[confident], queries[confident]
             for name, (made,) in tasks.items():
                 add_results = self.task_heads[name].add_results
-                add_results(result, made, image, queries, meta, rescale=rescale)
+                order = add_results(result, made, image, queries, meta, rescale=rescale)
+                if order is not None:
+                    result, queries = result[order], queries[order]
             results.append(result)
         return results
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..matching import Matches, Stages, Targets
+from .decoder import TokenStream
 from .part_checks import kind_of
 
 
@@ -24,6 +25,8 @@ class ModelSizes(NamedTuple):
         num_queries: Q.
         num_groups: G.
         num_classes: K.
+        neck: config of the neck.
+        decoder: arguments of the decoder.
     """
 
     embed_dims: int
@@ -31,6 +34,8 @@ class ModelSizes(NamedTuple):
     num_queries: int
     num_groups: int
     num_classes: int
+    neck: dict
+    decoder: dict
 
 
 class Features(NamedTuple):
@@ -46,6 +51,8 @@ class Features(NamedTuple):
         num_layers: decoder layers that ran.
         tokens: (B, N_enc, D) that were selected, outputs of the encoder; None where
             the last layer alone is asked for.
+        streams: by the name of a task head, its tokens that ran beside the queries, or
+            None.
     """
 
     image_size: tuple[int, int]
@@ -55,6 +62,7 @@ class Features(NamedTuple):
     hidden_states: Tensor
     num_layers: int
     tokens: Tensor | None
+    streams: dict[str, TokenStream | None]
 
 
 class TaskHead(BaseModule):
@@ -98,6 +106,16 @@ class TaskHead(BaseModule):
         Raises:
             SettingError: naming its setting.
         """
+
+    def stream(self, maps: Sequence[Tensor]) -> TokenStream | None:
+        """Tokens of the task for the decoder to take along, if it has any.
+
+        They come back in ``features.streams`` of :meth:`forward`.
+
+        Args:
+            maps: of the backbone, those that the neck gets.
+        """
+        return None
 
     def forward(self, stages: Stages, features: Features) -> Stages:
         """Add the outputs of the head, see :meth:`Stages.with_task`.
@@ -165,7 +183,7 @@ class TaskHead(BaseModule):
         img_meta: dict,
         *,
         rescale: bool,
-    ) -> None:
+    ) -> Tensor | None:
         """Complete the detections of an image.
 
         Args:
@@ -175,6 +193,9 @@ class TaskHead(BaseModule):
             queries: (n,) query that each detection is of.
             img_meta: of the image.
             rescale: in pixels of the original image, not of the batch.
+
+        Returns:
+            None, or (n,) an order that the detections are to be brought into.
         """
 
     def finish(self, found: dict[str, Tensor]) -> dict[str, Tensor]:

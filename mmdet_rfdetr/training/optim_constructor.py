@@ -146,7 +146,7 @@ def on_cuda(model: nn.Module) -> bool:
 
 def part_of(name: str) -> str:
     """The part of the model that the parameter ``name`` belongs to."""
-    if name.startswith('decoder.'):
+    if re.match(r'(\w+_head\.)?decoder\.', name):
         return 'decoder'
     if not name.startswith('backbone.'):
         return 'everything else'
