@@ -31,6 +31,8 @@ class RFDETRBatchMultiScale(nn.Module):
         offsets: see :func:`~mmdet_rfdetr.data.sizes.multi_scale_sizes`.
     """
 
+    antialias = False
+
     def __init__(
         self,
         image_size: int,
@@ -60,7 +62,7 @@ class RFDETRBatchMultiScale(nn.Module):
         old, new = tuple(inputs.shape[-2:]), (size, size)
         if old == new:
             return inputs, data_samples
-        inputs = F.interpolate(inputs, new, mode='bilinear', align_corners=False)
+        inputs = F.interpolate(inputs, new, mode='bilinear', antialias=self.antialias)
         for sample in data_samples:
             _resize_sample(sample, old, size)
         return inputs, data_samples

@@ -81,7 +81,6 @@ class RowsBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.windows = block.windows
         self.norm1, self.norm2 = block.norm1, block.norm2
         qkv = block.attn.qkv
         packed = qkv.packed() if hasattr(qkv, 'packed') else (qkv.weight, qkv.bias)
@@ -91,12 +90,12 @@ class RowsBlock(nn.Module):
         self.fc1 = block.mlp.fc1
         self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias, block.layer_scale2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, windows: int) -> Tensor:
         """Transform windowed tokens (B * num_windows**2, tokens, C)."""
         _, tokens, width = x.shape
         rows = x.reshape(-1, width)
         normed = self.norm1(rows)
-        rows = rows + self.attn.attend(normed, normed, tokens * self.windows)
+        rows = rows + self.attn.attend(normed, normed, tokens * windows)
         rows = rows + self.fc2(F.gelu(self.fc1(self.norm2(rows))))
         return rows.view(-1, tokens, width)
 

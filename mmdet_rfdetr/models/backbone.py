@@ -11,7 +11,7 @@ from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import SettingError, check_counts
-from ..ops.resampling import resize_position_table
+from ..ops.resampling import resample_patch_kernel, resize_position_table
 
 LAYER_NORM_EPS = 1e-6
 """Epsilon of every layer norm in the ViT."""
@@ -77,16 +77,11 @@ class Block(nn.Module):
     Args:
         embed_dims: width C.
         num_heads: attention heads.
-        windows: windows of an image whose tokens attend to each other; 1 keeps
-            the attention inside each window.
         drop_path_rate: 0 leaves the drop-path module out.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int, windows: int, drop_path_rate: float
-    ) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, drop_path_rate: float) -> None:
         super().__init__()
-        self.windows = windows
         self.norm1 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self.attn = Attention(embed_dims, num_heads)
         self.layer_scale1 = nn.Parameter(torch.ones(embed_dims))
@@ -95,10 +90,16 @@ class Block(nn.Module):
         self.layer_scale2 = nn.Parameter(torch.ones(embed_dims))
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform windowed tokens (B * num_windows**2, tokens, C)."""
+    def forward(self, x: Tensor, windows: int) -> Tensor:
+        """Transform windowed tokens.
+
+        Args:
+            x: (B * num_windows**2, tokens, C).
+            windows: windows of an image whose tokens attend to each other; 1 keeps
+                the attention inside each window.
+        """
         rows, tokens, width = x.shape
-        joined = self.norm1(x).view(rows // self.windows, -1, width)
+        joined = self.norm1(x).view(rows // windows, -1, width)
         attended = self.attn(joined).view(rows, tokens, width)
         x = x + self.drop_path(self.layer_scale1 * attended)
         return x + self.drop_path(self.layer_scale2 * self.mlp(self.norm2(x)))
@@ -117,6 +118,9 @@ class RFDETRBackbone(BaseModule):
     taken after three blocks comes before block 3, the first global one.)
 
     Only the blocks up to the last feature map are built.
+
+    ``patch_size`` and ``num_windows`` are attributes that may change between steps. The
+    kernel of the patches keeps the size that it was built with, and is resampled.
 
     Args:
         embed_dims: width C.
@@ -195,13 +199,7 @@ class RFDETRBackbone(BaseModule):
         # Unused by the network; kept so that a checkpoint can be given back whole.
         self.register_buffer('mask_token', torch.zeros(1, embed_dims))
         self.blocks = nn.ModuleList(
-            Block(
-                embed_dims,
-                num_heads,
-                windows=num_windows**2 if index in out_indices else 1,
-                drop_path_rate=drop_path_rate,
-            )
-            for index in range(out_indices[-1])
+            Block(embed_dims, num_heads, drop_path_rate) for _ in range(out_indices[-1])
         )
         self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self._reset_parameters()
@@ -248,12 +246,13 @@ class RFDETRBackbone(BaseModule):
         grid = self._grid(images)
         x = self._embed(images, grid)
         outputs = []
-        for number, block in enumerate(self.blocks, start=1):
+        for index, block in enumerate(self.blocks):
+            windows = self.num_windows**2 if index in self.out_indices else 1
             if self.with_cp and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, windows, use_reentrant=False)
             else:
-                x = block(x)
-            if number in self.out_indices:
+                x = block(x, windows)
+            if index + 1 in self.out_indices:
                 outputs.append(self._feature_map(x, grid))
         return tuple(outputs)
 
@@ -271,7 +270,7 @@ class RFDETRBackbone(BaseModule):
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 3, H, W) to windowed tokens (B * num_windows**2, tokens, C)."""
         position = self.position_table(grid)
-        patches = self.patch_embed(images.to(self.patch_embed.weight.dtype))
+        patches = self._patches(images.to(self.patch_embed.weight.dtype))
         patches = patches.flatten(2).transpose(1, 2) + position[:, 1:]
         windows = self._to_windows(patches, grid)
         # Each window has a class token and registers before its patches.
@@ -280,6 +279,14 @@ class RFDETRBackbone(BaseModule):
             tokens.append(self.register_tokens)
         tokens = [x.expand(windows.shape[0], -1, -1) for x in tokens]
         return torch.cat((*tokens, windows), dim=1)
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, C, h, w)."""
+        layer, side = self.patch_embed, self.patch_size
+        if side == layer.kernel_size[0]:
+            return layer(images)
+        kernel = resample_patch_kernel(layer.weight, side)
+        return F.conv2d(images, kernel, layer.bias, stride=side)
 
     def position_table(self, grid: tuple[int, int]) -> Tensor:
         """The position table for a grid of patches (h, w): (1, 1 + h*w, C)."""

@@ -180,15 +180,17 @@ class RFDETRDecoder(BaseModule):
     official name is ``lite_refpoint_refine``).
 
     Args:
-        num_layers: number of layers.
+        num_layers: number of layers. As an attribute it may become smaller, and the
+            first so many run; with 0 the model gives the outputs of the encoder.
         embed_dims: width D.
         **layer: the other arguments of :class:`DecoderLayer`.
     """
 
     def __init__(self, *, num_layers: int, embed_dims: int, **layer) -> None:
         super().__init__()
-        # The official package takes the outputs of the encoder for those of no layers.
-        check_counts(decoder__num_layers=num_layers)
+        # None but the encoder's outputs is a model too, as in the official package.
+        check_counts(decoder__num_layers=num_layers if num_layers != 0 else 1)
+        self.num_layers = num_layers
         self.embed_dims = embed_dims
         first = DecoderLayer(embed_dims=embed_dims, **layer)
         # Copies, so that the biases of all layers start from the same numbers.
@@ -216,7 +218,7 @@ class RFDETRDecoder(BaseModule):
         last_only: bool = False,
         streams: Sequence[TokenStream] = (),
     ) -> Tensor:
-        """Run all layers.
+        """Run the layers.
 
         Args:
             query: (B, N, D) content of the queries, group-major.
@@ -227,8 +229,11 @@ class RFDETRDecoder(BaseModule):
             streams: what runs beside the queries.
 
         Returns:
-            (layers, B, N, D), normalised output of every layer, or (1, B, N, D).
+            (layers, B, N, D), normalised output of every layer, or (1, B, N, D); of no
+            layer (0, B, N, D).
         """
+        if not self.num_layers:
+            return query[None][:0]
         reference_points = memory.relative_to_levels(references)
         positions = sine_embedding(reference_points[:, :, 0], self.embed_dims)
         query_pos = self.ref_point_head(positions)
@@ -236,7 +241,7 @@ class RFDETRDecoder(BaseModule):
         outputs = []
         for stream in streams:
             stream.start(query, query_pos, **memory_inputs)
-        for layer in self.layers:
+        for layer in list(self.layers)[: self.num_layers]:
             query = layer(query, query_pos, num_groups, **memory_inputs)
             for stream in streams:
                 query = stream.after_layer(query)

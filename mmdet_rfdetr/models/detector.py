@@ -1,6 +1,6 @@
 """The detector: from images to stages, and from stages to losses and detections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmdet.models.detectors.base import BaseDetector
@@ -23,6 +23,12 @@ from .part_checks import count_levels, kind_of
 from .query_selection import QuerySelection, proposals_of
 from .steps import Steps, as_step
 from .task_head import Features, ModelSizes, take_settings
+
+MODEL_KEYS: dict[str, Callable[['RFDETR', object], None]] = {}
+"""By a key of ``model``, what a built detector is handed to with the key's value.
+
+A value of None is that of a key which is left out.
+"""
 
 
 @MODELS.register_module()
@@ -55,7 +61,7 @@ class RFDETR(Steps, BaseDetector):
         data_preprocessor: config of the data preprocessor.
         init_cfg: mmengine's initialisation config.
         **task_heads: configs of task heads (:class:`TaskHead`) by their names, which
-            end in ``_head``; None leaves one out.
+            end in ``_head``, and values of ``MODEL_KEYS``; None leaves one out.
 
     Raises:
         SettingError: if sizes or parts do not fit each other.
@@ -93,6 +99,7 @@ class RFDETR(Steps, BaseDetector):
         bbox_head = dict(bbox_head, embed_dims=width)
         train_cfg = dict(train_cfg or {})
         assigner = dict(train_cfg.get('assigner') or {})
+        extras = {key: task_heads.pop(key, None) for key in MODEL_KEYS}
         task_heads = take_settings(task_heads, bbox_head, assigner)
         if 'assigner' in train_cfg:
             train_cfg['assigner'] = assigner
@@ -115,7 +122,7 @@ class RFDETR(Steps, BaseDetector):
         self.query_selection.copy_heads(self.bbox_head.fc_cls, self.bbox_head.fc_reg)
         self.query_embedding = nn.Parameter(torch.randn(num_groups, num_queries, width))
         self.reference_embedding = nn.Parameter(torch.zeros(num_groups, num_queries, 4))
-        layers = len(self.decoder.layers)
+        layers = self.decoder.num_layers
         sizes = width, layers, num_queries, num_groups, classes
         sizes = ModelSizes(*sizes, neck=neck, decoder=decoder)
         for name, cfg in task_heads.items():
@@ -124,6 +131,9 @@ class RFDETR(Steps, BaseDetector):
             self.add_module(name, head)
             self.bbox_head.task_heads[name] = head
         register_state_dict_adapter(self)
+        for key, value in extras.items():
+            if value is not None:
+                MODEL_KEYS[key](self, value)
 
     @property
     def dataset_meta(self) -> dict:
@@ -188,7 +198,8 @@ class RFDETR(Steps, BaseDetector):
             for head in self.bbox_head.task_heads.values():
                 of_stage.update(head.outputs(stages, stage))
             outputs.append(of_stage)
-        *auxiliary, last, encoder = outputs
+        # Without layers the encoder's are all there are.
+        *auxiliary, last, encoder = outputs if len(outputs) > 1 else outputs * 2
         return dict(last, aux_outputs=auxiliary, enc_outputs=encoder)
 
     def _stages(
@@ -204,6 +215,7 @@ class RFDETR(Steps, BaseDetector):
             levels, data_samples, last_only=last_only, streams=beside
         )
         logits, boxes = map(tuple, self.bbox_head(hidden_states, references))
+        last_only = last_only and self.decoder.num_layers > 0
         if not last_only:
             logits = *logits, selected['cls_scores']
             boxes = *boxes, selected['bbox_preds']
@@ -215,7 +227,7 @@ class RFDETR(Steps, BaseDetector):
             levels=levels,
             references=references,
             hidden_states=hidden_states,
-            num_layers=len(self.decoder.layers),
+            num_layers=self.decoder.num_layers,
             tokens=None if last_only else selected['tokens'],
             streams=streams,
         )
@@ -250,9 +262,10 @@ class RFDETR(Steps, BaseDetector):
         proposals, valid = proposals_of(memory)
         counts = dict(num_groups=num_groups, num_queries=self.num_queries)
         selected = self.query_selection(memory.tokens, proposals, valid, **counts)
-        query = self.query_embedding[:num_groups].flatten(0, 1)
+        query = self.query_embedding[:num_groups, : self.num_queries].flatten(0, 1)
         query = query.expand(memory.tokens.shape[0], -1, -1)
-        deltas = self.reference_embedding[:num_groups].flatten(0, 1)
+        deltas = self.reference_embedding[:num_groups, : self.num_queries]
+        deltas = deltas.flatten(0, 1)
         references = self._move_proposals(deltas, selected['bbox_preds'].detach())
         inputs = dict(references=references, memory=memory, num_groups=num_groups)
         inputs.update(last_only=last_only, streams=streams)

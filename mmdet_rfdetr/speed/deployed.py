@@ -46,17 +46,16 @@ class DeployedBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.windows = block.windows
         self.norm1 = block.norm1
         self.attn = DeployedAttention(block.attn, block.layer_scale1)
         self.norm2 = block.norm2
         self.fc1 = PackedLinear(block.mlp.fc1.weight, block.mlp.fc1.bias, 'gelu')
         self.fc2 = _scaled(block.mlp.fc2, block.layer_scale2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, windows: int) -> Tensor:
         """Transform windowed tokens (B * num_windows**2, tokens, C)."""
         tokens = x.view(-1, x.shape[-1])
-        tokens = self.attn(self.norm1(tokens), x.shape[0] // self.windows, tokens)
+        tokens = self.attn(self.norm1(tokens), x.shape[0] // windows, tokens)
         tokens = self.fc2(self.fc1(self.norm2(tokens)), tokens)
         return tokens.view(x.shape)
 

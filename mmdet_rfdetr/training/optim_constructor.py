@@ -38,7 +38,8 @@ class RFDETROptimWrapperConstructor(RFDETRUniformOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer``.
         paramwise_cfg: may set ``lr_encoder`` (1.5e-4), ``lr_vit_layer_decay``
-            (0.8) and ``lr_component_decay`` (0.7).
+            (0.8), ``lr_component_decay`` (0.7), and ``lr_embeddings``, the rate of the
+            patch kernel, positions and tokens as it is (that of the table above).
 
     Raises:
         SettingError: if a key is unknown, or the optimizer's ``lr`` or
@@ -55,11 +56,12 @@ class RFDETROptimWrapperConstructor(RFDETRUniformOptimWrapperConstructor):
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
         super().__init__(optim_wrapper_cfg, {**self.DEFAULTS, **(paramwise_cfg or {})})
-        unknown = sorted(self.paramwise_cfg.keys() - self.DEFAULTS.keys())
+        known = {*self.DEFAULTS, 'lr_embeddings'}
+        unknown = sorted(self.paramwise_cfg.keys() - known)
         if unknown:
             raise SettingError(
                 f'paramwise_cfg has unknown keys {unknown}; '
-                f'{type(self).__name__} knows {sorted(self.DEFAULTS)}'
+                f'{type(self).__name__} knows {sorted(known)}'
             )
         if self.base_lr is None or self.base_wd is None:
             raise SettingError(
@@ -133,6 +135,8 @@ class RFDETROptimWrapperConstructor(RFDETRUniformOptimWrapperConstructor):
             part: encoder_lr * decay ** (depth + 2 - index)
             for index, part in enumerate(['encoder embeddings', *blocks])
         }
+        own = self.paramwise_cfg.get('lr_embeddings', rates['encoder embeddings'])
+        rates['encoder embeddings'] = own
         rates['encoder norm'] = encoder_lr
         rates['decoder'] = self.base_lr * component_decay
         rates['everything else'] = self.base_lr

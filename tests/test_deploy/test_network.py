@@ -50,8 +50,8 @@ def test_a_part_of_a_project_stays():
     model, size = exported.small_model('windows')
 
     class Twice(type(model.backbone.blocks[0])):
-        def forward(self, x):
-            return 2 * super().forward(x)
+        def forward(self, x, windows):
+            return 2 * super().forward(x, windows)
 
     model.backbone.blocks[1].__class__ = Twice
     images = exported.clear_images(model, size, 2)

@@ -75,7 +75,7 @@ def test_class_tokens_of_all_windows_take_part_in_global_attention():
     other = tokens.clone()
     other[3, 0] = torch.randn(48)
     with torch.no_grad():
-        change = (global_block(tokens) - global_block(other)).abs().amax(-1)
+        change = (global_block(tokens, 4) - global_block(other, 4)).abs().amax(-1)
     assert change.min() > 1e-3
 
 
@@ -89,7 +89,7 @@ def test_global_attention_equals_attention_over_the_joined_windows():
         expected = tokens_after + block.layer_scale2 * block.mlp(
             block.norm2(tokens_after)
         )
-        torch.testing.assert_close(block(tokens), expected)
+        torch.testing.assert_close(block(tokens, 4), expected)
 
 
 def test_attention_is_softmax_attention_of_packed_queries_keys_and_values():

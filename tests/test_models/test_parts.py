@@ -193,7 +193,7 @@ def test_a_box_loss_of_ones_own():
 @pytest.mark.parametrize(
     ('path', 'value'),
     [
-        *[('decoder.num_layers', value) for value in (0, -1, 2.5, True, '3')],
+        *[('decoder.num_layers', value) for value in (-1, 2.5, True, '3')],
         *[(f'decoder.{name}', 0) for name in ('num_points', 'cross_attn_heads')],
         *[(name, 0) for name in ('num_queries', 'num_groups')],
         *[(f'backbone.{name}', 0) for name in ('num_windows', 'patch_size')],
