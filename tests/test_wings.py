@@ -27,10 +27,10 @@ CONFIGS = {
     'reliability': ['_base_/reliability.py'],
     'faults': ['_base_/faults.py'],
     'analysis': ['_base_/analysis.py'],
-    'speed': ['_base_/speed.py', '_base_/fast_loading.py'],
+    'speed': ['_base_/speed.py', '_base_/fast_loading.py', 'rfdetr_search_coco.py'],
     'segmentation': ['_base_/rfdetr-seg_coco.py', 'rfdetr-seg_*.py'],
-    'keypoints': ['_base_/rfdetr-pose_coco.py', 'rfdetr-pose_*.py'],
-    'demo': ['rfdetr_demo.py', 'rfdetr_figures_demo.py', 'rfdetr-pose_demo.py'],
+    'demo': ['rfdetr_demo.py', 'rfdetr_*_demo.py', 'rfdetr-pose_demo.py'],
+    'search': ['rfdetr_search_*.py'],
 }
 # An editable installation would find the wings where they were.
 FORGET = """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..checkpoints.variants import EXPLANATIONS, Entries, Sizes
+from ..models.detector import MODEL_KEYS
 from ..shipped import config
 
 
@@ -19,9 +20,9 @@ def name_config(entries: Entries, sizes: Sizes) -> str | None:
     Returns:
         A few words; None if no config has these sizes.
     """
+    if sizes['keypoints'] == 'yes':
+        return 'it looks like a keypoint model, and this package has none'
     configs = ' or '.join(_shipped_configs(entries, sizes))
-    if not configs and sizes['keypoints'] == 'yes':
-        return 'it looks like a keypoint model: use a config rfdetr-pose_*_coco.py'
     if not configs:
         return None
     return f'it looks like {configs}: use that config, or a file for this one'
@@ -39,7 +40,7 @@ def _sizes_of_config(model: Mapping) -> Sizes:
         'decoder width': model['neck']['out_channels'],
         'levels': len(model['neck'].get('scales', ('P4',))),
         'masks': 'no' if model.get('mask_head') is None else 'yes',
-        'keypoints': 'no' if model.get('keypoint_head') is None else 'yes',
+        'keypoints': 'no',
     }
 
 
@@ -66,4 +67,5 @@ def _read_configs() -> list[tuple[str, dict, int]]:
     return [
         (path.name, _sizes_of_config(model), model['backbone']['pos_embed_size'])
         for path, model in zip(paths, models, strict=True)
+        if not MODEL_KEYS.keys() & model.keys()  # more than a variant
     ]

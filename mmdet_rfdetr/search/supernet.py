@@ -20,6 +20,7 @@ from ..errors import DeployedModelError, ImageSizeError, SettingError
 from ..models import RFDETRBackbone
 from ..models.detector import MODEL_KEYS
 from ..ops.unwrapped import unwrap_model
+from .operations import Operations
 from .space import SearchSpace, Subnet
 
 KEYS = tuple(inspect.signature(SearchSpace).parameters)
@@ -60,6 +61,9 @@ def add_search_space(model: nn.Module, settings: Mapping) -> None:
             )
     model.search_space = space
     model.subnet = None
+    model.home_windows = model.backbone.num_windows
+    preprocessor = model.data_preprocessor
+    model.home_divisor = getattr(preprocessor, 'pad_size_divisor', None)
     model.backbone.register_forward_pre_hook(_refuse_another_size)
 
 
@@ -74,7 +78,7 @@ def home_subnet(model: nn.Module) -> Subnet:
     """
     backbone = model.backbone
     patch = backbone.patch_embed.kernel_size[0]
-    windows = getattr(model, 'home_windows', backbone.num_windows)
+    windows = model.home_windows
     grid = math.isqrt(backbone.pos_embed.shape[1] - 1)
     grid = max(1, round(grid / windows)) * windows
     layers, queries = len(model.decoder.layers), model.query_embedding.shape[1]
@@ -112,17 +116,36 @@ def set_subnet(model: nn.Module, subnet: Subnet) -> None:
             f'{subnet.name} asks for more than the model has: at most d{layers} and '
             f'q{queries}'
         )
-    if model.subnet is None:
-        model.home_windows = model.backbone.num_windows
+    _apply(model, subnet, subnet.image_size)
     model.subnet = subnet
+
+
+def reset_subnet(model: nn.Module) -> None:
+    """Make a super-net what is stored again, an ordinary model for any size."""
+    _apply(model, home_subnet(model), None)
+    model.subnet = None
+
+
+def _apply(model: nn.Module, subnet: Subnet, image_size: int | None) -> None:
     model.backbone.patch_size = subnet.patch_size
     model.backbone.num_windows = subnet.num_windows
     model.decoder.num_layers = subnet.num_layers
     model.num_queries = subnet.num_queries
-    model.backbone.image_size = subnet.image_size
-    # A batch has the size of the sub-net or is refused, so that none is padded.
-    if hasattr(model.data_preprocessor, 'pad_size_divisor'):
-        model.data_preprocessor.pad_size_divisor = 1
+    model.backbone.image_size = image_size
+    for part in model.data_preprocessor.modules():
+        # A batch has the size of the sub-net or is refused, so that none is padded.
+        if getattr(part, 'pad_size_divisor', None) is not None:
+            part.pad_size_divisor = model.home_divisor if image_size is None else 1
+        if hasattr(part, 'subnet_size'):
+            part.subnet_size = image_size
+
+
+def by_operations(model: nn.Module) -> list[Subnet]:
+    """What is drawn, one of each size, patch and windows, by ascending operations."""
+    space = model.search_space
+    drawn = map(space.with_all, space.triples)
+    operations = Operations(model)
+    return sorted(drawn, key=lambda subnet: (operations.of(subnet), subnet))
 
 
 def _refuse_another_size(backbone: nn.Module, inputs: tuple[Tensor, ...]) -> None:

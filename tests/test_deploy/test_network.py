@@ -22,13 +22,10 @@ RUNTIMES = dict(onnxruntime=exported.in_onnxruntime, openvino=exported.in_openvi
 pytestmark = pytest.mark.filterwarnings('ignore:.*LeafSpec:FutureWarning')
 
 
-def all_but(quick, long=CASES):
-    """All cases: a quick one, long ones, and the others as slow."""
-    mark = {
-        case: pytest.mark.long if case in long else pytest.mark.slow for case in CASES
-    }
+def all_but(quick):
+    """All cases, those but the quick one marked as long."""
     return [
-        case if case == quick else pytest.param(case, marks=mark[case])
+        case if case == quick else pytest.param(case, marks=pytest.mark.long)
         for case in CASES
     ]
 
@@ -135,7 +132,7 @@ def test_torchscript_is_right_or_refused(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope='module', params=all_but('masks', ['levels']))
+@pytest.fixture(scope='module', params=all_but('masks'))
 def small_file(request, tmp_path_factory):
     """Model, images and the ONNX file of a case."""
     model, size = exported.small_model(request.param)
@@ -217,7 +214,8 @@ def test_nano_is_a_small_graph(tmp_path):
     assert not {'ScatterND', 'Erf', 'Resize'} & kinds(graph)
 
 
-@pytest.mark.parametrize('case', all_but(None, ['levels', 'masks']))
+@pytest.mark.long
+@pytest.mark.parametrize('case', CASES)
 def test_files_of_the_model_itself(case, tmp_path):
     model, size = exported.small_model(case)
     images = exported.clear_images(model, size, 5)

@@ -1,6 +1,0 @@
-"""Keypoints: their head, losses and results."""
-
-from . import official_names  # noqa: F401
-from .keypoint_head import RFDETRKeypointHead
-
-__all__ = ['RFDETRKeypointHead']
