@@ -19,8 +19,9 @@ from ..checkpoints.layout import entries_that_fit
 from ..errors import CheckpointError
 from .diagnosis import Diagnosis, diagnose, non_finite_weights
 
-# Rates that a schedule changes, by the names of dropout and of drop path.
-_RATES = ('p', 'drop_prob')
+# What may be another number in each step: rates of dropout and of drop path, and sizes.
+_RATES = ('p', 'drop_prob', 'patch_size', 'num_windows', 'num_layers', 'num_queries')
+_RATES += ('image_size', 'pad_size_divisor')
 
 
 @dataclass
@@ -109,7 +110,7 @@ def replay(cfg: Config, path: str | Path) -> Iterator[str | tuple[int, Diagnosis
         rates, counts = dump['meta']['rates'], dump['meta']['accumulative_counts']
         for key in _rates(model).keys() & rates.keys():
             name, _, rate = key.rpartition('.')
-            setattr(model.get_submodule(name), rate, float(rates[key]))
+            setattr(model.get_submodule(name), rate, rates[key])
         batches = [
             MicroBatch(
                 entry['iteration'],
@@ -158,9 +159,9 @@ def restore_sample(plain: dict) -> DetDataSample:
 
 
 def _rates(model: nn.Module) -> dict[str, float]:
-    """Rates of dropout and drop path, by the names of the modules."""
+    """What may be another number in each step, by the names of the modules."""
     return {
-        f'{name}.{rate}': float(getattr(module, rate))
+        f'{name}.{rate}': getattr(module, rate)
         for name, module in model.named_modules()
         for rate in _RATES
         if isinstance(getattr(module, rate, None), int | float)

@@ -78,8 +78,7 @@ class RFDETRNonFiniteHook(Hook):
         """Keep the batch until its gradient has been used."""
         if not self._is_watching:
             return
-        batch = MicroBatch(runner.iter, data_batch, random_state())
-        self._batches.append(batch)
+        self._batches.append(MicroBatch(runner.iter, data_batch, random_state()))
 
     def see_loss(self, loss: Tensor) -> None:
         """Take note of the loss of the present batch."""
@@ -119,7 +118,8 @@ class RFDETRNonFiniteHook(Hook):
         found = [each for rank in all_gather_object(own) for each in rank]
         guilty = [each for each in found if not each.is_finite]
         text = '\n'.join(map(str, guilty or found))
-        where = f'Iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
+        note = runner.message_hub.get_info('step', '')
+        where = f'Iteration {runner.iter + 1}, epoch {runner.epoch + 1}{note}'
         if not guilty and self._has_no_scale():
             text += (
                 '\n  every gradient overflowed: the loss scale of float16 is used up'

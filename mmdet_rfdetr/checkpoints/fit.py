@@ -65,7 +65,7 @@ def fit_model(
         )
     title = f'{"Official " * official}RF-DETR checkpoint'
     report = LoadReport(title, len(state_dict))
-    refuse_another_variant(entries, own)
+    refuse_another_variant(entries, own, info)
     settle_unused_vit_entries(entries, own, 'backbone.')
     keep_groups = not official or _says_its_queries(entries, info)
     if match is not None:
@@ -223,7 +223,7 @@ def _refuse_fewer_layers(entries: Entries, own: Entries) -> None:
     missing = {name for name in own if not name.startswith('mask_head.')}
     missing -= entries.keys()
     if missing and all(name.startswith('decoder.layers.') for name in missing):
-        refuse_another_variant(entries, own)
+        refuse_another_variant(entries, own, {})
 
 
 def settle_unused_vit_entries(

@@ -86,7 +86,8 @@ def to_mmengine_layout(checkpoint: dict) -> dict:
         return checkpoint
     if state_dict is checkpoint:
         checkpoint = {'meta': {}}
-    info = {'class_names': class_names(checkpoint.get('meta', {}))}
+    meta = checkpoint.get('meta', {})
+    info = {**meta.get(INFO_KEY, {}), 'class_names': class_names(meta)}
     return {**checkpoint, 'state_dict': _with_info(state_dict, info)}
 
 

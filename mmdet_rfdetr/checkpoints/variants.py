@@ -14,17 +14,21 @@ from .names import count_members
 Entries = Mapping[str, Tensor]
 Sizes = Mapping[str, int | str | None]
 
-EXPLANATIONS: list[Callable[[Entries, Sizes], str | None]] = []
-"""What says of a checkpoint, by its entries and sizes, which variant it looks like."""
+EXPLANATIONS: list[Callable[[Entries, Sizes, Mapping], str | None]] = []
+"""What says of a checkpoint which variant it looks like.
+
+Each gets its entries, its sizes, and what it says about itself.
+"""
 
 
-def refuse_another_variant(file: Entries, model: Entries) -> None:
+def refuse_another_variant(file: Entries, model: Entries, info: Mapping) -> None:
     """Stop if a checkpoint belongs to another network than the model.
 
     Args:
         file: State dict of the checkpoint, in this package's names; those that tell
             such a state dict from others must be there, see :func:`~.names.is_own`.
         model: State dict of the model.
+        info: What the checkpoint says about itself.
 
     Raises:
         CheckpointError: it does; the message has what differs.
@@ -37,7 +41,7 @@ def refuse_another_variant(file: Entries, model: Entries) -> None:
     ]
     if not differences:
         return
-    said = [text for explain in EXPLANATIONS if (text := explain(file, found))]
+    said = [text for explain in EXPLANATIONS if (text := explain(file, found, info))]
     advice = '; '.join(said) or 'use the config that it was trained with'
     raise CheckpointError(
         f'The checkpoint belongs to another variant of RF-DETR: '

@@ -10,12 +10,13 @@ from ..models.detector import MODEL_KEYS
 from ..shipped import config
 
 
-def name_config(entries: Entries, sizes: Sizes) -> str | None:
+def name_config(entries: Entries, sizes: Sizes, info: Mapping) -> str | None:
     """Say which config of this package a checkpoint looks like, and what to do.
 
     Args:
         entries: State dict of the checkpoint, in this package's names.
         sizes: What tells it from other variants.
+        info: What it says about itself.
 
     Returns:
         A few words; None if no config has these sizes.

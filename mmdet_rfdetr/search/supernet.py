@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..checkpoints.variants import EXPLANATIONS
 from ..errors import DeployedModelError, ImageSizeError, SettingError
 from ..models import RFDETRBackbone
 from ..models.detector import MODEL_KEYS
@@ -48,6 +49,11 @@ def add_search_space(model: nn.Module, settings: Mapping) -> None:
             f'{type(model.backbone).__name__} do not go together: patches and windows '
             'are those of RFDETRBackbone'
         )
+    if others := set(model.bbox_head.task_heads) - {'mask_head'}:
+        raise SettingError(
+            f'model.search_space and model.{min(others)} do not go together: parts of '
+            'this head belong to a decoder layer, which a sub-net may lack'
+        )
     space = SearchSpace(**settings)
     for key, most in (
         ('num_layers', len(model.decoder.layers)),
@@ -62,12 +68,27 @@ def add_search_space(model: nn.Module, settings: Mapping) -> None:
     model.search_space = space
     model.subnet = None
     model.home_windows = model.backbone.num_windows
+    model.backbone.image_size = 0  # any
     preprocessor = model.data_preprocessor
     model.home_divisor = getattr(preprocessor, 'pad_size_divisor', None)
     model.backbone.register_forward_pre_hook(_refuse_another_size)
 
 
 MODEL_KEYS['search_space'] = add_search_space
+
+
+def name_command(entries: Mapping, sizes: Mapping, info: Mapping) -> str | None:
+    """Say of a super-net that its sub-nets have to be exported; see EXPLANATIONS."""
+    if 'search_space' not in info:
+        return None
+    return (
+        'it is a super-net: use the config that it was trained with, or take a sub-net '
+        'from it by python tools/export_subnet.py CONFIG CHECKPOINT '
+        's480-p12-w2-d3-q200 OUT with that config'
+    )
+
+
+EXPLANATIONS.append(name_command)
 
 
 def home_subnet(model: nn.Module) -> Subnet:
@@ -131,13 +152,13 @@ def _apply(model: nn.Module, subnet: Subnet, image_size: int | None) -> None:
     model.backbone.num_windows = subnet.num_windows
     model.decoder.num_layers = subnet.num_layers
     model.num_queries = subnet.num_queries
-    model.backbone.image_size = image_size
+    model.backbone.image_size = image_size or 0
     for part in model.data_preprocessor.modules():
         # A batch has the size of the sub-net or is refused, so that none is padded.
         if getattr(part, 'pad_size_divisor', None) is not None:
             part.pad_size_divisor = model.home_divisor if image_size is None else 1
-        if hasattr(part, 'subnet_size'):
-            part.subnet_size = image_size
+        if hasattr(part, 'image_size'):
+            part.image_size = image_size or 0
 
 
 def by_operations(model: nn.Module) -> list[Subnet]:
@@ -150,8 +171,8 @@ def by_operations(model: nn.Module) -> list[Subnet]:
 
 def _refuse_another_size(backbone: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Keep a sub-net and its batch from disagreeing."""
-    side, given = getattr(backbone, 'image_size', None), tuple(inputs[0].shape[-2:])
-    if side is not None and given != (side, side):
+    side, given = backbone.image_size, tuple(inputs[0].shape[-2:])
+    if side and given != (side, side):
         raise ImageSizeError(
             f'A batch of {given[0]} x {given[1]} pixels came to a sub-net of {side}: '
             'resize the images to that size, in training by '

@@ -27,15 +27,15 @@ class RFDETRBatchSubnetSize(RFDETRBatchMultiScale):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.subnet_size: int | None = None
+        self.image_size = 0
 
     def size_at(self, step: int) -> int:
         """The size, whatever the step."""
-        return self.subnet_size
+        return self.image_size
 
     def forward(self, inputs, data_samples):
         """Resize a batch; see the class it inherits from."""
-        if self.subnet_size is None:  # no sub-net is set
+        if not self.image_size:  # no sub-net is set
             return inputs, data_samples
         return super().forward(inputs, data_samples)
 
@@ -52,6 +52,7 @@ class RFDETRSubnetHook(Hook):
             largest in its first micro-batch, the smallest in its second, and another
             one that is drawn in each of the others.
         seed: other seeds give other draws.
+        interval: iterations from one line of the log that names a sub-net to the next.
 
     Raises:
         SettingError: the draw is unknown.
@@ -60,11 +61,14 @@ class RFDETRSubnetHook(Hook):
     # Before hooks that look at the model of the step.
     priority = 'VERY_HIGH'
 
-    def __init__(self, draw: str = 'uniform', seed: int = 0) -> None:
+    def __init__(
+        self, draw: str = 'uniform', seed: int = 0, interval: int = 50
+    ) -> None:
         if draw not in DRAWS:
             raise SettingError(f'RFDETRSubnetHook.draw={draw!r} must be one of {DRAWS}')
         self.draw = draw
         self.seed = seed
+        self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
         """See that the run can train one sub-net after the other.
@@ -125,7 +129,10 @@ class RFDETRSubnetHook(Hook):
         model = unwrap_model(runner.model)
         subnet = self.subnet_of(model, runner.iter)
         set_subnet(model, subnet)
-        runner.message_hub.update_info('subnet', subnet.name)
+        note = f', sub-net {subnet.name}'
+        runner.message_hub.update_info('step', note, resumed=False)
+        if self.every_n_train_iters(runner, self.interval):
+            runner.logger.info(f'Iteration {runner.iter + 1}{note}')
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Leave the model as it is stored, for what else looks at it."""

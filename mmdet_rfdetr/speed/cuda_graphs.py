@@ -68,16 +68,19 @@ class DetectionGraphs:
 
     Args:
         function: takes tensors, and returns tensors in tuples or dicts.
+        settings: gives the values that it depends on besides.
     """
 
-    def __init__(self, function: Callable) -> None:
+    def __init__(self, function: Callable, settings: Callable[[], tuple]) -> None:
         self._function = function
+        self._settings = settings
         self._graphs: dict[tuple, _Graph] = {}
         self._memory: tuple[int, int] | None = None
 
     def __call__(self, *inputs: Tensor):
         """Call the function; the results are new tensors."""
-        key = _precision(), *((x.shape, x.dtype, x.device) for x in inputs)
+        key = _precision(), self._settings()
+        key += tuple((x.shape, x.dtype, x.device) for x in inputs)
         if key not in self._graphs:
             # Graphs run one after the other, so they can share what they need between.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
@@ -181,7 +184,8 @@ class StepGraphs:
         places = tuple(parameter.data_ptr() for parameter in self._model.parameters())
         if places != self._places:
             self._places, self._steps, self._memory = places, {}, None
-        key = _precision(), images.shape, images.dtype, targets.counts
+        key = _precision(), self._model.step_settings()
+        key += images.shape, images.dtype, targets.counts
         inputs = images, targets.labels, targets.boxes, targets.valid
         if key not in self._steps:
             # Steps follow each other, so they can share what they need in between.

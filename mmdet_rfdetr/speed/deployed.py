@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..models.backbone import Attention, Block, RFDETRBackbone
 from ..models.decoder import GroupSelfAttention
 from ..models.query_selection import GroupLinear
+from ..ops.resampling import resample_patch_kernel
 from .packed_linear import PackedLinear, PackedMLP
 
 CAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, GroupLinear, GroupSelfAttention)
@@ -82,6 +83,10 @@ def deploy(model: nn.Module, dtype: torch.dtype) -> None:
     backbone = model.backbone
     # What a project puts in their place, or derives from them, has numbers of its own.
     if type(backbone) is RFDETRBackbone:
+        layer, side = backbone.patch_embed, backbone.patch_size
+        kernel = resample_patch_kernel(layer.weight, side)
+        layer.weight, layer.stride = nn.Parameter(kernel), (side, side)
+        layer.kernel_size = side, side
         backbone.blocks = nn.ModuleList(map(DeployedBlock, backbone.blocks))
     first_group = [(x.weight[0], x.bias[0]) for x in model.query_selection.fc_reg]
     model.query_selection.fc_reg = PackedMLP(first_group)

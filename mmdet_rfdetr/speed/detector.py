@@ -73,6 +73,12 @@ class RFDETR(models.RFDETR):
                 with self.compilation.step(self):
                     yield
 
+    def step_settings(self) -> tuple:
+        """Plain values that may change from step to step, and with them what runs."""
+        backbone = self.backbone
+        sizes = (getattr(backbone, key, None) for key in ('patch_size', 'num_windows'))
+        return *sizes, self.decoder.num_layers, self.num_queries
+
     # Training steps as CUDA graphs
 
     @as_step
@@ -201,7 +207,7 @@ class RFDETR(models.RFDETR):
                 f'{self.compilation} records already: set model.compile.mode to None'
             )
         if cuda_graphs and self.graphs is None:
-            self.graphs = DetectionGraphs(self.detect)
+            self.graphs = DetectionGraphs(self.detect, self.step_settings)
         if not self.deployed:
             device = self.query_embedding.device
             deploy(self.eval(), self.precision.resolve(device))
