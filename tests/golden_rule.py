@@ -104,6 +104,34 @@ def objects(counts, num_classes, seed, mask_size=None):
     return made
 
 
+def with_keypoints(objects, schema, seed):
+    """Give objects points.
+
+    Args:
+        objects: from :func:`objects`.
+        schema: points of each label; those beyond have none.
+        seed: of the case.
+
+    Returns:
+        The same, with ``keypoints`` (n, Kmax, 3) float32: x and y relative to the image
+        and visibility 0, 1 or 2; zeros where it is 0. The second object of the first
+        image has none.
+    """
+    for index, image in enumerate(objects):
+        boxes = image['boxes'].astype(np.float64)
+        shape = len(boxes), max(schema), 3
+        draws = numbers(f'points {index}', seed, shape)
+        xy = boxes[:, None, :2] + 0.5 * draws[..., :2] * boxes[:, None, 2:]
+        visibility = np.floor(2 * draws[..., 2] + 1.5).clip(0, 2)
+        if index == 0:
+            visibility[1:2] = 0
+        counts = [schema[y] if y < len(schema) else 0 for y in image['labels']]
+        visibility[np.arange(max(schema)) >= np.reshape(counts, (-1, 1))] = 0
+        points = np.concatenate((xy, visibility[..., None]), axis=-1)
+        image['keypoints'] = (points * (visibility > 0)[..., None]).astype(np.float32)
+    return objects
+
+
 def _ellipses(centre, size, mask_size):
     """Masks (n, height, width) of ellipses, (n, 2) relative centres and axes."""
     height, width = mask_size

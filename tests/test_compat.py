@@ -84,6 +84,7 @@ def test_all_of_mmdet_that_imports_operators_is_imported_by_the_plugin():
 
 
 @needs_lite
+@pytest.mark.long
 def test_code_outside_of_mmdet_sees_that_there_are_no_operators():
     result = run_code(BUILD + OPERATORS)
     assert result.returncode == 0, result.stderr

@@ -34,7 +34,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 WINGS = {
     *('speed', 'reliability', 'faults', 'segmentation'),
     *('command_line', 'analysis', 'demo', 'benchmark', 'formats', 'deploy'),
-    *('runtime', 'search'),
+    *('runtime', 'search', 'keypoints'),
     '__main__',
 }
 

@@ -11,7 +11,7 @@ Names are those of the plain model, as the official files hold them under ``mode
 import functools
 import re
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ _VIT_RENAMES = (
 )
 _SAMPLING = 'backbone.0.projector.stages_sampling.'
 _STAGES = 'backbone.0.projector.stages.'
-_RENAMES = (
+RENAMES = [
     *((VIT + official, own) for official, own in _VIT_RENAMES),
     (_SAMPLING + '#.#.0.*', 'neck.stages.#.branches.#.*'),
     (_SAMPLING + '#.#.0.conv.*', 'neck.stages.#.branches.#.conv.*'),
@@ -70,7 +70,9 @@ _RENAMES = (
     ('class_embed.*', 'bbox_head.fc_cls.*'),
     ('bbox_embed.layers.#.*', 'bbox_head.fc_reg.#.*'),
     ('segmentation_head.**', 'mask_head.**'),
-)
+]
+"""Official names and those here, of which the first pair that fits counts."""
+
 _QUERY_TABLES = ('reference_embedding', 'query_embedding')
 _PACKED = '.attn.qkv.'
 
@@ -87,17 +89,16 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile(pattern.replace(r'\*', r'([a-z]\w*)'))
 
 
-_TO_OFFICIAL = [(own, official) for official, own in _RENAMES]
-
-
-def _rename(name: str, rules: Sequence[tuple[str, str]]) -> tuple[str, str | None]:
-    """Give a name its counterpart; one without a counterpart stays.
+def _rename(name: str, *, official: bool) -> tuple[str, str | None]:
+    """Give a name, official or not, its counterpart; one without a counterpart stays.
 
     Returns:
         The name, where an official one still has @ for the member, and the member that
         an official name says.
     """
-    for template, target in rules:
+    for template, target in RENAMES:
+        if not official:
+            template, target = target, template
         pattern = _pattern(template)
         if (match := pattern.fullmatch(name)) is not None:
             place = pattern.groupindex.get('member')
@@ -121,7 +122,7 @@ def is_official(names: Iterable[str]) -> bool:
     Args:
         names: Keys of a state dict.
     """
-    markers = (_rename(name, _TO_OFFICIAL)[0] for name in _OWN_MARKERS + _VIT_MARKERS)
+    markers = (_rename(name, official=False)[0] for name in _OWN_MARKERS + _VIT_MARKERS)
     return set(map(unwrap, names)).issuperset(markers)
 
 
@@ -164,7 +165,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     for name, value in state_dict.items():
         if name == KEYPOINT_MASK and not value.numel():
             continue
-        target, member = _rename(name, _RENAMES)
+        target, member = _rename(name, official=True)
         if member is None:
             own[target] = value
         else:
@@ -194,7 +195,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     """
     official = OrderedDict()
     for name, value in state_dict.items():
-        target, _ = _rename(name, _TO_OFFICIAL)
+        target, _ = _rename(name, official=False)
         if '@' not in target:
             official[target] = value.flatten(0, 1) if name in _QUERY_TABLES else value
             continue

@@ -165,7 +165,7 @@ def _refuse_unnamed(
     if unnamed:
         raise CheckpointError(
             f'{source} holds {len(unnamed)} entries that no model of {whose} has '
-            f'({unnamed[0]}, ...); keypoint models are not supported.'
+            f'({unnamed[0]}, ...): give a file of RF-DETR alone.'
         )
 
 

@@ -21,9 +21,9 @@ def name_config(entries: Entries, sizes: Sizes, info: Mapping) -> str | None:
     Returns:
         A few words; None if no config has these sizes.
     """
-    if sizes['keypoints'] == 'yes':
-        return 'it looks like a keypoint model, and this package has none'
     configs = ' or '.join(_shipped_configs(entries, sizes))
+    if not configs and sizes['keypoints'] == 'yes':
+        return 'it looks like a keypoint model: use a config rfdetr-pose_*_coco.py'
     if not configs:
         return None
     return f'it looks like {configs}: use that config, or a file for this one'
@@ -41,7 +41,7 @@ def _sizes_of_config(model: Mapping) -> Sizes:
         'decoder width': model['neck']['out_channels'],
         'levels': len(model['neck'].get('scales', ('P4',))),
         'masks': 'no' if model.get('mask_head') is None else 'yes',
-        'keypoints': 'no',
+        'keypoints': 'no' if model.get('keypoint_head') is None else 'yes',
     }
 
 

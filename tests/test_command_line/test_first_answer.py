@@ -118,6 +118,7 @@ def test_brackets_that_do_not_close_are_named():
         key_values(['a=[(1,2]'])
 
 
+@pytest.mark.long
 def test_tools_work_as_copies_and_without_their_folder(tmp_path):
     """As users of MMDetection have them; ``-P`` is for those who trust no folder."""
     copied = shutil.copy(REPOSITORY / 'tools' / 'train.py', tmp_path)

@@ -124,7 +124,7 @@ def test_the_shipped_configs_test_on_the_folder(tmp_path):
     [
         (['nano'], 'weights get nano'),
         (['nanno'], "did you mean 'nano'?"),
-        (['keypoint-preview'], 'no config takes keypoint-preview: Keypoints'),
+        (['base-o365'], 'no config takes base-o365: Base on Objects365'),
         (['mine.py'], 'a config needs --weights FILE'),
         (['mine.py', '--weights', 'mine.py'], "of COCO 'data/coco/annotations/inst"),
     ],

@@ -33,6 +33,9 @@ OTHER_SIDES = {
 }
 # With the first seed the rewritten copy in eager mode is at 1.3e-4 (logits) already.
 SEEDS = {'rfdetr-seg_2xlarge_coco': 2}
+# ONNX Runtime lets two tokens change places whose scores are 1.7e-5 apart, and no class
+# weights keep those of five images further apart: here the images are chosen.
+CHOSEN_IMAGES = {'rfdetr_2xlarge_coco'}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings('ignore:.*LeafSpec:FutureWarning'),
@@ -57,8 +60,11 @@ def test_a_shipped_model(shipped_config, other, counts, dynamic, tmp_path):
     size = (OTHER_SIDES[name] if other else cfg.image_size,) * 2
     weight = partial(exported.weight, seed=SEEDS.get(name, 1))
     model = parity.build_model(cfg.model, weight).eval()
-    images, _ = parity.rule_batch([size] * max(counts))
-    exported.clear_scores(model, images)
+    if name in CHOSEN_IMAGES:
+        images = exported.clear_images(model, size, max(counts))
+    else:
+        images, _ = parity.rule_batch([size] * max(counts))
+        exported.clear_scores(model, images)
     with torch.no_grad():
         wanted = exported.outputs_of(model, images)
     network = DeployedNetwork(model, size)

@@ -22,10 +22,13 @@ RUNTIMES = dict(onnxruntime=exported.in_onnxruntime, openvino=exported.in_openvi
 pytestmark = pytest.mark.filterwarnings('ignore:.*LeafSpec:FutureWarning')
 
 
-def all_but(quick):
-    """All cases, those but the quick one marked as long."""
+def all_but(quick, long=CASES):
+    """All cases: a quick one, long ones, and the others as slow."""
+    mark = {
+        case: pytest.mark.long if case in long else pytest.mark.slow for case in CASES
+    }
     return [
-        case if case == quick else pytest.param(case, marks=pytest.mark.long)
+        case if case == quick else pytest.param(case, marks=mark[case])
         for case in CASES
     ]
 
@@ -132,7 +135,7 @@ def test_torchscript_is_right_or_refused(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope='module', params=all_but('masks'))
+@pytest.fixture(scope='module', params=all_but('masks', ['levels']))
 def small_file(request, tmp_path_factory):
     """Model, images and the ONNX file of a case."""
     model, size = exported.small_model(request.param)
@@ -214,8 +217,7 @@ def test_nano_is_a_small_graph(tmp_path):
     assert not {'ScatterND', 'Erf', 'Resize'} & kinds(graph)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', all_but(None, ['levels', 'masks']))
 def test_files_of_the_model_itself(case, tmp_path):
     model, size = exported.small_model(case)
     images = exported.clear_images(model, size, 5)

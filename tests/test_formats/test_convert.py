@@ -209,11 +209,11 @@ def test_odd_files_end_in_one_sentence(tmp_path, odd):
     assert not target.exists()
 
 
-def test_a_keypoint_model_is_refused(tmp_path):
+def test_a_model_with_more_than_rf_detr_has_is_refused(tmp_path):
     content = official_file()
-    content['model']['keypoint_embed.layers.0.weight'] = torch.zeros(2, 2)
-    source = write(tmp_path / 'keypoints.pth', content)
-    with pytest.raises(CheckpointError, match=r'1 entries .*keypoint_embed.*supported'):
+    content['model']['text_embed.layers.0.weight'] = torch.zeros(2, 2)
+    source = write(tmp_path / 'texts.pth', content)
+    with pytest.raises(CheckpointError, match=r'1 entries .*text_embed.*alone'):
         convert_checkpoint(source, tmp_path / 'own.pth')
 
 

@@ -246,9 +246,15 @@ def train(model, config):
     sizes = config['train_input']
     height, width = sizes[0]
     mask_size = (height, width) if config['model']['segmentation_head'] else None
+    schema = config['model'].get('num_keypoints_per_class')
     objects = rule().targets(
-        seed, config['target_counts'], config['num_logits'], mask_size
+        seed,
+        config['target_counts'],
+        len(schema) if schema else config['num_logits'],
+        mask_size,
     )
+    if schema:
+        objects = rule().keypoint_targets(seed, objects, schema)
     stages = parity.train_stages(
         model,
         rule().image_batch(seed, len(sizes), height, width),

@@ -104,7 +104,7 @@ def compiled_graphs():
 # Inductor
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_detections_are_those_of_the_plain_model():
     plain, compiled = model(), model(compile={})
     assert_close(detect(compiled, *batch()), detect(plain, *batch()))

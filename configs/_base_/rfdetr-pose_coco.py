@@ -1,0 +1,16 @@
+# RF-DETR with the keypoints of persons on COCO, with the sizes of Medium.
+_base_ = ['./rfdetr_model.py', './coco_detection.py', './speed.py']
+
+model = dict(
+    num_queries=100,
+    keypoint_head=dict(
+        type='RFDETRKeypointHead',
+        num_keypoints=[17],
+        l1_weight=1.0,
+        findable_weight=1.0,
+        visible_weight=1.0,
+        nll_weight=1.0,
+    ),
+    bbox_head=dict(num_classes=1, loss_cls=dict(loss_weight=2.0)),
+    test_cfg=dict(max_per_img=100),
+)
