@@ -53,8 +53,10 @@ def fit_model(
     """
     official = is_official(state_dict)
     entries = from_official(state_dict) if official else OrderedDict(state_dict)
+    info = dict(info)
+    notes = [said for fit in TASK_FITS for said in fit(entries, own, info, classes)]
     match = _match_classes(entries, own, info, classes)
-    if not official and match is None and fits_exactly(entries, own):
+    if not official and not notes and match is None and fits_exactly(entries, own):
         _refuse_fewer_layers(entries, own)
         return entries, None
     if not official and not is_own(state_dict):
@@ -69,7 +71,8 @@ def fit_model(
     settle_unused_vit_entries(entries, own, 'backbone.')
     keep_groups = not official or _says_its_queries(entries, info)
     if match is not None:
-        report.notes = describe(match, classes)
+        notes += describe(match, classes)
+    report.notes = notes
 
     def fit(name: str, value: Tensor, like: Tensor) -> tuple[Tensor, str]:
         if name in QUERY_TABLES:
@@ -81,6 +84,15 @@ def fit_model(
     moved = [name for name in entries if match is not None and CLASS_LAYER in name]
     fit_entries(entries, own, fit, report, moved)
     return entries, report
+
+
+TASK_FITS: list[Callable[..., Sequence[str]]] = []
+"""What settles the entries of a task, before the others are fitted.
+
+Called with the entries of a file under the model's names, which it may change, the
+state dict of the model, ``info`` of the file, which it may change, and the class names
+of the model or None. What it returns is said in the table; nothing if all was right.
+"""
 
 
 def fit_query_table(

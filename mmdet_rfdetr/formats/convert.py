@@ -21,6 +21,7 @@ from ..checkpoints.hooks import FORMS
 from ..checkpoints.layout import EXTRAS, INFO_KEY, class_names, entries_that_fit
 from ..checkpoints.loading import load_checkpoint_file
 from ..checkpoints.names import (
+    KEYPOINT_MASK,
     VIT,
     count_members,
     from_official,
@@ -191,6 +192,8 @@ def to_official_layout(state_dict: Mapping[str, Tensor], meta: Mapping) -> dict:
             'patch_size': kernel.shape[-1],
             'segmentation_head': 'segmentation_head.bias' in state_dict,
         }
+        if state_dict[KEYPOINT_MASK].numel():
+            args['use_grouppose_keypoints'] = True
         if names := class_names(meta):
             args['class_names'] = names
     extras = {key: kept[key] for key in EXTRAS if key in kept}

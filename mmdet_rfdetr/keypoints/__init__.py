@@ -1,6 +1,6 @@
 """Keypoints: their head, losses and results."""
 
-from . import official_names  # noqa: F401
+from . import official_names, point_rows  # noqa: F401
 from .keypoint_head import RFDETRKeypointHead
 
 __all__ = ['RFDETRKeypointHead']
