@@ -109,10 +109,12 @@ def _fit_rows(
     for name in ROWS:
         entries[name] = entries[name][torch.tensor(rows)]
     notes = [f'points by schema {theirs} -> {ours}: {", ".join(said)}']
-    if any(label != row for label, row in sources.items()):
+    # A class that the file lacks has points of another one, but not its class row.
+    rows = {row: label for label, row in reversed(sources.items())}
+    if any(row != label for row, label in rows.items()):
         notes.append('class rows follow the points; the official loader keeps them')
         if not named:
-            _move_class_rows(entries, sources)
+            _move_class_rows(entries, {label: row for row, label in rows.items()})
     return notes
 
 
