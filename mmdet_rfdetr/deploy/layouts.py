@@ -102,11 +102,11 @@ class EndToEndLayout(nn.Module):
         scores, indices = top_scores(scores, self.count)
         queries = torch.div(indices, self.num_classes, rounding_mode='floor')
         labels = indices - queries * self.num_classes
-        found = dict(boxes=rows_of(boxes, queries), scores=scores, labels=labels)
+        boxes = cxcywh_to_xyxy(rows_of(boxes, queries)).clamp(min=0, max=1)
+        found = dict(boxes=boxes, scores=scores, labels=labels)
         for head, other in zip(self.network.heads, others, strict=True):
             found[head.exported] = rows_of(other, queries)
             found = head.finish(found)
-        found['boxes'] = cxcywh_to_xyxy(found['boxes']).clamp(min=0, max=1)
         return found
 
     def normalise(self, levels: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def _rewritten(module: nn.Module) -> nn.Module | None:
     """What takes the place of a part, None if it stays."""
     if type(module) is Block and type(module.attn) is Attention:
         return RowsBlock(module)
-    if type(module) is GroupSelfAttention:
+    if type(module) is GroupSelfAttention and module.mask is None:
         packed = module.in_proj_weight, module.in_proj_bias
         return QueriesAttention(packed, module.num_heads, module.out_proj)
     if type(module) is GroupLinear:

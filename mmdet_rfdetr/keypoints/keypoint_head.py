@@ -1,6 +1,7 @@
 """Keypoints: tokens beside every query, which become points of the class there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from ..models.query_selection import GroupLinear
 from ..models.relu_mlp import ReLUMLP
 from ..models.task_head import Features, ModelSizes, TaskHead
 from ..ops.transfer import upload
+from .exported import RESULTS, describe_points, in_order
 from .point_decoder import PointDecoder, PointInitialiser, PointStream
 from .point_losses import CHANNELS, TERMS, TargetPoints, add_point_costs, point_losses
 from .point_results import decode_points, fuse_scores
@@ -54,6 +56,8 @@ class RFDETRKeypointHead(TaskHead):
     """
 
     name = 'keypoint_head'
+    exported = 'keypoints'
+    exported_results = RESULTS
 
     def __init__(
         self,
@@ -223,8 +227,10 @@ class RFDETRKeypointHead(TaskHead):
         classes = len(self.schema.counts)
         known, labels = labels < classes, labels.clamp(max=classes - 1)
         points = points.unflatten(-2, self.active.shape)
+        # Expanded by hand: take_along_dim makes the batch of a graph a constant.
         index = labels[..., None, None, None]
-        points = points.take_along_dim(index, -3).squeeze(-3)
+        index = index.expand(*labels.shape, 1, *points.shape[-2:])
+        points = points.gather(-3, index).squeeze(-3)
         return points, self.active[labels] & known[..., None], known
 
     def add_results(
@@ -256,3 +262,21 @@ class RFDETRKeypointHead(TaskHead):
             instances.scores, points, active, known, self.score_alpha
         )
         return instances.scores.argsort(descending=True, stable=True)
+
+    def finish(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add points as parts of the sides, as :meth:`add_results` does in pixels."""
+        points, active, known = self._of_class(found['keypoints'], found['labels'])
+        sides = found['boxes'][..., 2:] - found['boxes'][..., :2]
+        made = decode_points(points, active, torch.ones_like(sides), sides.prod(-1))
+        found = dict(found, **dict(zip(RESULTS, made, strict=True)))
+        if self.score_mode == 'class':
+            return found
+        fused = fuse_scores(found['scores'], points, active, known, self.score_alpha)
+        return in_order(found, fused)
+
+    def describe(self, dataset_meta: dict) -> dict[str, Any]:
+        """The task, and what is said of the points in an exported file."""
+        points = describe_points(dataset_meta)
+        points.update(score_mode=self.score_mode, alpha=self.score_alpha)
+        points.update(counts=list(self.schema.counts))
+        return dict(task='pose', keypoints=points)

@@ -180,7 +180,7 @@ class PointStream(TokenStream):
         references = memory_inputs['reference_points']
         self.query_pos = query_pos
         points = self.initialiser(query[:1])
-        self.points = points.expand(len(query), -1, -1, -1)
+        self.points = points.expand(query.shape[0], -1, -1, -1)
         self.inputs = dict(
             memory=memory_inputs['memory']._replace(tokens=self.tokens),
             reference_points=references.repeat_interleave(points.shape[2], dim=1),

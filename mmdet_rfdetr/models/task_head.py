@@ -202,7 +202,7 @@ class TaskHead(BaseModule):
         """Complete the detections in an exported file, as :meth:`add_results` does.
 
         Args:
-            found: ``boxes`` (B, n, 4) cxcywh as parts of the sides, ``scores`` (B, n)
+            found: ``boxes`` (B, n, 4) xyxy as parts of the sides, ``scores`` (B, n)
                 descending, ``labels`` (B, n), and the head's output of their queries,
                 (B, n, ...), under its name.
 

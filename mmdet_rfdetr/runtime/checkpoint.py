@@ -52,6 +52,11 @@ class CheckpointModel:
         self.model = init_detector(config, checkpoint, device=device)
         self.names = tuple(self.model.dataset_meta['classes'])
         self.pipeline = _pipeline(self.model.cfg)
+        heads = getattr(getattr(self.model, 'bbox_head', None), 'task_heads', {})
+        self.scheme = {}
+        for head in heads.values():
+            about = head.describe(self.model.dataset_meta)
+            self.scheme.update(about.get('keypoints', {}))
         if resize != 'evaluation' or shape is not None:
             self._set_resizing(resize, shape)
 
@@ -99,9 +104,11 @@ class CheckpointModel:
             most: at most so many of an image.
         """
         data = {key: [each[key] for each in inputs] for key in inputs[0]}
-        # The head leaves out what has too low a score before it makes masks.
+        # The head leaves out what has too low a score before it makes masks; points may
+        # change scores.
         head = getattr(self.model, 'bbox_head', None)
-        before = head.test_cfg if isinstance(head, RFDETRHead) else None
+        is_known = isinstance(head, RFDETRHead) and not self.scheme
+        before = head.test_cfg if is_known else None
         if before is not None and threshold:
             least = max(threshold, before.get('score_thr') or 0)
             head.test_cfg = {**before, 'score_thr': least}

@@ -23,7 +23,7 @@ def decode_keypoints(
 
     Args:
         raw: (n, S * K, 8) of the queries; K slots a class, of the first S classes.
-        boxes: (n, 4) cxcywh as parts of the sides.
+        boxes: (n, 4) xyxy in the picture, as parts of the sides.
         labels: (n,).
         scores: (n,) of the classes.
         scheme: ``counts`` of points of each of the S classes; ``score_mode``, where it
@@ -49,7 +49,8 @@ def decode_keypoints(
         ratios = scores * np.where(is_owned.any(1), means, 1) ** -scheme['alpha']
     if scheme['score_mode'] == 'fused':
         scores = np.where(kinds < len(counts) - 1, ratios / (1 + ratios), scores)
-    spread = np.stack((xx, xy, xy, yy), -1) * boxes[:, 2:].prod(1)[:, None, None]
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(1)
+    spread = np.stack((xx, xy, xy, yy), -1) * areas[:, None, None]
     spread[~is_owned] = np.nan
     made = dict(
         keypoints=np.stack((x, y), -1) * is_owned[..., None],

@@ -142,9 +142,8 @@ def _official(outputs: dict, metadata: Metadata, count: int) -> Found:
     found = Found(corners, scores[best], labels, masks)
     if 'keypoints' not in outputs:
         return found
-    points = decode_keypoints(
-        outputs['keypoints'][queries], boxes, labels, found.scores, metadata.keypoints
-    )
+    raw, boxes = outputs['keypoints'][queries], corners.clip(0, 1)
+    points = decode_keypoints(raw, boxes, labels, found.scores, metadata.keypoints)
     # The best pairs are those of the classes; fused scores have another order.
     return replace(found, **points).take(best_pairs(points['scores'], count))
 

@@ -20,7 +20,8 @@ SCHEME = dict(
 )
 WIDTH, HEIGHT = 200, 100
 LABELS = np.array([0, 1, 2, 3])
-BOXES = np.array([[0.5, 0.5, 0.2, 0.4]] * 4)
+CENTRES = np.array([[0.5, 0.5, 0.2, 0.4]] * 4, np.float32)
+BOXES = np.array([[0.4, 0.3, 0.6, 0.7]] * 4)
 
 
 @pytest.fixture(scope='module')
@@ -86,9 +87,7 @@ def found(raw):
     assert again == metadata
     logits = np.full((1, 4, 4), -9.0)
     logits[0, range(4), range(4)] = [0, 1, 2, 3]
-    outputs = dict(
-        dets=BOXES[None].astype(np.float32), labels=logits, keypoints=raw[None] / 9
-    )
+    outputs = dict(dets=CENTRES[None], labels=logits, keypoints=raw[None] / 9)
     size = HEIGHT, WIDTH
     (each,) = find_objects(outputs, again, [size], max_detections=4)
     return Detections(**vars(each), class_names=again.names, scheme=again.keypoints)
