@@ -62,6 +62,8 @@ HEAVY = {
     'test_reliability/test_resume',
     'test_reliability/test_two_processes',
     'test_reliability/test_unequal_batches',
+    'test_search/test_export',
+    'test_search/test_runs',
     'test_segmentation/test_fixture_parity',
     'test_speed/test_allocator',
     'test_speed/test_compiled',
