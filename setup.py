@@ -31,6 +31,7 @@ setup(
         'rfdetr_predict',
         'rfdetr_datasets',
         'rfdetr_report',
+        'rfdetr_family',
     ],
     py_modules=['mmdet_rfdetr_command'],
     entry_points={
@@ -46,6 +47,7 @@ setup(
         'rfdetr_predict': 'runtime/rfdetr_predict',
         'rfdetr_datasets': 'runtime/rfdetr_datasets',
         'rfdetr_report': 'runtime/rfdetr_report',
+        'rfdetr_family': 'runtime/rfdetr_family',
     },
     package_data={
         'mmdet_rfdetr.tools': ['*.sh'],

@@ -53,6 +53,10 @@ class RFDETRCocoMetric(CocoMetric):
             follow the classes of the data set, by name), ``use_mp_eval`` (engines are
             faster) and the metric ``'proposal_fast'`` (``'proposal'`` has the recall).
 
+    Attributes:
+        engine: see there; it may be replaced.
+        limit: detections of a class in an image that count for ``mAP``.
+
     Raises:
         SettingError: if a setting is one of these three, ``metric_items`` names what
             there is not, ``proposal_nums`` are no numbers, or there is no such engine.
@@ -77,13 +81,13 @@ class RFDETRCocoMetric(CocoMetric):
         for number in numbers or [0]:
             check_counts(proposal_nums=number)
         self.proposal_nums = sorted(set(numbers))
-        self._limit = _DEFAULT_NUMS[0] if is_default else self.proposal_nums[-1]
+        self.limit = _DEFAULT_NUMS[0] if is_default else self.proposal_nums[-1]
         items = (*PRECISIONS, *recall_names(self.proposal_nums))
         for key, known in (('metrics', KINDS), ('metric_items', items)):
             for name in getattr(self, key) or ():
                 if name not in known:
                     raise SettingError(f'{key}: {name!r} is none of {[*known]}')
-        self._engine = choose_engine(engine)
+        self.engine = choose_engine(engine)
         self._ann_file = ann_file
         if ann_file is not None:
             self._coco_api = build_index(self._read_annotations())
@@ -176,7 +180,7 @@ class RFDETRCocoMetric(CocoMetric):
             if not len(detections):
                 logger.error('The testing results of the whole dataset is empty.')
                 break
-            evaluator = self._engine(ground_truth, detections, kind.iou_type)
+            evaluator = self.engine(ground_truth, detections, kind.iou_type)
             found.update(self._count(evaluator, metric, logger))
         return {name: round(value, _DIGITS) for name, value in found.items()}
 
@@ -209,7 +213,7 @@ class RFDETRCocoMetric(CocoMetric):
         evaluator.params.maxDets = list(self.proposal_nums)
         evaluator.params.iouThrs = self.iou_thrs
         count(evaluator)
-        averages = summarize(evaluator, self._limit)
+        averages = summarize(evaluator, self.limit)
         # First of all, for save_best='auto'.
         found = {name: averages[item] for name, item in self._items(metric).items()}
         if metric != 'proposal':

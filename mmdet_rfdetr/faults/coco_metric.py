@@ -45,7 +45,7 @@ class CheckedCocoMetric(RFDETRCocoMetric):
         is_own = self._coco_api is not None and isinstance(meta, Mapping)
         if is_own and not self.format_only:
             remark_on_objects(
-                self._coco_api, self._classes(), self._limit, self._ann_file
+                self._coco_api, self._classes(), self.limit, self._ann_file
             )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

@@ -191,7 +191,7 @@ class QuerySelection(BaseModule):
             proposals = proposals * valid[..., None]
         with torch.no_grad():
             rows = memory.detach().reshape(1, -1, width).expand(num_groups, -1, -1)
-            tokens, cls_scores = self._score(rows)
+            tokens, cls_scores = self.score(rows)
             best = cls_scores.view(num_groups, batch, count, -1).float().amax(-1)
             indices = best.topk(min(num_queries, count), dim=-1).indices
         # Rows of the selected tokens among those of all images: (g, B*k, 1).
@@ -204,7 +204,7 @@ class QuerySelection(BaseModule):
         if torch.is_grad_enabled():
             # Gradients reach the selected tokens alone: only these are kept for them.
             selected = memory.flatten(0, 1).index_select(0, rows.flatten())
-            tokens, cls_scores = self._score(selected.view(num_groups, -1, width))
+            tokens, cls_scores = self.score(selected.view(num_groups, -1, width))
         else:
             tokens, cls_scores = pick(tokens), pick(cls_scores)
         proposals = proposals.expand(batch, -1, -1).reshape(1, -1, 4)
@@ -221,7 +221,7 @@ class QuerySelection(BaseModule):
             indices=indices,
         )
 
-    def _score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (g, rows, D) and their logits (g, rows, K) of memory (g, rows, D)."""
         tokens = self.norm(self.fc(rows))
         return tokens, self.fc_cls(tokens)

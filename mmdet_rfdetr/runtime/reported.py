@@ -74,7 +74,7 @@ def _compute(
         for each in _results(key, prediction)
     ]
     # mmdet's own metric counts 100 for mAP, whatever else it counts.
-    limit = getattr(metric, '_limit', 100)
+    limit = getattr(metric, 'limit', 100)
     try:
         write_report(
             document=document,

@@ -36,6 +36,7 @@ class Operations:
         self._width, self._dims = backbone.embed_dims, model.decoder.embed_dims
         self._channels = backbone.patch_embed.in_channels
         self._extra = 1 + backbone.num_registers
+        self._maps = len(backbone.out_indices)
         self._global = len(set(backbone.out_indices) & {*range(len(backbone.blocks))})
         self._windowed = len(backbone.blocks) - self._global
         self._blocks = 2 * weights_of([backbone.blocks])
@@ -62,7 +63,7 @@ class Operations:
         """Of backbone, neck, and the scores of all tokens."""
         grid, windows = image_size // patch_size, num_windows**2
         tokens = grid**2
-        rows = tokens + windows * self._extra
+        rows = self.rows((image_size, patch_size, num_windows))
         pixels = self._channels * patch_size**2
         attention = self._windowed * rows**2 // windows + self._global * rows**2
         return (
@@ -84,31 +85,24 @@ class Operations:
         Args:
             subnet: size, patch size, windows, layers and queries.
         """
-        return self.shared(subnet[:3], [subnet[3]], [subnet[4]])
+        return self.shared([subnet])
 
-    def shared(
-        self,
-        triple: Sequence[int],
-        num_layers: Iterable[int],
-        num_queries: Iterable[int],
-    ) -> int:
-        """Of one prediction by each sub-net of a size, patch and windows together.
+    def shared(self, subnets: Iterable[Sequence[int]]) -> int:
+        """Of one prediction by each of some sub-nets of a size, patch and windows.
 
         There is one trunk, one decoder run for each number of queries, and a head for
-        each of its depths.
-
-        Args:
-            triple: size, patch size and windows.
-            num_layers: of the sub-nets.
-            num_queries: likewise; each is combined with all layers.
+        each sub-net.
         """
-        depths, grid = list(num_layers), triple[0] // triple[1]
-        heads, deepest = sum(depth > 0 for depth in depths), max(depths)
+        subnets = list(subnets)
+        triple, grid = subnets[0][:3], subnets[0][0] // subnets[0][1]
         total = self.trunk(*triple)
-        for count in num_queries:
-            of_query = self._proposal + heads * self._head
-            of_query += self._position if heads else 0
-            total += count * of_query + deepest * self.layer(count, grid)
+        for count in {each[4] for each in subnets}:
+            depths = [each[3] for each in subnets if each[4] == count]
+            heads = sum(depth > 0 for depth in depths)
+            of_query = (
+                self._proposal + heads * self._head + bool(heads) * self._position
+            )
+            total += count * of_query + max(depths) * self.layer(count, grid)
         return total
 
     def parameters(self, subnet: Sequence[int]) -> int:
@@ -125,6 +119,20 @@ class Operations:
             + (queries - self._queries) * tables
             + (layers - self._layers) * self._layer_parameters
         )
+
+    def memory(self, subnet: Sequence[int], batch: int) -> int:
+        """Bytes, about, of the weights and of what is alive in a float32 forward.
+
+        Most is alive in a block: its input and output, and twice its hidden features;
+        besides there are the maps that were taken before.
+        """
+        rows = self.rows(subnet) * batch
+        alive = (10 + self._maps) * self._width * rows
+        return 4 * (self._parameters + alive)
+
+    def rows(self, subnet: Sequence[int]) -> int:
+        """Rows of the blocks: patches, and the extra tokens of each window."""
+        return (subnet[0] // subnet[1]) ** 2 + subnet[2] ** 2 * self._extra
 
     def _memory(self, grid: int) -> int:
         """Tokens that a decoder layer reads."""

@@ -81,9 +81,10 @@ def test_the_published_figures_come_out(name, published):
 def test_shared_evaluation_takes_a_twentieth_on_the_grid_of_the_paper():
     operations = of_shipped('medium', num_layers=6)[1]
     space = SearchSpace(**PAPER, max_tokens=120 * 120)
-    separate = sum(map(operations.of, space.subnets()))
+    subnets = [*space.subnets()]
+    separate = sum(map(operations.of, subnets))
     shared = sum(
-        operations.shared(each, space.num_layers, space.queries(each))
+        operations.shared([x for x in subnets if x[:3] == each])
         for each in space.triples
     )
     assert 25 < separate / shared < 28
@@ -99,10 +100,9 @@ def test_shared_evaluation_takes_a_twentieth_on_the_grid_of_the_paper():
 def test_sharing_is_what_the_parts_of_the_sub_nets_add_up_to():
     operations = Operations(build_model())
     triple, depths, counts = (32, 4, 2), (0, 1, 2), (3, 6)
-    together = operations.shared(triple, depths, counts)
-    alone = {
-        key: operations.of((*triple, *key)) for key in itertools.product(depths, counts)
-    }
+    keys = [*itertools.product(depths, counts)]
+    together = operations.shared([(*triple, *key) for key in keys])
+    alone = {key: operations.of((*triple, *key)) for key in keys}
     trunk = operations.trunk(*triple)
     # The first layer of each run is there once, and is counted alone for both depths.
     again = sum(operations.layer(count, 8) for count in counts)
@@ -118,7 +118,7 @@ def test_sharing_is_what_the_parts_of_the_sub_nets_add_up_to():
 
 def alone_heads(operations, count):
     """Operations of the box head for so many queries, from two depths of one run."""
-    two = operations.shared((32, 4, 2), (1, 2), (count,))
+    two = operations.shared([(32, 4, 2, depth, count) for depth in (1, 2)])
     return two - operations.of((32, 4, 2, 2, count))
 
 
