@@ -94,6 +94,20 @@ CASES = {
         sizes=[(48, 80), (48, 80), (48, 80)],
         counts=[3, 0, 2],
     ),
+    # Keypoints of two classes of three, on an input that is not square, with padding.
+    'keypoints': dict(
+        config_class='RFDETRKeypointPreviewConfig',
+        model=dict(
+            _SMALL,
+            num_keypoints_per_class=[3, 0, 2],
+            num_classes=3,
+            vit=dict(hidden_size=32, num_attention_heads=2, num_hidden_layers=4),
+        ),
+        seed=6,
+        batch_size=(48, 80),
+        sizes=[(48, 80), (48, 64), (48, 80)],
+        counts=[3, 0, 2],
+    ),
 }
 """Cases as :mod:`tests.official` takes them; ``counts`` are for training only."""
 

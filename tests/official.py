@@ -13,6 +13,8 @@ A case is a dict of plain values:
   out;
 - ``counts``: objects of each image. With them the case is trained for one step,
   without them it is evaluated;
+- ``labels``: those of the objects lie below; all of a schema of keypoints, or of the
+  model, if left out;
 - ``criterion``: official switches of the loss, for training;
 - ``lora``: true for a model with adapters, which is described, evaluated and trained;
   that needs ``rfdetr[lora,train]``.
@@ -39,11 +41,11 @@ def namespace(case):
 
     model = getattr(config, case.get('config_class', 'RFDETRNanoConfig'))
     model = model(pretrain_weights=None, device='cpu')
-    train = (
-        config.SegmentationTrainConfig
-        if model.segmentation_head
-        else config.TrainConfig
-    )
+    train = config.TrainConfig
+    if model.segmentation_head:
+        train = config.SegmentationTrainConfig
+    elif getattr(model, 'use_grouppose_keypoints', False):
+        train = config.KeypointTrainConfig
     arguments = _namespace_from_configs(model, train(dataset_dir='.', output_dir='.'))
     # Any name: it is not read, but None would fetch weights from the network.
     arguments.pretrain_weights = 'none'
@@ -172,6 +174,11 @@ def evaluate(case):
             lambda module, inputs, output: seen.__setitem__(name, _first(output))
         )
 
+    def keep_second(name, module):
+        module.register_forward_hook(
+            lambda module, inputs, output: seen.__setitem__(name, output[1])
+        )
+
     def keep_list(name, module):
         module.register_forward_hook(
             lambda module, inputs, output: seen.update(
@@ -202,6 +209,14 @@ def evaluate(case):
         keep(f'dec{index}_self_attn', layer.self_attn)
         keep(f'dec{index}_cross_attn', layer.cross_attn)
         keep(f'dec{index}_out', layer)
+        if model.use_grouppose_keypoints:
+            keep(f'dec{index}_kp_self_attn', layer.kp_inst_self_attn)
+            keep(f'dec{index}_kp_cross_attn', layer.kp_cross_attn)
+            keep_second(f'dec{index}_kp_out', layer)
+    if model.use_grouppose_keypoints:
+        keep_list('cross_projector', backbone.cross_attn_projector)
+        keep('kp_init_enc', transformer.keypoint_query_initializer_enc)
+        keep('kp_init', transformer.keypoint_query_initializer)
     transformer.register_forward_hook(
         lambda module, inputs, output: seen.update(
             {f'hs_{index}': value for index, value in enumerate(output[0])},
@@ -229,8 +244,13 @@ def evaluate(case):
         for index, layer in enumerate(outputs['aux_outputs']):
             seen[f'aux{index}_masks'] = layer['pred_masks']
         seen['pred_masks'] = outputs['pred_masks']
+    if 'pred_keypoints' in outputs:
+        seen['enc_keypoints'] = outputs['enc_outputs']['pred_keypoints']
+        for index, layer in enumerate(outputs['aux_outputs']):
+            seen[f'aux{index}_keypoints'] = layer['pred_keypoints']
+        seen['pred_keypoints'] = outputs['pred_keypoints']
     for index, image in enumerate(detections):
-        for name in ('scores', 'labels', 'boxes', 'masks'):
+        for name in ('scores', 'labels', 'boxes', 'masks', 'keypoints'):
             if name in image:
                 seen[f'image{index}_{name}'] = image[name]
     return seen
@@ -251,21 +271,31 @@ def _draws(names, seed):
     assert not names, f'random numbers that were not asked for: {names}'
 
 
+def targets_of(case, model):
+    """Objects of each image as the official criterion takes them."""
+    masked = model.segmentation_head is not None
+    schema = model.num_keypoints_per_class
+    objects = golden_rule.objects(
+        case['counts'],
+        case.get('labels', len(schema) or model.class_embed.out_features),
+        case['seed'],
+        case['batch_size'] if masked else None,
+    )
+    if schema:
+        objects = golden_rule.with_keypoints(objects, schema, case['seed'])
+    return [
+        {name: torch.from_numpy(value) for name, value in image.items()}
+        for image in objects
+    ]
+
+
 def train(case):
     """One training step: selection, outputs, matches, losses, gradients."""
     model, criterion, _ = build(case)
     model.train()
     criterion.train()
     masked = model.segmentation_head is not None
-    targets = [
-        {name: torch.from_numpy(value) for name, value in image.items()}
-        for image in golden_rule.objects(
-            case['counts'],
-            model.class_embed.out_features,
-            case['seed'],
-            case['batch_size'] if masked else None,
-        )
-    ]
+    targets = targets_of(case, model)
     with _selections() as selections:
         outputs = model(batch(case))
     # One call for all groups together, or one for each group.
@@ -287,6 +317,8 @@ def train(case):
         if masked:
             seen[f'{name}_mask_spatial'] = layer['pred_masks']['spatial_features']
             seen[f'{name}_mask_query'] = layer['pred_masks']['query_features']
+        if 'pred_keypoints' in layer:
+            seen[f'{name}_keypoints'] = layer['pred_keypoints']
     for name, layer in layers.items():
         with _draws([f'matcher/{name}'] if masked else [], case['seed']):
             matches = criterion.matcher(layer, targets, group_detr=criterion.group_detr)

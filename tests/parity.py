@@ -82,7 +82,7 @@ def model_config(sizes, num_logits, points=None):
         config['mask_head'] = dict(type='RFDETRMaskHead')
         config['bbox_head']['loss_mask'] = dict(type='RFDETRPointMaskLoss', **source)
         config['train_cfg']['assigner'].update(source)
-    if sizes.get('use_grouppose_keypoints'):
+    if sizes.get('num_keypoints_per_class'):
         config['keypoint_head'] = dict(
             type='RFDETRKeypointHead',
             num_keypoints=list(sizes['num_keypoints_per_class']),
@@ -166,7 +166,14 @@ def rule_model(config, seed=1):
 
 
 def rule_batch(
-    sizes, batch_size=None, counts=None, *, num_classes=5, masked=False, seed=1
+    sizes,
+    batch_size=None,
+    counts=None,
+    *,
+    num_classes=5,
+    masked=False,
+    schema=None,
+    seed=1,
 ):
     """Images (B, 3, H, W) and data samples from the rule.
 
@@ -176,12 +183,15 @@ def rule_batch(
         counts: number of objects of each image.
         num_classes: labels of the objects lie below.
         masked: whether objects have masks.
+        schema: keypoints of each class, if objects have any.
         seed: of the numbers.
     """
     batch_size = batch_size or tuple(map(max, zip(*sizes, strict=True)))
     images, _ = golden_rule.images(sizes, batch_size, seed)
     mask_size = batch_size if masked else None
     objects = counts and golden_rule.objects(counts, num_classes, seed, mask_size)
+    if objects and schema:
+        objects = golden_rule.with_keypoints(objects, schema, seed)
     return torch.from_numpy(images), make_samples(sizes, batch_size, objects)
 
 
@@ -202,12 +212,15 @@ def case_config(case):
 
 def case_batch(case, config):
     """Images and data samples of a case, with objects if it has any."""
+    schema = config.get('keypoint_head', {}).get('num_keypoints')
+    classes = len(schema) if schema else config['bbox_head']['num_classes']
     return rule_batch(
         case['sizes'],
         case['batch_size'],
         case.get('counts'),
-        num_classes=config['bbox_head']['num_classes'],
+        num_classes=case.get('labels', classes),
         masked='mask_head' in config,
+        schema=schema,
         seed=case['seed'],
     )
 

@@ -1,6 +1,6 @@
 """A model with keypoints that is small enough to train in a test."""
 
-from tests import golden_rule, parity
+from tests import parity
 
 
 def tiny_config(schema=(4, 0, 2), num_logits=5, **changes):
@@ -22,7 +22,6 @@ def tiny_config(schema=(4, 0, 2), num_logits=5, **changes):
         ca_nheads=2,
         dec_n_points=2,
         dim_feedforward=64,
-        use_grouppose_keypoints=True,
         num_keypoints_per_class=list(schema),
     )
     sizes.update(changes)
@@ -40,7 +39,7 @@ def batch(*sizes, counts, schema=(4, 0, 2), num_classes=None, seed=1):
         seed: of the numbers.
     """
     size = tuple(map(max, zip(*sizes, strict=True)))
-    images, samples = parity.rule_batch(sizes, size, seed=seed)
-    objects = golden_rule.objects(counts, num_classes or len(schema), seed)
-    objects = golden_rule.with_keypoints(objects, schema, seed)
-    return images, parity.make_samples(sizes, size, objects)
+    classes = num_classes or len(schema)
+    return parity.rule_batch(
+        sizes, size, counts, num_classes=classes, schema=schema, seed=seed
+    )

@@ -122,7 +122,7 @@ def test_classes_with_points_by_name(table):
 @pytest.mark.parametrize('masked', (False, True), ids=('detection', 'segmentation'))
 def test_a_model_without_points_is_a_start(masked, table):
     content = official_file(
-        (17,), use_grouppose_keypoints=False, segmentation_head=masked
+        (17,), num_keypoints_per_class=None, segmentation_head=masked
     )
     model = build((17,))
     before = model.state_dict()[QUERIES].clone()

@@ -10,7 +10,9 @@ from mmdet_rfdetr.matching import Stages
 from tests import golden, parity
 
 
-@pytest.fixture(scope='module', params=sorted(golden.CASES.keys() - {'masks'}))
+@pytest.fixture(
+    scope='module', params=sorted(golden.CASES.keys() - {'masks', 'keypoints'})
+)
 def name(request):
     return request.param
 
@@ -53,11 +55,15 @@ def test_eval_stages(name):
     }
     parity.assert_stages_agree(stages, expected, parity.SMALL_TOLERANCES, view)
 
+    last = Stages(
+        [torch.from_numpy(stages['pred_logits'])],
+        [torch.from_numpy(stages['pred_boxes'])],
+    )
+    if 'pred_keypoints' in stages:
+        points = torch.from_numpy(stages['pred_keypoints'])
+        last = last.with_task('keypoint_head', [points])
     results = model.bbox_head.predict_by_feat(
-        Stages(
-            [torch.from_numpy(stages['pred_logits'])],
-            [torch.from_numpy(stages['pred_boxes'])],
-        ),
+        last,
         batch_img_metas=[sample.metainfo for sample in samples],
     )
     for image, result in enumerate(results):
