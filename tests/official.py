@@ -15,6 +15,7 @@ A case is a dict of plain values:
   without them it is evaluated;
 - ``labels``: those of the objects lie below; all of a schema of keypoints, or of the
   model, if left out;
+- ``steps``: so many optimizer steps, step i on the batch of ``seed + i``;
 - ``criterion``: official switches of the loss, for training;
 - ``lora``: true for a model with adapters, which is described, evaluated and trained;
   that needs ``rfdetr[lora,train]``.
@@ -25,8 +26,10 @@ arrays of case i under ``i/<name>``.
 """
 
 import contextlib
+import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -133,6 +136,8 @@ def run(case):
         stages = adapted(case)
     elif 'sizes' not in case:
         stages = fresh(case)
+    elif 'steps' in case:
+        stages = train_steps(case)
     elif 'counts' in case:
         stages = train(case)
     else:
@@ -353,6 +358,38 @@ def train(case):
         }
     )
     return seen
+
+
+def train_steps(case):
+    """Loss terms (steps,) and the sums of all weights after the steps."""
+    import rfdetr
+
+    # By its path: the package around it imports Lightning, which is not needed.
+    path = Path(rfdetr.__file__).parent / 'training' / 'param_groups.py'
+    spec = importlib.util.spec_from_file_location('param_groups', path)
+    param_groups = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(param_groups)
+    model, criterion, _ = build(case)
+    model.train()
+    criterion.train()
+    arguments = namespace(case)
+    optimizer = torch.optim.AdamW(
+        param_groups.get_param_dict(arguments, model),
+        lr=arguments.lr,
+        weight_decay=arguments.weight_decay,
+    )
+    terms = {name: [] for name in criterion.weight_dict}
+    for step in range(case['steps']):
+        each = dict(case, seed=case['seed'] + step)
+        losses = criterion(model(batch(each)), targets_of(each, model))
+        weighted = {name: criterion.weight_dict[name] * losses[name] for name in terms}
+        optimizer.zero_grad()
+        sum(weighted.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.clip_max_norm)
+        optimizer.step()
+        for name, value in weighted.items():
+            terms[name].append(float(value.detach()))
+    return {f'loss/{name}': torch.tensor(values) for name, values in terms.items()}
 
 
 def adapted(case):
