@@ -38,22 +38,24 @@ def small():
 @pytest.mark.parametrize('size', [0, 1])
 def test_detections(evaluated, size):
     """The same detections with fused scores, here sorted by them."""
-    _, model, config, _ = evaluated
+    _, model, config, stages = evaluated
     arrays, description = load_pair('keypoint/detections')
     inputs = config['eval_input']
     samples = parity.make_samples(inputs, inputs[0])
     originals = description['target_sizes'][size]
     for sample, original in zip(samples, originals, strict=True):
         parity.set_original_size(sample, original)
-    images = rule().image_batch(config['case_seed'], len(inputs), *inputs[0])
-    with torch.no_grad():
-        results = model(torch.from_numpy(images), samples, 'predict')
-    for image, sample in enumerate(results):
+    names = 'pred_logits', 'pred_boxes', 'pred_keypoints'
+    logits, boxes, points = ([torch.from_numpy(stages[name])] for name in names)
+    results = model.bbox_head.predict(
+        Stages(logits, boxes).with_task('keypoint_head', points), samples
+    )
+    for image, found in enumerate(results):
         expected = {
             name: arrays[f'size{size}_image{image}_{name}']
             for name in ('scores', 'labels', 'boxes', 'keypoints')
         }
-        compare_detections(sample.pred_instances, expected, originals[image])
+        compare_detections(found, expected, originals[image])
 
 
 def compare_detections(found, expected, size):
