@@ -31,7 +31,12 @@ def main() -> None:
         type=cli.checkpoint_path,
         help='checkpoint of CONFIG',
     )
-    add('--work-dir', metavar='DIR', required=True, help='folder of the results')
+    add(
+        '--work-dir',
+        metavar='DIR',
+        help="folder of the results (default: search in the config's work_dir, or in "
+        'work_dirs/<name of the config>)',
+    )
     add(
         '--images',
         type=int,
@@ -137,6 +142,7 @@ def search(args: argparse.Namespace) -> None:
 
     trust = trust_checkpoint() if args.trust_checkpoint else contextlib.nullcontext()
     cfg = running.load_config(args)
+    args.work_dir = args.work_dir or str(Path(cfg.work_dir, 'search'))
     with running.explained_errors(), trust:
         search = Search(cfg, args, Measurement)
         if args.dry_run:

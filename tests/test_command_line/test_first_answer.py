@@ -63,8 +63,9 @@ def ask(name, *typed):
 
 @pytest.mark.parametrize('name', TOOLS)
 def test_help_and_mistakes_import_nothing_heavy(name):
-    # Files that are not there: one, or two where a tool takes two.
-    lists = [['--help'], ['--no-such-option'], ['nothing.py'], ['nothing.py'] * 2]
+    # Files that are not there: as many as a tool takes.
+    lists = [['--help'], ['--no-such-option']]
+    lists += [['nothing.py'] * count for count in (1, 2, 4)]
     helped, *mistaken = ask(name, *lists)
     assert helped[0] == 0
     assert f'tools/{name}.py' in helped[1]
