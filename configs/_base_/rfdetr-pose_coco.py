@@ -14,3 +14,5 @@ model = dict(
     bbox_head=dict(num_classes=1, loss_cls=dict(loss_weight=2.0)),
     test_cfg=dict(max_per_img=100),
 )
+
+default_hooks = dict(unit_precision=dict(type='RFDETRUnitPrecisionHook'))

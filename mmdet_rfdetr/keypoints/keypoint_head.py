@@ -103,6 +103,13 @@ class RFDETRKeypointHead(TaskHead):
             of_groups.copy_to_all_groups(of_layers)
         self.register_buffer('active', self.schema.active())
 
+    @torch.no_grad()
+    def reset_precision(self) -> None:
+        """Give all points unit precision, and leave what else is known of them."""
+        for last in (self.embed[-1], self.encoder_embed[-1]):
+            last.weight[..., 4:7, :] = 0
+            last.bias[..., 4:7] = 0
+
     def stream(self, maps: Sequence[Tensor]) -> PointStream:
         """The points of a batch, which read the levels of a neck of their own."""
         return PointStream(self.decoder, self.initialiser, self.neck(maps))

@@ -1,16 +1,20 @@
 """What training does with keypoints: optimizer groups, labels, precision, resuming."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmdet.registry import MODELS
 
 from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.keypoints import RFDETRUnitPrecisionHook
 from tests import parity
 from tests.fixtures import needs_fixtures
 from tests.test_training.test_optim_constructor import assert_official
 
 from .case import batch, tiny_config
 
+LAST = 'keypoint_head.embed.2.', 'keypoint_head.encoder_embed.2.'
 BFLOAT16 = dict(device_type='cpu', dtype='bfloat16')
 
 
@@ -139,3 +143,26 @@ def test_first_points_are_the_centres_of_the_boxes():
     assert all(other.equal(first) for other in others)
     modulation = model.keypoint_head.initialiser.modulation[-1]
     assert modulation.weight.any() and not modulation.bias.any()
+
+
+@pytest.mark.parametrize(
+    ('load_from', 'resume', 'reset'),
+    [(None, False, False), ('weights.pth', False, True), ('run.pth', True, False)],
+)
+def test_precision_of_a_run_that_begins_with_weights(load_from, resume, reset):
+    model = parity.rule_model(tiny_config())
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    runner = SimpleNamespace(model=model, _load_from=load_from, _resume=resume)
+    RFDETRUnitPrecisionHook().before_train(runner)
+    for name, value in model.state_dict().items():
+        if reset and name.startswith(LAST):
+            rows = value if value.dim() == 2 + ('encoder' in name) else value[..., None]
+            kept = [0, 1, 2, 3, 7]
+            expected = before[name].view_as(rows)
+            assert not rows[..., 4:7, :].any(), name
+            assert rows[..., kept, :].equal(expected[..., kept, :]), name
+        else:
+            assert value.equal(before[name]), name
+    with torch.no_grad():
+        points = model.eval()(torch.zeros(1, 3, 64, 64))['pred_keypoints']
+    assert bool(points[..., 4:7].any()) != reset
