@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmdet_rfdetr.checkpoints.names import to_official
 from mmdet_rfdetr.errors import DeployedModelError, ImageSizeError, SettingError
 from mmdet_rfdetr.search import Subnet
 from mmdet_rfdetr.search.supernet import home_subnet, set_subnet
@@ -75,3 +76,22 @@ def test_a_deployed_model_stays_the_sub_net_that_it_is():
     set_subnet(model, HOME)
     with pytest.raises(DeployedModelError, match='s24-p3-w1-d1-q3'):
         set_subnet(model, Subnet(24, 3, 1, 1, 3))
+
+
+def test_from_an_official_file_the_home_is_the_file():
+    model, plain = supernet(), factory.build_model()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    official = dict(to_official(plain.state_dict()))
+    again = factory.build_model()
+    for loaded in (model, again):
+        loaded.load_state_dict(official, strict=False)
+    set_subnet(model, HOME)
+    images = torch.randn(1, 3, 32, 32)
+    ours, theirs = (x.eval()(images, mode='tensor') for x in (model, again))
+    for name in ('pred_logits', 'pred_boxes'):
+        assert torch.equal(ours[name], theirs[name])
+        assert not torch.equal(
+            ours[name], supernet().eval()(images, mode='tensor')[name]
+        )
