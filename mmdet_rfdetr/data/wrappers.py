@@ -49,6 +49,6 @@ def _own_metainfo(part: Any) -> Mapping:
         kind = part.get('type')
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         # mmengine's data sets complete what a config says.
-        complete = getattr(kind, '_load_metainfo', lambda _: {})
+        complete = getattr(kind, '_load_metainfo', lambda given: given)
         metainfo = complete(part.get('metainfo'))
     return metainfo if isinstance(metainfo, Mapping) else {}

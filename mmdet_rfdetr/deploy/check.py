@@ -135,7 +135,7 @@ def require_agreement(rows: Sequence[tuple[str, Agreement]], precision: str) -> 
             )
 
 
-MEANS = 'bbox_mAP', 'segm_mAP'
+MEANS = 'bbox_mAP', 'segm_mAP', 'keypoints_mAP'
 """Ends of the names of the figures that are compared."""
 
 

@@ -12,7 +12,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..class_names import show_classes
-from ..data.wrappers import classes_of
+from ..data.wrappers import classes_of, innermost
 from ..errors import SettingError, check_counts
 
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', pt2='.pt2')
@@ -86,7 +86,8 @@ def build_model(cfg: Config, checkpoint: str | None) -> nn.Module:
     }
     model = MODELS.build(dict(settings, precision=None))
     # Rows of a checkpoint are taken by the names of the classes.
-    model.dataset_meta = dict(classes=classes_of(cfg.test_dataloader))
+    about = next(innermost(cfg.test_dataloader)).get('metainfo') or {}
+    model.dataset_meta = dict(about, classes=classes_of(cfg.test_dataloader))
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, map_location='cpu')
     return model.eval().requires_grad_(False)

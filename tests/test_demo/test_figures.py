@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 
+from mmdet_rfdetr.data.wrappers import classes_of
 from mmdet_rfdetr.demo.figures import CLASSES, POINTS, draw_figures
 from tests.test_demo.test_demo import SMALL, build
 
@@ -117,3 +118,8 @@ def test_shapes_and_figures_do_not_share_a_folder(tmp_path):
     build(tmp_path)
     with pytest.raises(FileExistsError, match='figures.*data_root'):
         build_figures(tmp_path, metainfo=dict(classes=CLASSES))
+
+
+def test_a_config_tells_the_classes_of_figures():
+    dataset = dict(type='RFDETRDemoFigures', metainfo=dict(classes=CLASSES))
+    assert classes_of(dict(dataset=dataset)) == CLASSES
