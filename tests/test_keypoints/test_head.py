@@ -63,3 +63,18 @@ def test_objects_without_loaded_points_are_refused():
     images, samples = parity.rule_batch([(64, 64)], counts=(2,), num_classes=3)
     with pytest.raises(SettingError, match='gt_instances.keypoints'):
         model(images, samples, 'loss')
+
+
+@pytest.mark.parametrize('layers', (0, 1))
+def test_fewer_layers_run(layers):
+    """The points of layers that do not run are not asked for."""
+    model = parity.rule_model(tiny_config()).eval()
+    images, samples = batch((64, 64), counts=(2,))
+    with torch.no_grad():
+        whole = model(images, samples)
+        model.decoder.num_layers = layers
+        found = model(images, samples)
+        model(images, samples, 'predict')
+    expected = whole['aux_outputs'][0] if layers else whole['enc_outputs']
+    assert found['pred_keypoints'].equal(expected['pred_keypoints'])
+    assert found['pred_logits'].equal(expected['pred_logits'])
