@@ -29,7 +29,6 @@ def config(data, work_dir, **changes):
     """Three epochs of five batches, two of them a step, each step another sub-net."""
     changes = {
         'model.search_space': SPACE,
-        'model.data_preprocessor.pad_size_divisor': 1,
         'model.data_preprocessor.batch_augments': [dict(type='RFDETRBatchSubnetSize')],
         'default_hooks.subnet': dict(type='RFDETRSubnetHook'),
         'default_hooks.checkpoint.save_best': 'search/bbox_mAP',

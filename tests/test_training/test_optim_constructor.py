@@ -122,6 +122,21 @@ def names(depth):
     yield from ('decoder.norm.bias', 'bbox_head.fc_cls.bias')
 
 
+def test_embeddings_may_have_a_rate_of_their_own():
+    model = Skeleton(names(11), out_indices=(2, 5, 8, 11))
+    plain, cfg = optim_cfg(), optim_cfg()
+    cfg['paramwise_cfg'] = dict(cfg.get('paramwise_cfg', {}), lr_embeddings=3e-5)
+    before, rates = (
+        settings(model, build_optim_wrapper(model, x)) for x in (plain, cfg)
+    )
+    for name, rate in rates.items():
+        own = name in ('backbone.patch_embed.weight', *EMBEDDED)
+        assert rate == ((3e-5, 0) if own else before[name]), name
+
+
+EMBEDDED = 'backbone.cls_token', 'backbone.register_tokens'
+
+
 def test_eleven_blocks_shift_the_rates():
     """The rates of Base, whose last feature map is taken after 11 blocks."""
     model = Skeleton(names(11), out_indices=(2, 5, 8, 11))
