@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import io
-import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
@@ -119,10 +118,8 @@ class Measurement:
 
     def _evaluate(self, results: list) -> dict:
         self._metric.results, self._replicates = results, [0.0, 0.0]
-        logging.disable(logging.INFO)  # a table of each of thousands
         with contextlib.redirect_stdout(io.StringIO()):
             found = self._metric.evaluate(len(results))
-        logging.disable(logging.NOTSET)
         return dict(
             bbox_mAP=found.get(f'{self._metric.prefix}/bbox_mAP', 0.0),
             standard_error=standard_error(self._replicates),

@@ -1,7 +1,8 @@
-"""What is timed of sub-nets: whole models, and their parts behind the trunk."""
+"""What is timed of sub-nets, so that the latencies of others follow."""
 
+import itertools
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
 import torch
@@ -9,9 +10,6 @@ from mmdet.structures import DetDataSample
 from rfdetr_family.latency import Protocol
 from torch import nn
 
-from ..matching import Stages
-from ..models.decoder import sine_embedding
-from ..models.memory import Memory
 from .space import SearchSpace, Subnet
 
 TOGETHER = 8
@@ -51,15 +49,12 @@ def timed_models(
 
 def pass_of(model: nn.Module, image_size: int) -> Job:
     """A prediction of one image of that size by a model."""
-    images, samples = _input(model, image_size)
-    return torch.no_grad()(lambda: model(images, samples, mode='predict'))
-
-
-def _input(model: nn.Module, image_size: int) -> tuple[torch.Tensor, list]:
     channels = model.backbone.patch_embed.in_channels
     images = torch.zeros(1, channels, image_size, image_size)
+    images = images.to(model.query_embedding.device)
     shape = dict(img_shape=(image_size, image_size), scale_factor=(1.0, 1.0))
-    return images.to(model.query_embedding.device), [DetDataSample(metainfo=shape)]
+    samples = [DetDataSample(metainfo=shape)]
+    return torch.no_grad()(lambda: model(images, samples, mode='predict'))
 
 
 def measure_parts(
@@ -71,8 +66,9 @@ def measure_parts(
     """Measure what the latencies of all sub-nets follow from.
 
     That is one pass of the sub-net with all layers and queries for each size, patch and
-    windows; and at the fewest, the middle and the most tokens what runs behind the
-    trunk, for each number of queries.
+    windows; and at the fewest, the middle and the most tokens, for each number of
+    queries, sub-nets without layers, with one and with all. What a layer and the heads
+    take are their differences: alone they would find other things in the caches.
 
     Args:
         space: of the sub-nets.
@@ -91,61 +87,20 @@ def measure_parts(
         for each, entry in timed_models(protocol, sizes, build, step).items()
     }
     by_tokens = sorted(sizes, key=lambda each: each.tokens)
-    jobs = {}
-    for subnet in (by_tokens[0], by_tokens[len(by_tokens) // 2], by_tokens[-1]):
-        model = build(subnet)
-        parts = _part_jobs(model, subnet, space.num_queries)
-        jobs |= {(*key, subnet.tokens): job for key, job in parts.items()}
     queries: dict[str, dict] = {}
-    with torch.no_grad(), model.step_context():
-        times = timed(protocol, jobs)
-    for (kind, count, tokens), entry in times.items():
-        found = queries.setdefault(str(count), dict(layer=[], head=[], results=[]))
-        found[kind].append((tokens, entry['median']))
-    for found in queries.values():
-        found['layer'] = found['layer'] or [(0, 0.0)]
-        for kind in ('head', 'results'):
-            each = [time for _, time in found[kind]]
-            found[kind] = sum(each) / max(len(each), 1)
+    for most in (by_tokens[0], by_tokens[len(by_tokens) // 2], by_tokens[-1]):
+        counts, jobs = space.queries(most[:3]), {}
+        deepest = most.num_layers
+        first = min(1, deepest)
+        for key in itertools.product({0, first, deepest}, counts):
+            model = build(Subnet(*most[:3], *key))
+            jobs[key] = pass_of(model, most.image_size)
+        times = {key: x['median'] for key, x in timed(protocol, jobs).items()}
+        for count in counts:
+            none, one, every = (times[depth, count] for depth in (0, first, deepest))
+            layer = (every - one) / max(deepest - 1, 1)
+            found = queries.setdefault(str(count), dict(layer=[], head=[], results=[]))
+            found['layer'].append((most.tokens, layer))
+            found['head'].append((most.tokens, one - none - layer))
+            found['results'].append((most.tokens, none - times[0, counts[0]]))
     return dict(whole=whole, queries=queries)
-
-
-def _part_jobs(
-    model: nn.Module, subnet: Subnet, num_queries: Sequence[int]
-) -> dict[tuple[str, int], Job]:
-    """What runs behind the trunk of a deployed model, for each number of queries.
-
-    Returns:
-        By kind and queries: a layer, positions with the box head, and what every
-        sub-net does with its queries.
-    """
-    images, samples = _input(model, subnet.image_size)
-    device, decoder = images.device, model.decoder
-    generator, jobs = torch.Generator().manual_seed(0), {}
-    with torch.no_grad():
-        memory = Memory.flatten(model.extract_feat(images))
-
-    for count in sorted({min(count, subnet.num_queries) for count in num_queries}):
-        state = torch.randn(1, count, decoder.embed_dims, generator=generator)
-        boxes = 0.2 + 0.6 * torch.rand(1, count, 4, generator=generator)
-        state, boxes = state.to(device), boxes.to(device)
-        points = memory.relative_to_levels(boxes)
-
-        def head(state=state, boxes=boxes, points=points) -> Sequence[torch.Tensor]:
-            position = sine_embedding(points[:, :, 0], decoder.embed_dims)
-            decoder.ref_point_head(position)
-            return model.bbox_head(decoder.norm(state)[None], boxes)
-
-        with torch.no_grad(), model.step_context():
-            stages = Stages(*map(tuple, head()))
-
-        def results(state=state, stages=stages) -> object:
-            model.query_selection.fc_reg(state)
-            return model.bbox_head.predict(stages, samples)
-
-        jobs['results', count] = results
-        if subnet.num_layers:
-            inputs = dict(memory=memory, reference_points=points)
-            layer = partial(decoder.layers[-1], state, state, 1, **inputs)
-            jobs |= {('layer', count): layer, ('head', count): head}
-    return jobs

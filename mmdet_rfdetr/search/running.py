@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from rfdetr_family import latency, ranking
@@ -69,10 +70,12 @@ class Search:
             device: where it computes.
         """
         torch.set_num_threads(self.options.threads)
+        # There may be thousands of models, of which each has its lines.
+        MMLogger.get_current_instance().setLevel('WARNING')
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         model = MODELS.build({k: x for k, x in cfg.model.items() if k not in SWITCHES})
         if checkpoint is not None:
-            load_checkpoint(model, checkpoint, map_location='cpu')
+            load_checkpoint(model, checkpoint, 'cpu', logger='current')
         return model.to(device or self.options.device).eval().requires_grad_(False)
 
     def run(self) -> tuple[list[Subnet], dict[Subnet, dict]]:

@@ -151,12 +151,13 @@ def write_report(found: dict) -> str:
             'it is: measure again on other images (`--holdout ANN`).'
         ]
     else:
-        drop = [each['bbox_mAP'] - each['holdout_mAP'] for each in front]
+        drops = [each['bbox_mAP'] - each['holdout_mAP'] for each in front]
+        drop = sum(drops) / len(drops)
         lines += [
             f'{found["holdout"]["images"]} images of `{found["holdout"]["name"]}`, '
             'none of them among those of the search. The front, exported and tested on '
-            f'them, has {sum(drop) / len(drop):+.4f} mAP less than on the data that '
-            'chose it.'
+            f'them, has {abs(drop):.4f} mAP {"less" if drop > 0 else "more"} than on '
+            'the data that chose it.'
         ]
     return '\n'.join(lines) + '\n'
 

@@ -93,9 +93,9 @@ def predict(
 
     Args:
         parts: ``whole``, by trunk, a measured model with its ``num_layers`` and
-            ``num_queries``; ``queries``, by their number, ``layer``, pairs of tokens
-            and ms of a layer, ``head``, ms of what comes with any layer, and
-            ``results``, ms of what every model does with its queries.
+            ``num_queries``; ``queries``, by their number, ``layer``, ms of a layer,
+            ``head``, ms of what comes with any layer, and ``results``, ms of what every
+            model does with its queries; each as pairs of tokens and ms.
         trunk: of the model.
         tokens: that a layer reads.
         num_layers: of the model.
@@ -109,12 +109,13 @@ def predict(
     entries = [of_count[str(count)] for count in counts]
 
     def beside_trunk(layers: int, queries: int) -> float:
-        each = [
-            entry['results']
-            + (entry['head'] if layers else 0.0)
-            + layers * np.interp(tokens, *zip(*entry['layer'], strict=True))
-            for entry in entries
-        ]
+        each = []
+        for entry in entries:
+            layer, head, rest = (
+                np.interp(tokens, *zip(*entry[name], strict=True))
+                for name in ('layer', 'head', 'results')
+            )
+            each.append(layers * layer + (head if layers else 0.0) + rest)
         return float(np.interp(queries, counts, each))
 
     median = whole['median'] - beside_trunk(whole['num_layers'], whole['num_queries'])

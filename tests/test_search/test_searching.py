@@ -222,3 +222,4 @@ def test_a_killed_search_and_one_of_two_processes_write_the_same(
     found = lines_of(tmp_path / 'two')
     assert {line['name']: line['bbox_mAP'] for line in found} == expected
     assert '# The front of a super-net' in done.stdout
+    assert 'Evaluating bbox' not in done.stdout + done.stderr
