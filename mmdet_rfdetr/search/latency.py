@@ -1,7 +1,6 @@
 """What is timed of sub-nets, so that the latencies of others follow."""
 
 import itertools
-import random
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
@@ -12,16 +11,8 @@ from torch import nn
 
 from .space import SearchSpace, Subnet
 
-TOGETHER = 8
-"""Models that are held, and take turns, at a time."""
-Job = Callable[[], object]
-
-
-def timed(protocol: Protocol, jobs: dict[Hashable, Job]) -> dict[Hashable, dict]:
-    """Time jobs on the device of a protocol; see there."""
-    if protocol.device == 'cpu':
-        return protocol.time(jobs)
-    return protocol.time(jobs, partial(torch.cuda.synchronize, protocol.device))
+HELD = 2 * 10**9
+"""Bytes of weights of models that take turns at a time, about."""
 
 
 def timed_models(
@@ -30,24 +21,31 @@ def timed_models(
     build: Callable[[Hashable], nn.Module],
     step: Callable[[int], None] = lambda count: None,
 ) -> dict[Hashable, dict]:
-    """Time deployed models, some of them in turns at a time.
+    """Time deployed models, as many in turns at a time as may be held.
 
     Args:
         protocol: how.
-        sizes: of the images, by any key.
+        sizes: of the images, by any key; neighbours take turns together.
         build: makes the model of a key.
         step: told how many more are done.
     """
-    keys, found = random.Random(0).sample([*sizes], len(sizes)), {}
-    for start in range(0, len(keys), TOGETHER):
-        chosen = keys[start : start + TOGETHER]
-        jobs = {key: pass_of(build(key), sizes[key]) for key in chosen}
-        found |= timed(protocol, jobs)
-        step(len(chosen))
+    wait = {}
+    if protocol.device != 'cpu':
+        wait = dict(wait=partial(torch.cuda.synchronize, protocol.device))
+    jobs, held, found = {}, 0, {}
+    for key, size in sizes.items():
+        model = build(key)
+        weights = itertools.chain(model.parameters(), model.buffers())
+        held += 4 * sum(x.numel() for x in weights)
+        jobs[key] = pass_of(model, size)
+        if held > HELD or key == list(sizes)[-1]:
+            found |= protocol.time(jobs, **wait)
+            step(len(jobs))
+            jobs, held = {}, 0
     return found
 
 
-def pass_of(model: nn.Module, image_size: int) -> Job:
+def pass_of(model: nn.Module, image_size: int) -> Callable[[], object]:
     """A prediction of one image of that size by a model."""
     channels = model.backbone.patch_embed.in_channels
     images = torch.zeros(1, channels, image_size, image_size)
@@ -57,50 +55,49 @@ def pass_of(model: nn.Module, image_size: int) -> Job:
     return torch.no_grad()(lambda: model(images, samples, mode='predict'))
 
 
-def measure_parts(
-    space: SearchSpace,
-    build: Callable[[Subnet], nn.Module],
-    protocol: Protocol,
-    step: Callable[[int], None] = lambda count: None,
-) -> dict:
-    """Measure what the latencies of all sub-nets follow from.
+def parts_of(space: SearchSpace) -> list[Subnet]:
+    """The sub-nets that are timed, so that the latencies of all others follow.
 
-    That is one pass of the sub-net with all layers and queries for each size, patch and
-    windows; and at the fewest, the middle and the most tokens, for each number of
-    queries, sub-nets without layers, with one and with all. What a layer and the heads
-    take are their differences: alone they would find other things in the caches.
+    At the fewest, the middle and the most tokens they are, for each number of queries,
+    those without layers, with one and with all; and for each other size, patch and
+    windows the one with all layers and queries.
+    """
+    largest = sorted(map(space.with_all, space.triples), key=lambda each: each.tokens)
+    subnets = []
+    for most in (largest[0], largest[len(largest) // 2], largest[-1]):
+        depths = {0, min(1, most.num_layers), most.num_layers}
+        for key in itertools.product(sorted(depths), space.queries(most[:3])):
+            subnets.append(Subnet(*most[:3], *key))
+    return list(dict.fromkeys(subnets + largest))
+
+
+def gather_parts(times: Mapping[Subnet, dict]) -> dict:
+    """Take what layers and heads take from differences of whole models.
+
+    Alone they would find other things in the caches.
 
     Args:
-        space: of the sub-nets.
-        build: makes the deployed model of a sub-net on the device.
-        protocol: how.
-        step: told how many more sizes, patches and windows are done.
+        times: of each of :func:`parts_of`.
 
     Returns:
         The ``parts`` of ``rfdetr_family.latency.predict``; trunks are named ``s-p-w``.
     """
-    sizes = {each: each.image_size for each in map(space.with_all, space.triples)}
-    whole = {
-        '{}-{}-{}'.format(*each): dict(
-            entry, num_layers=each.num_layers, num_queries=each.num_queries
-        )
-        for each, entry in timed_models(protocol, sizes, build, step).items()
-    }
-    by_tokens = sorted(sizes, key=lambda each: each.tokens)
-    queries: dict[str, dict] = {}
-    for most in (by_tokens[0], by_tokens[len(by_tokens) // 2], by_tokens[-1]):
-        counts, jobs = space.queries(most[:3]), {}
-        deepest = most.num_layers
-        first = min(1, deepest)
-        for key in itertools.product({0, first, deepest}, counts):
-            model = build(Subnet(*most[:3], *key))
-            jobs[key] = pass_of(model, most.image_size)
-        times = {key: x['median'] for key, x in timed(protocol, jobs).items()}
-        for count in counts:
-            none, one, every = (times[depth, count] for depth in (0, first, deepest))
+    groups: dict[tuple, dict[tuple, float]] = {}
+    for subnet, entry in times.items():
+        groups.setdefault(subnet[:3], {})[subnet[3:]] = entry['median']
+    whole, queries = {}, {}
+    for triple, of_group in groups.items():
+        deepest, most = max(of_group)
+        entry = times[Subnet(*triple, deepest, most)]
+        counts = dict(num_layers=deepest, num_queries=most)
+        whole['{}-{}-{}'.format(*triple)] = entry | counts
+        tokens, first = (triple[0] // triple[1]) ** 2, min(1, deepest)
+        fewest = min(count for _, count in of_group)
+        for count in {count for depth, count in of_group if depth == 0}:
+            none, one, every = (of_group[x, count] for x in (0, first, deepest))
             layer = (every - one) / max(deepest - 1, 1)
             found = queries.setdefault(str(count), dict(layer=[], head=[], results=[]))
-            found['layer'].append((most.tokens, layer))
-            found['head'].append((most.tokens, one - none - layer))
-            found['results'].append((most.tokens, none - times[0, counts[0]]))
+            found['layer'].append((tokens, layer))
+            found['head'].append((tokens, one - none - layer))
+            found['results'].append((tokens, none - of_group[0, fewest]))
     return dict(whole=whole, queries=queries)

@@ -6,7 +6,7 @@ import numpy as np
 from rfdetr_family.plan import Plan
 
 from .export import subnet_config
-from .latency import pass_of
+from .latency import parts_of, pass_of
 from .running import Search
 
 
@@ -32,7 +32,7 @@ def plan(search: Search) -> Plan:
     groups = [[x for x in subnets if x[:3] == each[:3]] for each in largest]
     widest = max(largest, key=lambda each: each.tokens)
     detections = model.bbox_head.test_cfg['max_per_img']
-    passes = protocol.warm_up + protocol.rounds
+    timed, passes = parts_of(space), protocol.warm_up + protocol.rounds
     return Plan(
         subnets=len(subnets),
         tokens=sorted(each.tokens for each in largest),
@@ -45,5 +45,6 @@ def plan(search: Search) -> Plan:
         images=images,
         all_images=measurement.images,
         processes=search.options.processes,
-        latencies=passes * (sum(costs) / rate + len(costs) * protocol.pause),
+        latencies=passes * (sum(map(operations.of, timed)) / rate)
+        + protocol.rounds * len(timed) * protocol.pause,
     )

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..errors import ExplainedError, ResumeError, SettingError
 from .export import subnet_config
-from .latency import measure_parts
+from .latency import gather_parts, parts_of, timed_models
 from .operations import Operations
 from .shared import check_searchable, detect
 from .space import Subnet
@@ -113,14 +113,10 @@ class Search:
         path, about = self.folder / 'latency.json', self.protocol._asdict()
         saved = json.loads(path.read_text()) if path.exists() else {}
         if saved.get('protocol') != about:
-            progress = Progress(len(self.space.triples), what='latencies')
-
-            def build(subnet: Subnet) -> nn.Module:
-                cfg = subnet_config(self.cfg, subnet)
-                return self.load(cfg, None).switch_to_deploy()
-
-            parts = measure_parts(self.space, build, self.protocol, progress.step)
-            saved = dict(protocol=about, parts=parts)
+            timed = {each: each.image_size for each in parts_of(self.space)}
+            step = Progress(len(timed), what='latencies').step
+            times = timed_models(self.protocol, timed, self.deployed, step)
+            saved = dict(protocol=about, parts=gather_parts(times))
             write_whole(path, json.dumps(saved, indent=1))
         return {
             each: latency.predict(
@@ -128,6 +124,10 @@ class Search:
             )
             for each in self.space.subnets()
         }
+
+    def deployed(self, subnet: Subnet) -> nn.Module:
+        """The deployed model of a sub-net, with random weights."""
+        return self.load(subnet_config(self.cfg, subnet), None).switch_to_deploy()
 
     def _still_possible(self, latencies: dict[Subnet, dict]) -> list[Subnet]:
         """Which sub-nets could be on the front of all images."""
