@@ -55,7 +55,8 @@ def main() -> None:
     else:
         use_official(parser, args)
     cli.require_file(parser, args.weights, 'checkpoint')
-    annotations = str(Path(args.coco, 'annotations', 'instances_val2017.json'))
+    objects = 'person_keypoints' if '-pose_' in args.config else 'instances'
+    annotations = str(Path(args.coco, 'annotations', f'{objects}_val2017.json'))
     cli.require_file(parser, annotations, 'annotation file of COCO')
     # What takes seconds to import comes after the arguments.
     from mmdet_rfdetr.command_line import verifying

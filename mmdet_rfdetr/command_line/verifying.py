@@ -12,6 +12,8 @@ from . import running
 from .testing import dataset_of
 
 ANNOTATIONS = 'annotations/instances_val2017.json'
+POINTS = 'annotations/person_keypoints_val2017.json'
+KINDS = {'mask_head': 'segm', 'keypoint_head': 'keypoints'}
 IMAGES = 5000
 """Of COCO val2017."""
 
@@ -25,7 +27,8 @@ def verify(args: argparse.Namespace) -> None:
     cfg = running.load_config(args)
     cfg.load_from = args.weights
     use_coco(cfg, args.coco)
-    kind = 'segm' if 'mask_head' in cfg.model else 'bbox'
+    kinds = [kind for head, kind in KINDS.items() if cfg.model.get(head)]
+    kind = kinds[0] if kinds else 'bbox'
     what = f'{Path(args.weights).name} with {Path(args.config).name}, {kind}'
 
     def run(runner: Runner) -> None:
@@ -47,9 +50,10 @@ def use_coco(cfg: Config, folder: str) -> None:
         cfg: changed in place.
         folder: the usual one, with ``annotations/`` and ``val2017/``.
     """
-    data = dict(data_root=folder, ann_file=ANNOTATIONS, data_prefix=dict(img='val2017'))
+    file = POINTS if cfg.model.get('keypoint_head') else ANNOTATIONS
+    data = dict(data_root=folder, ann_file=file, data_prefix=dict(img='val2017'))
     dataset_of(cfg).update(data)
-    cfg.test_evaluator.ann_file = str(Path(folder, ANNOTATIONS))
+    cfg.test_evaluator.ann_file = str(Path(folder, file))
 
 
 def table(
@@ -59,7 +63,7 @@ def table(
 
     Args:
         found: what MMDetection's metric says.
-        kind: ``'bbox'`` or ``'segm'``.
+        kind: ``'bbox'``, ``'segm'`` or ``'keypoints'``.
         published: AP and AP50, None if nothing is.
     """
     lines = ['      published  measured  difference']

@@ -109,14 +109,32 @@ def test_a_name_stands_for_config_weights_and_figures(asked, tmp_path):
         assert args.published == published
 
 
-def test_the_shipped_configs_test_on_the_folder(tmp_path):
-    cfg = Config.fromfile(REPOSITORY / 'configs' / 'rfdetr_nano_coco.py')
+def test_keypoints_have_a_file_of_their_own(asked, tmp_path, capsys):
+    (tmp_path / 'rf-detr-keypoint-preview-xlarge.pth').write_bytes(b'')
+    with pytest.raises(SystemExit):
+        asked('keypoint-preview')
+    assert 'person_keypoints_val2017.json' in capsys.readouterr().err
+    (tmp_path / 'annotations' / 'person_keypoints_val2017.json').write_text('{}')
+    assert asked('keypoint-preview').config.endswith('rfdetr-pose_preview_coco.py')
+
+
+@pytest.mark.parametrize(
+    ('config', 'file'),
+    [
+        ('rfdetr_nano_coco.py', 'instances_val2017.json'),
+        ('rfdetr-pose_nano_coco.py', 'person_keypoints_val2017.json'),
+    ],
+)
+def test_the_shipped_configs_test_on_the_folder(config, file, tmp_path):
+    path = REPOSITORY / 'configs' / config
+    if not path.exists():
+        pytest.skip('the wing of this config is taken out')
+    cfg = Config.fromfile(path)
     use_coco(cfg, str(tmp_path))
     dataset = cfg.test_dataloader.dataset
     assert (dataset.data_root, dataset.data_prefix.img) == (str(tmp_path), 'val2017')
-    annotations = tmp_path / 'annotations' / 'instances_val2017.json'
-    assert cfg.test_evaluator.ann_file == str(annotations)
-    assert dataset.ann_file == 'annotations/instances_val2017.json'
+    assert cfg.test_evaluator.ann_file == str(tmp_path / 'annotations' / file)
+    assert dataset.ann_file == f'annotations/{file}'
 
 
 @pytest.mark.parametrize(
