@@ -9,6 +9,7 @@ from ..checkpoints.class_rows import CLASS_LAYER
 from ..checkpoints.fit import TASK_FITS
 from ..checkpoints.hooks import FORMS, Entries
 from ..checkpoints.names import is_own
+from ..errors import CheckpointError
 
 HEAD = 'keypoint_head.'
 ACTIVE = HEAD + 'active'
@@ -84,6 +85,12 @@ def _fit_rows(
     if ACTIVE not in entries:
         entries[ACTIVE] = torch.ones(1, len(entries[ROWS[0]]), dtype=torch.bool)
     theirs, ours = (x[ACTIVE].sum(1).tolist() for x in (entries, own))
+    found = {len(entries[name]) for name in ROWS}
+    if found != {sum(theirs)} or found == {0}:
+        raise CheckpointError(
+            f'The checkpoint is damaged, it has {sum(theirs)} points by its schema '
+            f'{theirs} and rows for {sorted(found)}: get the file again.'
+        )
     names = _name_rows(theirs, info.get('class_names'))
     if names is not None:
         info['class_names'] = names

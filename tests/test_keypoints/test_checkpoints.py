@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 
 from mmdet_rfdetr.checkpoints import to_official
 from mmdet_rfdetr.checkpoints.layout import to_mmengine_layout
+from mmdet_rfdetr.errors import CheckpointError
 from mmdet_rfdetr.formats.convert import convert_checkpoint
 from tests import parity
 from tests.fixtures import load_json, needs_fixtures, rule
@@ -204,3 +205,23 @@ def test_official_loader(case):
         assert list(value.shape) == entry['shape'], name
         assert float(value.abs().sum()) == pytest.approx(entry['abs_sum']), name
         assert float(value.sum()) == pytest.approx(entry['sum'], abs=1e-4), name
+
+
+@pytest.mark.parametrize('damage', ('mask', 'queries', 'empty'))
+def test_a_damaged_file_is_one_sentence(damage):
+    content = official_file((17,))
+    weights = content['model']
+    if damage == 'mask':
+        weights['_kp_active_mask'] = torch.ones(1, 40, dtype=torch.bool)
+    elif damage == 'empty':
+        weights['_kp_active_mask'] = torch.zeros(1, 17, dtype=torch.bool)
+    else:
+        del weights['transformer.keypoint_query_initializer.queries']
+    with pytest.raises(CheckpointError, match='damaged'):
+        load(build((5,)), content)
+
+
+def test_a_model_without_points_refuses_them():
+    model = build((17,), num_keypoints_per_class=None)
+    with pytest.raises(CheckpointError, match=r'keypoints yes \(model: no\)'):
+        load(model, official_file((17,)))
