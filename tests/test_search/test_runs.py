@@ -112,8 +112,11 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(share, data, whole, tmp_p
     code = project.train_in_child(config(data, tmp_path), int(share * count))
     assert code < 0
     assert project.train_in_child(config(data, tmp_path, resume=True)) == 0
-    expected = project.result(folder)
-    assert project.differences(expected, project.result(tmp_path)) == []
+    expected, found = project.result(folder), project.result(tmp_path)
+    for result in (expected, found):
+        # A kill between writing and removing leaves one checkpoint more.
+        result.pop('files')
+    assert project.differences(expected, found) == []
 
 
 def test_a_checkpoint_is_one_of_the_home_config_and_says_its_space(data, whole):
