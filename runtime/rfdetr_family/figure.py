@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from .ranking import front_of
+
 
 def pareto_figure(
     entries: Sequence[dict],
@@ -12,7 +14,7 @@ def pareto_figure(
     baseline: dict | None = None,
     budget: float | None = None,
 ) -> Figure:
-    """Draw all sub-nets, and the front with error bars.
+    """Draw all sub-nets, and the front with error bars; a line joins what is best.
 
     Args:
         entries: lines of ``subnets.jsonl``.
@@ -23,17 +25,16 @@ def pareto_figure(
     """
     figure = Figure(figsize=(7, 4.6), layout='constrained', dpi=110)
     axes = figure.subplots()
-    axes.plot(*_points(entries), '.', color='0.75', label=f'{len(entries)} sub-nets')
+    others = [each for each in entries if not each['latency_ms']['measured']]
+    label = f'{len(others)} sub-nets, latency predicted'
+    axes.plot(*_points(others), '.', color='0.75', label=label)
     style = dict(capsize=2, linewidth=1.2)
     errors = [entry['standard_error'] for entry in front]
-    axes.errorbar(
-        *_points(front),
-        yerr=errors,
-        color='tab:blue',
-        marker='o',
-        label='front',
-        **style,
-    )
+    options = dict(color='tab:blue', fmt='o', label='front, latency measured')
+    axes.errorbar(*_points(front), yerr=errors, **options, **style)
+    # Some that were predicted to be of the front may not be, as measured.
+    still = [front[place] for place in front_of(*_points(front))]
+    axes.plot(*_points(still), color='tab:blue', linewidth=1.2)
     held_out = [entry for entry in front if entry.get('holdout_mAP') is not None]
     if held_out:
         x = [entry['latency_ms']['median'] for entry in held_out]
