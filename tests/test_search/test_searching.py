@@ -189,37 +189,41 @@ def test_a_clock_that_tells_another_time_is_refused(made, tmp_path, change):
         searching(made, tmp_path, **change)
 
 
-def command(made, folder, *options):
-    config = Path(made[1]).with_name('small.py')
+def command(config, checkpoint, folder, *options):
     tool = REPOSITORY / 'tools' / 'search.py'
-    line = [sys.executable, tool, config, made[1], '--work-dir', folder, *options]
+    line = [sys.executable, tool, config, checkpoint, '--work-dir', folder, *options]
     usual = ['--pause', '0', '--rounds', '1', '--clock', 'cpu']
     env = dict(os.environ, OMP_NUM_THREADS='1')
     return [*map(str, line), *usual], dict(env=env, cwd=folder.parent)
 
 
 @pytest.mark.long
-def test_a_killed_search_and_one_of_two_processes_write_the_same(
-    made, finished, tmp_path
-):
-    expected = {line['name']: line['bbox_mAP'] for line in lines_of(finished)}
-    line, options = command(made, tmp_path / 'killed')
+def test_a_killed_search_is_finished_by_two_processes(made, tmp_path):
+    cfg, checkpoint = made
+    cfg = Config(cfg.to_dict())
+    cfg.model.search_space.num_windows = [1, 2]
+    cfg.dump(tmp_path / 'four.py')
+    whole = searching((cfg, checkpoint), tmp_path / 'whole')
+    whole.run()
+    expected = {name: x['bbox_mAP'] for name, x in whole.results.read().items()}
+    folder = tmp_path / 'killed'
+    line, options = command(tmp_path / 'four.py', checkpoint, folder)
     process = subprocess.Popen(line, **options, stdout=subprocess.DEVNULL)
-    file = tmp_path / 'killed' / 'subnets.jsonl'
-    deadline = time.monotonic() + 120
+    file, deadline = folder / 'subnets.jsonl', time.monotonic() + 200
     while not file.exists() or not file.read_text():
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = file.read_text().splitlines()
-    assert 0 < len(before) <= COUNT
-    subprocess.run(line, **options, check=True, stdout=subprocess.DEVNULL)
-    found = lines_of(tmp_path / 'killed')
-    assert {line['name']: line['bbox_mAP'] for line in found} == expected
-    line, options = command(made, tmp_path / 'two', '--processes', '2')
-    done = subprocess.run(line, **options, check=True, capture_output=True, text=True)
-    found = lines_of(tmp_path / 'two')
-    assert {line['name']: line['bbox_mAP'] for line in found} == expected
+    before = [json.loads(x)['name'] for x in file.read_text().splitlines()]
+    assert 0 < len(before) < len(expected)
+    done = subprocess.run(
+        [*line, '--processes', '2'],
+        **options,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {line['name']: line['bbox_mAP'] for line in lines_of(folder)} == expected
     assert '# The front of a super-net' in done.stdout
     assert 'Evaluating bbox' not in done.stdout + done.stderr
