@@ -16,3 +16,23 @@ model = dict(
 )
 
 default_hooks = dict(unit_precision=dict(type='RFDETRUnitPrecisionHook'))
+_base_.train_pipeline[1].update(type='RFDETRLoadKeypoints')
+_base_.train_pipeline[-1].update(type='RFDETRPackKeypoints')
+_base_.test_pipeline[2].update(type='RFDETRLoadKeypoints')
+_base_.test_pipeline[-1].update(type='RFDETRPackKeypoints')
+persons = dict(type='RFDETRCocoKeypointDataset', metainfo=dict(classes=('person',)))
+train_dataloader = dict(
+    dataset=dict(
+        **persons,
+        ann_file='annotations/person_keypoints_train2017.json',
+        pipeline=_base_.train_pipeline,
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        **persons,
+        ann_file='annotations/person_keypoints_val2017.json',
+        pipeline=_base_.test_pipeline,
+    )
+)
+test_dataloader = val_dataloader

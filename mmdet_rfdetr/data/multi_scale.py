@@ -7,10 +7,14 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..ops.transfer import upload
 from .sizes import multi_scale_sizes
+
+IN_PIXELS = {'bboxes'}
+"""Fields of instances whose last axis is x and y of the batch, once or twice."""
 
 
 @MODELS.register_module()
@@ -91,8 +95,12 @@ def _resize_sample(sample: DetDataSample, old: tuple[int, int], size: int) -> No
         meta['scale_factor'] = (x_factor * x_scale, y_factor * y_scale)
     sample.set_metainfo(meta)
     for name in ('gt_instances', 'ignored_instances'):
-        instances = sample.get(name)
-        if instances is not None and 'bboxes' in instances:
-            boxes = instances.bboxes
-            factors = upload((x_scale, y_scale) * 2, boxes.device, boxes.dtype)
-            instances.bboxes = boxes * factors
+        scale_instances(sample.get(name, {}), (x_scale, y_scale))
+
+
+def scale_instances(instances: InstanceData, scale: tuple[float, float]) -> None:
+    """Scale what instances state in pixels, by factors of x and y."""
+    for key in IN_PIXELS.intersection(instances.keys()):
+        values = instances[key]
+        factors = scale * (values.shape[-1] // 2)
+        instances[key] = values * upload(factors, values.device, values.dtype)

@@ -173,6 +173,7 @@ class RFDETRKeypointHead(TaskHead):
                     'and keypoints_visible, which keypoint_head learns from: load them '
                     'with RFDETRLoadKeypoints, or set model.keypoint_head=None'
                 )
+            self.schema.check_data(meta.get('num_keypoints'))
             size = upload([meta['img_shape'][1::-1]], device, torch.float32)
             xy = torch.as_tensor(instances.keypoints, device=device).float() / size
             visibility = torch.as_tensor(instances.keypoints_visible, device=device)

@@ -7,6 +7,7 @@ each class of the schema as the one with the most points has, as outputs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -45,6 +46,25 @@ class Schema:
                 'class'
             )
         return cls(tuple(counts))
+
+    def check_data(self, counts: Sequence[int] | None) -> None:
+        """Refuse a data set whose classes have other numbers of points.
+
+        Args:
+            counts: of each label; None if the data set does not say.
+
+        Raises:
+            SettingError: if they differ.
+        """
+        if counts is None:
+            return
+        lists = zip_longest(counts, self.counts, fillvalue=0)
+        if any(theirs != ours for theirs, ours in lists):
+            raise SettingError(
+                f'the classes of the data set have {list(counts)} points and '
+                f'model.keypoint_head.num_keypoints={list(self.counts)}: set it to '
+                f'{list(counts)}'
+            )
 
     @property
     def total(self) -> int:

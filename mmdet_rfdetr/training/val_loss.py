@@ -5,6 +5,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 
+from ..data.multi_scale import scale_instances
 from ..data.wrappers import innermost
 from ..errors import SettingError
 from ..ops.unwrapped import unwrap_model
@@ -47,9 +48,7 @@ class RFDETRValLossHook(Hook):
                     'val_dataloader.dataset.pipeline, or remove the hook'
                 )
             if not self._resized:
-                instances = sample.gt_instances
-                scale = instances.bboxes.new_tensor(sample.scale_factor * 2)
-                instances.bboxes = instances.bboxes * scale
+                scale_instances(sample.gt_instances, tuple(sample.scale_factor))
         _, terms = model.parse_losses(model(**data, mode='loss'))
         self._images += len(samples)
         means = torch.stack([*terms.values()]).tolist()

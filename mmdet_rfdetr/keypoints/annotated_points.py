@@ -1,0 +1,182 @@
+"""Points of annotation files: how many a class has, their names, and their sides."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from ..errors import SettingError
+
+SIDES = {'left': 'right', 'right': 'left'}
+
+
+class PointFinding(Enum):
+    """What is found in the points of a file: what it is, what is done about it."""
+
+    LENGTH = 'object with another number of points than its class', 'cut or filled up'
+    VISIBILITY = 'point whose visibility is not 0, 1 or 2', 'taken as 2, below 0 as 0'
+    OUTSIDE = 'labelled point outside its image', 'point left out'
+    BROKEN = 'object whose points are not numbers', 'kept without points'
+    PARTNER = 'point named after a side, of which the other is missing', 'kept', False
+
+    def __init__(self, what: str, done: str, fault: bool = True) -> None:
+        self.what = what
+        self.done = done
+        self.fault = fault
+
+
+def swapped_names(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
+    """Find the point that each point becomes in a mirror, by the official rule.
+
+    Names are compared in lower case, with anything between words as one sign; a name
+    has a side if just one of its words is ``left`` or ``right``.
+
+    Args:
+        names: of the points of a class.
+
+    Returns:
+        Indices, None where there is no pair, or a name twice; and names of a side whose
+        partner is missing.
+    """
+    clean = [re.sub('[^a-z0-9]+', '_', name.lower()).strip('_') for name in names]
+    swapped, alone = list(range(len(clean))), []
+    for index, name in enumerate(clean):
+        words = name.split('_')
+        if sum(word in SIDES for word in words) != 1:
+            continue
+        other = '_'.join(SIDES.get(word, word) for word in words)
+        if other in clean:
+            swapped[index] = clean.index(other)
+        else:
+            alone.append(names[index])
+    is_clear = len(set(clean)) == len(clean) and swapped != list(range(len(clean)))
+    return (swapped if is_clear else None), alone
+
+
+def points_of_categories(
+    categories: Sequence[Mapping], annotations: Sequence[Mapping]
+) -> dict[str, list[str]]:
+    """Names of the points of each category, by the name of the category.
+
+    Where the file names none, there are as many as the longest annotation has.
+    """
+    longest: dict[Any, int] = {}
+    for annotation in annotations:
+        count = len(annotation.get('keypoints') or ()) // 3
+        key = annotation.get('category_id')
+        longest[key] = max(count, longest.get(key, 0))
+    return {
+        str(category['name']): list(
+            map(str, category.get('keypoints') or range(longest.get(category['id'], 0)))
+        )
+        for category in categories
+    }
+
+
+def complete_metainfo(
+    metainfo: Mapping, points: Mapping[str, Sequence[str]], skeleton: Sequence = ()
+) -> dict[str, Any]:
+    """What is known of points, in the form of MMPose's metainfo.
+
+    Args:
+        metainfo: with ``classes`` and, where given, ``keypoint_info``,
+            ``skeleton_info``, ``flip_indices`` and ``sigmas``, which win.
+        points: see :func:`points_of_categories`.
+        skeleton: of the file, pairs of numbers from 1 on.
+
+    Returns:
+        ``num_keypoints`` of each label, ``keypoint_info``, ``skeleton_info`` and
+        ``flip_indices``, None where no pairs are known.
+
+    Raises:
+        SettingError: if metainfo and file have other numbers of points, or a setting
+            has another length than there are points.
+    """
+    info = metainfo.get('keypoint_info')
+    counts = [len(points.get(name, ())) for name in metainfo['classes']]
+    lists = [points[name] for name in metainfo['classes'] if points.get(name)]
+    names = max(lists, key=len, default=[])
+    if info:
+        names = [info[index]['name'] for index in sorted(info)]
+        if any(count not in (0, len(names)) for count in counts):
+            raise SettingError(
+                f'metainfo.keypoint_info has {len(names)} points and the classes of '
+                f'the file {counts}: take it out, or correct one of the two'
+            )
+        counts = counts if any(counts) else [len(names)] * len(counts)
+    swaps = [swapped_names(part)[0] for part in ([names] if info else lists)]
+    if info and any(entry.get('swap') for entry in info.values()):
+        swaps = [
+            [
+                names.index(info[index].get('swap') or info[index]['name'])
+                for index in sorted(info)
+            ]
+        ]
+    flip = metainfo.get('flip_indices')
+    if flip is None and swaps and None not in swaps:
+        # One list for all classes, as far as each goes.
+        longest = max(swaps, key=len)
+        agree = all(part == longest[: len(part)] for part in swaps)
+        flip = longest if agree else None
+    most = max(counts, default=0)
+    for key, value in (('flip_indices', flip), ('sigmas', metainfo.get('sigmas'))):
+        if value is not None and len(value) != most:
+            raise SettingError(
+                f'metainfo.{key} has {len(value)} entries and there are {most} points: '
+                'give one for each'
+            )
+    if not info:
+        info = {i: dict(name=name, id=i) for i, name in enumerate(names)}
+        info = {
+            i: dict(entry, swap=names[flip[i]] if flip and flip[i] != i else '')
+            for i, entry in info.items()
+        }
+    links = metainfo.get('skeleton_info') or {
+        i: dict(link=(names[a - 1], names[b - 1]), id=i)
+        for i, (a, b) in enumerate(skeleton)
+        if max(a, b) <= len(names)
+    }
+    found = dict(num_keypoints=counts, keypoint_info=info, skeleton_info=links)
+    return dict(found, flip_indices=flip)
+
+
+def clean_points(
+    values: Any, count: int, most: int, size: tuple[int, int]
+) -> tuple[np.ndarray, list[PointFinding]]:
+    """Points of an object as they are learned, and what was wrong with them.
+
+    Args:
+        values: what the file holds, x, y and visibility of each.
+        count: points of its class.
+        most: points of the class that has the most.
+        size: (height, width) of the image.
+
+    Returns:
+        (most, 3) float32, zeros where there is no labelled point inside the image.
+    """
+    points, found = np.zeros((most, 3), np.float32), []
+    if not values:
+        return points, found
+    try:
+        flat = [float(value) for value in values]
+        if not all(map(math.isfinite, flat)):
+            raise ValueError
+    except (TypeError, ValueError):
+        return points, [PointFinding.BROKEN]
+    if len(flat) != 3 * count:
+        found.append(PointFinding.LENGTH)
+    taken = min(len(flat) // 3, most)  # as officially; the head passes over more
+    points[:taken] = np.reshape(flat[: 3 * taken], (taken, 3))
+    visible = points[:, 2]
+    if not np.isin(visible, (0, 1, 2)).all():
+        found.append(PointFinding.VISIBILITY)
+        odd = ~np.isin(visible, (0, 1, 2))
+        visible[odd] = np.where(visible[odd] > 0, 2, 0)
+    inside = (points[:, :2] >= 0).all(1) & (points[:, :2] < size[::-1]).all(1)
+    if (~inside & (visible > 0)).any():
+        found.append(PointFinding.OUTSIDE)
+    points[~inside | (visible == 0)] = 0
+    return points, found

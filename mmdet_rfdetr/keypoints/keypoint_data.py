@@ -1,0 +1,168 @@
+"""Data sets and transforms that bring points to the network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import RandomFlip
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.logging import print_log
+
+from ..data import multi_scale
+from ..errors import SettingError
+from .annotated_points import (
+    PointFinding,
+    clean_points,
+    complete_metainfo,
+    points_of_categories,
+    swapped_names,
+)
+from .point_boxes import PointBoxes
+
+multi_scale.IN_PIXELS.add('keypoints')
+
+
+# The data set of the shipped configs, whichever part of the package has that name.
+@DATASETS.register_module()
+class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
+    """COCO keypoint files, also those of annotation platforms.
+
+    ``metainfo`` may hold what MMPose's does: ``keypoint_info``, ``skeleton_info``,
+    ``flip_indices``, ``sigmas``. What it leaves out is taken from the file by the
+    official rules, see :func:`complete_metainfo`, and added; with the metainfo it goes
+    into checkpoints. Objects without points are learned as boxes. Where left and right
+    are not known no image is mirrored: flips leave the pipeline, with a warning.
+
+    Arguments are those of ``RFDETRCocoDataset``.
+    """
+
+    def read_document(self) -> dict:
+        """Read ``ann_file``, and complete the metainfo from it."""
+        document = super().read_document()
+        categories = document['categories']
+        points = points_of_categories(categories, document['annotations'])
+        skeletons = [part['skeleton'] for part in categories if part.get('skeleton')]
+        found = complete_metainfo(self._metainfo, points, *skeletons[:1])
+        self._metainfo.update(found)
+        for names in points.values():
+            for name in swapped_names(names)[1]:
+                self._report_point(PointFinding.PARTNER, f'point {name}')
+        if found['flip_indices'] is None:
+            left, removed = _without_flips(self.pipeline.transforms)
+            self.pipeline.transforms = left
+            if removed:
+                print_log(
+                    f'{self.ann_file} does not say which points are a left and a right '
+                    'one: images are not mirrored. Name them left_... and right_..., '
+                    'or set metainfo=dict(flip_indices=[...]).',
+                    logger='current',
+                    level=30,
+                )
+        return document
+
+    def _report_point(self, finding: PointFinding, example: Any) -> None:
+        """Add to the table of findings, where something makes one."""
+        if (findings := getattr(self, 'findings', None)) is not None:
+            findings.add(finding, example)
+
+    def parse_object(self, annotation: dict, size: tuple[int, int]) -> dict | None:
+        """Convert an object in an image of (height, width); None if nothing is left."""
+        instance = super().parse_object(annotation, size)
+        if instance is None:
+            return None
+        counts = self._metainfo['num_keypoints']
+        points, found = clean_points(
+            annotation.get('keypoints'),
+            counts[instance['bbox_label']],
+            max(counts),
+            size,
+        )
+        for finding in found:
+            self._report_point(finding, annotation)
+        return dict(instance, keypoints=points.tolist())
+
+    def get_data_info(self, idx: int) -> dict:
+        """What the pipeline gets of an image."""
+        keys = 'num_keypoints', 'flip_indices'
+        return super().get_data_info(idx) | {key: self._metainfo[key] for key in keys}
+
+
+def _without_flips(transforms: Sequence) -> tuple[list, int]:
+    """Transforms without those that mirror, also within others, and their number."""
+    left, removed = [], 0
+    for step in transforms:
+        if isinstance(step, RandomFlip):
+            removed += 1
+            continue
+        inner = getattr(step, 'transforms', None)
+        if isinstance(inner, list):
+            step.transforms, count = _without_flips(inner)
+            removed += count
+        left.append(step)
+    return left, removed
+
+
+@TRANSFORMS.register_module()
+class RFDETRLoadKeypoints(LoadAnnotations):
+    """Load boxes and labels, and points that go with the boxes.
+
+    Arguments, and keys read and written, are those of mmdet's ``LoadAnnotations``; the
+    boxes are :class:`PointBoxes`.
+    """
+
+    def _load_bboxes(self, results: dict) -> None:
+        """Load the boxes with their points.
+
+        Raises:
+            SettingError: if the data set has none.
+        """
+        if 'num_keypoints' not in results:
+            raise SettingError(
+                'RFDETRLoadKeypoints needs points: set the type of the data set to '
+                'RFDETRCocoKeypointDataset, or load with LoadAnnotations'
+            )
+        super()._load_bboxes(results)
+        rows = [instance['keypoints'] for instance in results.get('instances', [])]
+        shape = len(rows), max(results['num_keypoints']), 3
+        results['gt_bboxes'] = PointBoxes(
+            results['gt_bboxes'].tensor,
+            clone=False,
+            points=torch.from_numpy(np.array(rows, np.float32).reshape(shape)),
+            swap=results['flip_indices'],
+        )
+
+
+@TRANSFORMS.register_module()
+class RFDETRPackKeypoints(PackDetInputs):
+    """Pack with ``keypoints`` (T, K, 2) in pixels and ``keypoints_visible`` (T, K).
+
+    Arguments are those of mmdet's ``PackDetInputs``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack; arguments and result are mmdet's.
+
+        Raises:
+            SettingError: if a transform lost the points.
+        """
+        packed = super().transform(results)
+        sample = packed['data_samples']
+        sample.set_metainfo(dict(num_keypoints=results.get('num_keypoints')))
+        for name in ('gt_instances', 'ignored_instances'):
+            instances = sample.get(name, {})
+            if 'bboxes' not in instances:
+                continue
+            boxes = instances.bboxes
+            if getattr(boxes, 'points', None) is None:
+                raise SettingError(
+                    'RFDETRPackKeypoints found boxes without points: load with '
+                    'RFDETRLoadKeypoints, and take out transforms that make new boxes '
+                    'from others'
+                )
+            instances.keypoints = boxes.points[..., :2]
+            instances.keypoints_visible = boxes.points[..., 2].long()
+            instances.bboxes = HorizontalBoxes(boxes.tensor, clone=False)
+        return packed

@@ -1,0 +1,337 @@
+"""Points from the file to the batch, as the official package moves them."""
+
+import copy
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from mmdet_rfdetr.data.multi_scale import scale_instances
+from mmdet_rfdetr.errors import SettingError
+from mmdet_rfdetr.keypoints.annotated_points import (
+    complete_metainfo,
+    points_of_categories,
+    swapped_names,
+)
+from mmdet_rfdetr.keypoints.point_boxes import PointBoxes
+from mmdet_rfdetr.keypoints.schema import Schema
+from tests.fixtures import FIXTURES, needs_fixtures
+
+NAMES = ['nose', 'left_hand', 'right_hand']
+LOAD = dict(type='RFDETRLoadKeypoints', with_bbox=True)
+PACK = dict(type='RFDETRPackKeypoints', meta_keys=('img_id', 'img_shape'))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def scope():
+    init_default_scope('mmdet')
+
+
+def write(folder, annotations, categories=None, size=(40, 60)):
+    """A picture and an annotation file; their folder."""
+    height, width = size
+    folder.mkdir(exist_ok=True)
+    picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    cv2.imwrite(str(folder / 'a.png'), picture)
+    document = dict(
+        images=[dict(id=1, file_name='a.png', height=height, width=width)],
+        annotations=[
+            dict(dict(id=i, image_id=1, category_id=1, iscrowd=0), **annotation)
+            for i, annotation in enumerate(annotations, 1)
+        ],
+        categories=categories or [dict(id=1, name='person', keypoints=NAMES)],
+    )
+    (folder / 'a.json').write_text(json.dumps(document))
+    return folder
+
+
+def dataset(folder, *transforms, classes=('person',), **metainfo):
+    """The data set of a folder, with these transforms between loading and packing."""
+    return DATASETS.build(
+        dict(
+            type='RFDETRCocoKeypointDataset',
+            ann_file=str(folder / 'a.json'),
+            data_prefix=dict(img=str(folder)),
+            metainfo=dict(classes=classes, **metainfo),
+            pipeline=[dict(type='RFDETRLoadImage'), LOAD, *transforms, PACK],
+        )
+    )
+
+
+PERSON = dict(
+    bbox=[10, 5, 30, 30], area=900, keypoints=[20, 8, 2, 12, 20, 1, 38, 21, 2]
+)
+OBJECT = dict(bbox=[2, 2, 6, 6], area=36)
+
+
+def objects(data, name='gt_instances'):
+    return data[0]['data_samples'].get(name)
+
+
+def test_points_come_with_their_objects(tmp_path):
+    found = objects(dataset(write(tmp_path, [PERSON, OBJECT])))
+    assert found.keypoints.tolist() == [
+        [[20, 8], [12, 20], [38, 21]],
+        [[0, 0], [0, 0], [0, 0]],
+    ]
+    assert found.keypoints_visible.tolist() == [[2, 1, 2], [0, 0, 0]]
+    assert found.bboxes.tensor.tolist() == [[10, 5, 40, 35], [2, 2, 8, 8]]
+
+
+def test_what_the_file_says_joins_the_metainfo(tmp_path):
+    metainfo = dataset(write(tmp_path, [PERSON])).metainfo
+    assert metainfo['num_keypoints'] == [3]
+    assert metainfo['flip_indices'] == [0, 2, 1]
+    assert [part['name'] for part in metainfo['keypoint_info'].values()] == NAMES
+    assert metainfo['keypoint_info'][1]['swap'] == 'right_hand'
+
+
+def test_the_metainfo_of_mmpose_is_read_as_it_is(tmp_path):
+    swaps = dict(tip='', a='b', b='a')
+    info = {
+        i: dict(name=name, id=i, color=[0, 0, 0], type='upper', swap=swap)
+        for i, (name, swap) in enumerate(swaps.items())
+    }
+    links = {0: dict(link=('tip', 'a'), id=0, color=[0, 0, 0])}
+    data = dataset(
+        write(tmp_path, [PERSON], [dict(id=1, name='person')]),
+        keypoint_info=info,
+        skeleton_info=links,
+        sigmas=[0.1, 0.2, 0.3],
+    )
+    assert data.metainfo['flip_indices'] == [0, 2, 1]
+    assert data.metainfo['skeleton_info'] == links
+    assert data.metainfo['sigmas'] == [0.1, 0.2, 0.3]
+
+
+def test_a_metainfo_of_other_points_is_refused(tmp_path):
+    info = {i: dict(name=str(i), id=i) for i in range(5)}
+    with pytest.raises(SettingError, match=r'has 5 points .* \[3\]'):
+        dataset(write(tmp_path, [PERSON]), keypoint_info=info)
+    with pytest.raises(SettingError, match='sigmas has 2 entries and there are 3'):
+        dataset(write(tmp_path, [PERSON]), sigmas=[0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ('transform', 'place'),
+    [
+        (dict(type='RFDETRResize', sizes=[(80, 180)]), lambda x, y: (3 * x, 2 * y)),
+        (dict(type='Resize', scale=(30, 20)), lambda x, y: (x / 2, y / 2)),
+        (
+            dict(type='Rotate', prob=1.0, level=10, max_mag=30.0, reversal_prob=0.0),
+            None,
+        ),
+        (
+            dict(
+                type='RandomAffine',
+                max_rotate_degree=20.0,
+                max_translate_ratio=0.05,
+                scaling_ratio_range=(0.9, 1.1),
+                max_shear_degree=5.0,
+            ),
+            None,
+        ),
+        (dict(type='RandomFlip', prob=1.0), lambda x, y: (59 - x, y)),
+        (dict(type='PhotoMetricDistortion'), lambda x, y: (x, y)),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_points_move_with_the_pixels(tmp_path, transform, place):
+    """A white dot of 3 x 3 pixels is where its point says, whatever moved it."""
+    x, y = 22, 17
+    folder = write(tmp_path, [dict(PERSON, keypoints=[x, y, 2, 0, 0, 0, 0, 0, 0])])
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[y - 1 : y + 2, x - 1 : x + 2] = 255
+    cv2.imwrite(str(folder / 'a.png'), picture)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    data = dataset(folder, transform)[0]
+    gt = data['data_samples'].gt_instances
+    point, visible = gt.keypoints[0, 0], gt.keypoints_visible[0, 0]
+    assert visible == 2
+    if place is not None:
+        assert point.tolist() == pytest.approx(place(x, y))
+    if transform['type'] == 'PhotoMetricDistortion':
+        return
+    bright = data['inputs'].float().mean(0)
+    bright = (bright - 130).clamp(min=0)  # what fills the borders is grey
+    rows, columns = (torch.arange(side).float() for side in bright.shape)
+    centre = torch.stack(
+        (
+            (bright * columns).sum() / bright.sum(),
+            (bright * rows[:, None]).sum() / bright.sum(),
+        )
+    )
+    assert (point - centre).abs().max() < 1.5
+
+
+def test_sides_are_swapped_by_a_mirror_and_not_by_two(tmp_path):
+    folder = write(tmp_path, [PERSON])
+    for direction, visible in (
+        ('horizontal', [2, 2, 1]),
+        ('vertical', [2, 2, 1]),
+        ('diagonal', [2, 1, 2]),
+    ):
+        flip = dict(type='RandomFlip', prob=1.0, direction=direction)
+        found = objects(dataset(folder, flip))
+        assert found.keypoints_visible.tolist() == [visible], direction
+
+
+def test_a_crop_drops_what_leaves(tmp_path):
+    boxes = PointBoxes(
+        [[0.0, 0, 60, 40]],
+        points=torch.tensor([[[5.0, 5, 2], [30, 30, 1], [10, 35, 2]]]),
+        swap=[0, 2, 1],
+    )
+    boxes.translate_((-8, 0))
+    boxes.clip_((32, 32))
+    assert boxes.points.tolist() == [[[0, 0, 0], [22, 30, 1], [0, 0, 0]]]
+    boxes.translate_((8, 8))  # what has left does not come back
+    boxes.clip_((100, 100))
+    assert boxes.points[0, :, 2].tolist() == [0, 1, 0]
+
+
+def test_mosaics_and_filters_keep_points_and_boxes_together(tmp_path):
+    points = torch.arange(18.0).view(2, 3, 3)
+    boxes = PointBoxes(torch.rand(2, 4), points=points, swap=[0, 1, 2])
+    joined = PointBoxes.cat([boxes, copy.deepcopy(boxes)])
+    kept = joined[np.array([False, True, True, False])]
+    assert kept.points.tolist() == points[[1, 0]].tolist()
+    assert kept[0].points.tolist() == points[[1]].tolist()
+
+
+def test_without_sides_nothing_is_mirrored_and_one_line_says_so(tmp_path, caplog):
+    categories = [dict(id=1, name='person', keypoints=['a', 'b', 'c'])]
+    folder = write(tmp_path, [PERSON], categories)
+    flip = dict(type='RandomFlip', prob=1.0)
+    choice = dict(type='RandomChoice', transforms=[[flip]])
+    data = dataset(folder, flip, choice)
+    assert objects(data).keypoints[0, 0].tolist() == [20, 8]
+    advised = dataset(folder, flip, flip_indices=[0, 2, 1])
+    assert objects(advised).keypoints[0, 0].tolist() == [39, 8]
+    with pytest.raises(SettingError, match='flip_indices'):
+        PointBoxes([[0.0, 0, 1, 1]], points=torch.zeros(1, 3, 3)).flip_((4, 4))
+
+
+def test_faults_of_points_are_in_the_table(tmp_path):
+    points = [
+        [20, 8, 2],
+        [20, 8, 3, 12, 20, -1, 38, 21, 2],
+        [20, 80, 2, 12, 20, 1, 38, 21, 2],
+        [20, 'x', 2, 12, 20, 1, 38, 21, 2],
+    ]
+    categories = [
+        dict(id=1, name='person', keypoints=['nose', 'left_hand', 'right_foot'])
+    ]
+    folder = write(tmp_path, [dict(PERSON, keypoints=p) for p in points], categories)
+    data = dataset(folder)
+    assert objects(data).keypoints_visible.tolist() == [
+        [2, 0, 0],
+        [2, 0, 2],
+        [0, 1, 2],
+        [0, 0, 0],
+    ]
+    counts = {kind.name: n for kind, n in data.findings.counts.items()}
+    assert counts == dict(LENGTH=1, VISIBILITY=1, OUTSIDE=1, BROKEN=1, PARTNER=2)
+    assert 'visibility is not 0, 1 or 2' in data.findings.table()
+
+
+def test_boxes_without_points_are_refused_with_what_to_do(tmp_path):
+    folder = write(tmp_path, [PERSON])
+    plain = dict(type='LoadAnnotations', with_bbox=True)
+    with pytest.raises(SettingError, match='load with RFDETRLoadKeypoints'):
+        dataset(folder, plain)[0]
+    other = DATASETS.build(
+        dict(
+            type='RFDETRCocoDataset',
+            ann_file=str(folder / 'a.json'),
+            data_prefix=dict(img=str(folder)),
+            metainfo=dict(classes=('person',)),
+            pipeline=[dict(type='RFDETRLoadImage'), LOAD],
+        )
+    )
+    with pytest.raises(SettingError, match='RFDETRCocoKeypointDataset'):
+        other[0]
+
+
+def test_points_follow_a_batch_to_another_size():
+    instances = InstanceData(
+        bboxes=torch.tensor([[1.0, 2, 3, 4]]), keypoints=torch.tensor([[[1.0, 2]]])
+    )
+    scale_instances(instances, (2.0, 3.0))
+    assert instances.bboxes.tolist() == [[2, 6, 6, 12]]
+    assert instances.keypoints.tolist() == [[[2, 6]]]
+
+
+def test_other_numbers_of_points_than_the_head_has_are_refused():
+    head = Schema((3, 0))
+    for agreeing in ([3], [3, 0, 0], None):
+        head.check_data(agreeing)
+    with pytest.raises(SettingError, match=r'set it to \[0, 3\]'):
+        head.check_data([0, 3])
+
+
+def official():
+    return json.loads((FIXTURES / 'keypoint' / 'small.json').read_text())
+
+
+@needs_fixtures
+def test_number_and_sides_are_those_of_the_official_package():
+    for name, case in official()['schema'].items():
+        if not isinstance(case.get('input'), dict):
+            continue
+        document = dict(dict(annotations=[]), **case['input'])
+        points = points_of_categories(document['categories'], document['annotations'])
+        ordered = sorted(document['categories'], key=lambda part: part['id'])
+        classes = [part['name'] for part in ordered]
+        found = complete_metainfo(dict(classes=classes), points)
+        assert found['num_keypoints'] == case['num_keypoints_per_class'], name
+        swap, pairs = found['flip_indices'] or [], case['flip_pairs']
+        assert [
+            index for a, b in enumerate(swap) if a < b for index in (a, b)
+        ] == pairs, name
+
+
+@needs_fixtures
+@pytest.mark.parametrize('kind', ['val96', 'flip', 'crop'])
+def test_targets_are_those_of_the_official_package(tmp_path, kind):
+    fixture, arrays = official(), np.load(FIXTURES / 'keypoint' / 'small.npz')
+    names = 'abcd'
+    categories = [
+        dict(id=1, name='1', keypoints=[*names]),
+        dict(id=2, name='2'),
+        dict(id=3, name='3', keypoints=[*names[:2]]),
+    ]
+    annotations = [dict(x, image_id=1) for x in fixture['prep_annotations']]
+    folder = write(tmp_path, annotations, categories, fixture['prep_image_shape'])
+    top, left, height, width = fixture['prep_crop_top_left_height_width']
+    data = dataset(folder, classes=('1', '2', '3'), flip_indices=[1, 0, 2, 3])
+    info = data.get_data_info(0)
+    loaded = TRANSFORMS.build(LOAD)(info)
+    boxes = loaded['gt_bboxes'][np.array(loaded['gt_ignore_flags']) == 0]
+    size = np.ones(2)
+    if kind == 'val96':
+        boxes.rescale_((96 / 250, 96 / 301))
+        boxes.clip_((96, 96))
+        size = np.array([96, 96])
+    elif kind == 'flip':
+        boxes.flip_((301, 250))
+    elif kind == 'crop':
+        boxes.translate_((-left, -top))
+        boxes.clip_((height, width))
+    points = boxes.points.numpy()
+    points[..., :2] /= size
+    wanted = arrays[f'prep_{kind}_keypoints']
+    assert np.abs(points - wanted).max() < 1e-4
+
+
+def test_names_of_sides():
+    assert swapped_names(['Left Hand', 'right hand', 'Head'])[0] == [1, 0, 2]
+    assert swapped_names(['l_eye', 'r_eye']) == (None, [])
+    assert swapped_names(['left_a', 'nose']) == (None, ['left_a'])
+    assert swapped_names(['left_a', 'left_a', 'right_a'])[0] is None
