@@ -92,8 +92,8 @@ def complete_metainfo(
         ``flip_indices``, None where no pairs are known.
 
     Raises:
-        SettingError: if metainfo and file have other numbers of points, or a setting
-            has another length than there are points.
+        SettingError: if there are none, metainfo and file have other numbers of points,
+            or a setting has another length than there are points.
     """
     info = metainfo.get('keypoint_info')
     counts = [len(points.get(name, ())) for name in metainfo['classes']]
@@ -107,6 +107,11 @@ def complete_metainfo(
                 f'the file {counts}: take it out, or correct one of the two'
             )
         counts = counts if any(counts) else [len(names)] * len(counts)
+    if not any(counts):
+        raise SettingError(
+            f'no class of {list(metainfo["classes"])} has points in the file: give one '
+            'that has, or set the type of the data set to RFDETRCocoDataset'
+        )
     swaps = [swapped_names(part)[0] for part in ([names] if info else lists)]
     if info and any(entry.get('swap') for entry in info.values()):
         swaps = [
@@ -121,7 +126,7 @@ def complete_metainfo(
         longest = max(swaps, key=len)
         agree = all(part == longest[: len(part)] for part in swaps)
         flip = longest if agree else None
-    most = max(counts, default=0)
+    most = max(counts)
     for key, value in (('flip_indices', flip), ('sigmas', metainfo.get('sigmas'))):
         if value is not None and len(value) != most:
             raise SettingError(
