@@ -24,8 +24,13 @@ def check_searchable(model: nn.Module) -> None:
     """Refuse a model whose sub-nets cannot be evaluated together.
 
     Raises:
-        SettingError: it has task heads.
+        SettingError: it has task heads, or no search space.
     """
+    if not hasattr(model, 'search_space'):
+        raise SettingError(
+            'The config has no model.search_space: give the one that the super-net was '
+            'trained with, as configs/rfdetr_search_coco.py'
+        )
     if heads := [*model.bbox_head.task_heads]:
         raise SettingError(
             f'{", ".join(heads)}: sub-nets are evaluated by their boxes alone; export '

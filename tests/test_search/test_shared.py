@@ -131,8 +131,10 @@ def test_there_is_one_trunk_and_one_decoder_run_for_each_number_of_queries(
         handle.remove()
 
 
-def test_a_model_with_another_task_is_refused():
-    model = factory.build_model()
+def test_a_model_with_another_task_or_without_a_space_is_refused():
+    with pytest.raises(SettingError, match='no model.search_space'):
+        check_searchable(factory.build_model())
+    model = factory.build_model(search_space=case.SPACE)
     model.bbox_head.task_heads['mask_head'] = torch.nn.Identity()
     with pytest.raises(SettingError, match='mask_head'):
         check_searchable(model)
