@@ -15,7 +15,10 @@ model = dict(
     test_cfg=dict(max_per_img=100),
 )
 
-default_hooks = dict(unit_precision=dict(type='RFDETRUnitPrecisionHook'))
+default_hooks = dict(
+    checkpoint=dict(save_best='coco/keypoints_mAP'),
+    unit_precision=dict(type='RFDETRUnitPrecisionHook'),
+)
 _base_.train_pipeline[1].update(type='RFDETRLoadKeypoints')
 _base_.train_pipeline[-1].update(type='RFDETRPackKeypoints')
 _base_.test_pipeline[2].update(type='RFDETRLoadKeypoints')
@@ -36,3 +39,9 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='RFDETRCocoKeypointMetric',
+    ann_file=_base_.data_root + 'annotations/person_keypoints_val2017.json',
+    metric=['bbox', 'keypoints'],
+)
+test_evaluator = val_evaluator

@@ -66,6 +66,8 @@ class UltrafastEval(COCOeval):
         for name in ('imgIds', 'catIds', 'iouThrs', 'recThrs', 'maxDets', 'areaRng'):
             setattr(self._fast.params, name, getattr(self.params, name))
         self._fast.params.useCats = self.params.useCats
+        if self.params.iouType == 'keypoints':
+            self._fast.params.kpt_oks_sigmas = self.params.kpt_oks_sigmas
         self._fast.evaluate()
         self.params.maxDets = self._fast.params.maxDets  # sorted
         _print_done(start)

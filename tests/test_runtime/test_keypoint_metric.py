@@ -1,0 +1,152 @@
+"""COCO's numbers of keypoints, equal on every engine and to the official ones."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS
+from mmengine.config import Config
+
+import mmdet_rfdetr
+from mmdet_rfdetr.errors import BadDataError, SettingError
+from mmdet_rfdetr.evaluation.engines import ENGINES
+from mmdet_rfdetr.runtime.keypoint_metric import NAMES, count_points, oks_sigmas
+from tests.fixtures import FIXTURES, needs_fixtures
+
+
+def predictions(document, names):
+    """Samples of the detections of an official file, for our metric."""
+    samples = []
+    labels = {key: label for label, key in enumerate(names)}
+    most = max(len(c['keypoints']) for c in document['categories'])
+    for image in document['images']:
+        found = [
+            x
+            for x in document['detections']
+            if x['image_id'] == image['id'] and x['category_id'] in labels
+        ]
+        points = np.zeros((len(found), most, 3), np.float64)
+        for row, each in zip(points, found, strict=True):
+            row[: len(each['keypoints']) // 3] = np.reshape(each['keypoints'], (-1, 3))
+        points = torch.from_numpy(points)
+        made = dict(
+            bboxes=torch.ones(len(found), 4),
+            labels=torch.tensor([labels[x['category_id']] for x in found], dtype=int),
+            scores=torch.tensor([x['score'] for x in found], dtype=float),
+            keypoints=points[..., :2],
+            keypoint_scores=points[..., 2],
+        )
+        sample = dict(img_id=image['id'], ori_shape=(image['height'], image['width']))
+        samples.append(dict(sample, pred_instances=made, img_path=image['file_name']))
+    return samples
+
+
+def evaluate(document, path, names, **settings):
+    classes = [c['name'] for c in document['categories'] if c['id'] in names]
+    metric = METRICS.build(
+        dict(
+            type='RFDETRCocoKeypointMetric',
+            ann_file=str(path),
+            metric='keypoints',
+            **settings,
+        )
+    )
+    metric.dataset_meta = dict(classes=classes)
+    metric.process({}, predictions(document, names))
+    return [*metric.evaluate(len(document['images'])).values()]
+
+
+@needs_fixtures
+@pytest.mark.parametrize('engine', list(ENGINES))
+def test_metric_is_the_official_one(tmp_path, engine):
+    text = (FIXTURES / 'keypoint/small.json').read_text()
+    document = json.loads(text)['oks']
+    path = tmp_path / 'a.json'
+    path.write_text(
+        json.dumps({k: document[k] for k in ('images', 'annotations', 'categories')})
+    )
+    for run in document['runs'].values():
+        found = evaluate(
+            document, path, run['categories'], sigmas=run['sigmas'], engine=engine
+        )
+        np.testing.assert_allclose(found, run['stats'], rtol=0, atol=1e-12)
+
+
+def test_metric_fills_in_what_is_missing_and_ignores_what_is_unseen(tmp_path):
+    objects = [
+        dict(
+            id=1,
+            image_id=1,
+            category_id=1,
+            bbox=[0, 0, 50, 50],
+            area=2500,
+            iscrowd=0,
+            keypoints=[9, 9, 2, 20, 30, 1],
+        ),
+        dict(
+            id=2, image_id=1, category_id=1, bbox=[0, 0, 50, 50], area=2500, iscrowd=0
+        ),
+    ]
+    document = dict(
+        images=[dict(id=1, width=64, height=64, file_name='1')],
+        categories=[dict(id=1, name='a', keypoints=['x', 'y'])],
+        annotations=objects,
+        detections=[
+            dict(image_id=1, category_id=1, score=0.9, keypoints=[9, 9, 1, 20, 30, 1])
+        ],
+    )
+    path = tmp_path / 'a.json'
+    path.write_text(
+        json.dumps({k: document[k] for k in ('images', 'annotations', 'categories')})
+    )
+    found = evaluate(document, path, [1])
+    assert found[0] == pytest.approx(1)
+    assert found[4] == -1  # no large object
+    found = evaluate(document, path, [1], sigmas=[1e-6, 1e-6])
+    assert found[0] == pytest.approx(1)
+    document['detections'][0]['keypoints'][0] = 40
+    assert evaluate(document, path, [1])[0] == pytest.approx(0.1)  # OKS is 0.5
+    with pytest.raises(SettingError, match='above 0'):
+        oks_sigmas([1.0], 2)
+
+
+def test_counts_come_from_names_or_the_longest_annotation():
+    categories = [dict(id=1, name='a', keypoints=['x', 'y']), dict(id=2, name='b')]
+    objects = [dict(category_id=2, keypoints=[1] * 9), dict(category_id=2)]
+    document = dict(categories=categories, annotations=objects)
+    assert count_points(document, ['b', 'a', 'c']) == [3, 2, 0]
+    with pytest.raises(BadDataError, match='has keypoints'):
+        count_points(document, ['c'])
+
+
+def test_a_point_that_is_no_number_makes_no_metric_a_number(tmp_path):
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    assert metric.metric_names() == [f'coco/{name}' for name in NAMES]
+    made = dict(
+        bboxes=torch.ones(1, 4),
+        labels=torch.zeros(1, dtype=int),
+        scores=torch.ones(1),
+        keypoints=torch.full((1, 2, 2), torch.nan),
+        keypoint_scores=torch.ones(1, 2),
+    )
+    instance = dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=0)
+    instance['keypoints'] = [1, 1, 2, 5, 5, 2]
+    sample = dict(img_id=1, ori_shape=(9, 9), img_path='a', pred_instances=made)
+    sample['instances'] = [instance]
+    metric.dataset_meta = dict(classes=['a'], num_keypoints=[2])
+    metric.process({}, [sample])
+    assert all(np.isnan([*metric.evaluate(1).values()]))
+    made['keypoints'] = torch.tensor([[[1.0, 1.0], [5.0, 5.0]]])
+    metric.process({}, [sample])
+    assert metric.evaluate(1)['coco/keypoints_mAP'] == pytest.approx(1)
+    del made['keypoints']
+    with pytest.raises(SettingError, match='keypoint_head'):
+        metric.process({}, [sample])
+
+
+def test_pose_configs_choose_checkpoints_by_it():
+    cfg = Config.fromfile(mmdet_rfdetr.config('rfdetr-pose_nano_coco.py'))
+    assert cfg.val_evaluator.type == 'RFDETRCocoKeypointMetric'
+    assert cfg.default_hooks.checkpoint.save_best == 'coco/keypoints_mAP'
+    assert 'person_keypoints' in cfg.val_evaluator.ann_file
