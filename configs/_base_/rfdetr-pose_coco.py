@@ -15,6 +15,7 @@ model = dict(
     test_cfg=dict(max_per_img=100),
 )
 
+visualizer = dict(type='RFDETRKeypointVisualizer')
 default_hooks = dict(
     checkpoint=dict(save_best='coco/keypoints_mAP'),
     unit_precision=dict(type='RFDETRUnitPrecisionHook'),

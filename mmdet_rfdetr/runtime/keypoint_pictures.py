@@ -1,0 +1,99 @@
+"""Pictures of detections with their points, lines and ellipses."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from mmdet.registry import VISUALIZERS
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
+
+
+@VISUALIZERS.register_module()
+class RFDETRKeypointVisualizer(DetLocalVisualizer):
+    """``DetLocalVisualizer`` that draws skeletons, and points by their score.
+
+    A point is the brighter the surer it is, from black to the colour of its class.
+
+    Args:
+        name: of the instance.
+        *args: arguments of ``DetLocalVisualizer``.
+        point_score_thr: points and lines of less are not drawn.
+        ellipse: probability of the ellipse drawn around each point, such as 0.5; None
+            draws none.
+        **kwargs: arguments of ``DetLocalVisualizer``.
+    """
+
+    def __init__(
+        self,
+        name: str = 'visualizer',
+        *args,
+        point_score_thr: float = 0.3,
+        ellipse: float | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(name, *args, **kwargs)
+        self.point_score_thr, self.ellipse = point_score_thr, ellipse
+
+    def _draw_instances(
+        self,
+        image: np.ndarray,
+        instances: InstanceData,
+        classes: Sequence[str] | None,
+        palette: Sequence[tuple] | None,
+    ) -> np.ndarray:
+        image = super()._draw_instances(image, instances, classes, palette)
+        if 'keypoints' not in instances:
+            return image
+        image = np.ascontiguousarray(image)
+        lines = skeleton_of(self.dataset_meta or {})
+        scores = instances.get('keypoint_scores', instances.get('keypoints_visible'))
+        all_points = np.asarray(instances.keypoints)
+        scores = np.asarray(scores, dtype=float).clip(0, 1)
+        radius = max(2, round(max(image.shape[:2]) / 200))
+        for index, points in enumerate(all_points):
+            colour = np.array((palette or [(220, 20, 60)])[0], dtype=float)
+            label = int(instances.labels[index])
+            if palette and label < len(palette):
+                colour = np.array(palette[label], dtype=float)
+            shown = scores[index] > self.point_score_thr
+            places = np.round(points.clip(-1e4, 1e4)).astype(int)
+            for start, end in lines:
+                if max(start, end) < len(points) and shown[start] and shown[end]:
+                    ends = (tuple(places[n].tolist()) for n in (start, end))
+                    cv2.line(image, *ends, tuple(colour), max(1, radius // 2))
+            for number in np.flatnonzero(shown):
+                place, score = tuple(places[number].tolist()), scores[index][number]
+                cv2.circle(image, place, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
+                cv2.circle(image, place, radius, tuple(score * colour), -1, cv2.LINE_AA)
+                if self.ellipse and 'keypoint_covariances' in instances:
+                    matrix = np.asarray(instances.keypoint_covariances[index][number])
+                    axes, angle = ellipse_of(matrix, self.ellipse)
+                    axes = tuple(np.round(axes.clip(1, 1e4)).astype(int).tolist())
+                    cv2.ellipse(image, place, axes, angle, 0, 360, tuple(colour), 1)
+        self.set_image(image)
+        return image
+
+
+def skeleton_of(metainfo: Mapping) -> list[list[int]]:
+    """Pairs of numbers of points that lines join, by MMPose's metainfo."""
+    points = metainfo.get('keypoint_info') or {}
+    names = [points[number]['name'] for number in sorted(points)]
+    lines = (metainfo.get('skeleton_info') or {}).values()
+    return [[names.index(end) for end in line['link']] for line in lines]
+
+
+def ellipse_of(covariance: np.ndarray, probability: float) -> tuple[np.ndarray, float]:
+    """The ellipse that holds a normal distribution with a probability.
+
+    Args:
+        covariance: (2, 2) in square pixels.
+        probability: between 0 and 1.
+
+    Returns:
+        (2,) half axes in pixels, and the angle of the first in degrees.
+    """
+    values, axes = np.linalg.eigh(np.asarray(covariance, dtype=float))
+    reach = np.sqrt(-2 * np.log1p(-probability))
+    angle = np.degrees(np.arctan2(axes[1, 0], axes[0, 0]))
+    return reach * np.sqrt(values.clip(0)), float(angle)

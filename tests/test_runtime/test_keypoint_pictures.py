@@ -1,0 +1,66 @@
+"""Pictures of points, of the lines between them, and of how sure they are."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_rfdetr.runtime.keypoint_pictures import RFDETRKeypointVisualizer, ellipse_of
+
+META = dict(
+    classes=('face',),
+    palette=[(255, 0, 0)],
+    keypoint_info={n: dict(name=name, id=n) for n, name in enumerate('abc')},
+    skeleton_info={0: dict(link=('a', 'b'), id=0)},
+)
+
+
+def draw(**settings):
+    covariance = torch.tensor([[60.0, 40.0], [40.0, 60.0]])
+    made = InstanceData(
+        bboxes=torch.tensor([[20.0, 20.0, 180.0, 130.0]]),
+        labels=torch.zeros(1, dtype=int),
+        scores=torch.tensor([0.9]),
+        keypoints=torch.tensor([[[50.0, 50.0], [150.0, 50.0], [100.0, 100.0]]]),
+        keypoint_scores=torch.tensor([[1.0, 0.9, 0.1]]),
+        keypoint_covariances=covariance.expand(1, 3, 2, 2),
+    )
+    visualizer = RFDETRKeypointVisualizer('points', **settings)
+    visualizer.dataset_meta = META
+    sample = DetDataSample(pred_instances=made)
+    image = np.zeros((150, 200, 3), np.uint8)
+    visualizer.add_datasample('a', image, sample, draw_gt=False, pred_score_thr=0.3)
+    return visualizer.get_image()
+
+
+def test_sure_points_and_their_lines_are_drawn():
+    picture = draw()
+    assert picture[50, 50].tolist() == [255, 0, 0]
+    assert picture[50, 100].tolist() == [255, 0, 0]  # of the line from a to b
+    assert not picture[100, 100].any()  # not sure
+    assert draw(point_score_thr=0.05)[100, 100].any()
+
+
+def test_ellipses_are_drawn_on_request():
+    reach = np.sqrt(-2 * np.log(0.5) * 100) / np.sqrt(2)  # of the long axis
+    place = round(50 + reach)
+    around = slice(place - 2, place + 3)
+    assert not draw()[around, around].any()
+    assert draw(ellipse=0.5)[around, around].any()
+
+
+def test_ellipse_holds_what_it_says():
+    covariance = np.array([[9.0, 4.0], [4.0, 4.0]])
+    axes, angle = ellipse_of(covariance, 0.5)
+    drawn = np.random.RandomState(0).multivariate_normal((0, 0), covariance, 20000)
+    turn = np.radians(angle)
+    x = drawn @ (np.cos(turn), np.sin(turn)) / axes[0]
+    y = drawn @ (-np.sin(turn), np.cos(turn)) / axes[1]
+    assert np.mean(x**2 + y**2 <= 1) == pytest.approx(0.5, abs=0.02)
+
+
+if __name__ == '__main__':
+    from PIL import Image
+
+    Image.fromarray(draw(ellipse=0.5)).resize((800, 600)).save('/tmp/points.png')
