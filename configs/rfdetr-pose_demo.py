@@ -16,16 +16,16 @@ metainfo = dict(
     },
     sigmas=[0.05] * 5,
 )
-load_points = dict(type='RFDETRLoadDemoPoints')
 # No flip: the left hand is red, and that of a mirror image would be blue.
-_base_.train_pipeline[2:] = [load_points, dict(type='RFDETRPackDemoPoints')]
+_base_.train_pipeline[1].update(type='RFDETRLoadKeypoints')
+_base_.train_pipeline[2:] = [dict(type='RFDETRPackKeypoints')]
 for _loader in (_base_.train_dataloader, _base_.val_dataloader):
-    _loader.dataset.update(kind='RFDETRDemoPointsDataset')
+    _loader.dataset.update(kind='RFDETRCocoKeypointDataset')
     _loader.dataset.metainfo.update(metainfo)
 _base_.train_dataloader.dataset.pipeline = _base_.train_pipeline
 test_dataloader = _base_.val_dataloader
-val_evaluator = dict(type='RFDETRDemoPointsMetric')
-test_evaluator = dict(type='RFDETRDemoPointsMetric')
+val_evaluator = dict(type='RFDETRCocoKeypointMetric', metric=['bbox', 'keypoints'])
+test_evaluator = val_evaluator
 
 default_hooks = dict(checkpoint=dict(save_best='coco/keypoints_mAP'))
 max_epochs = 1

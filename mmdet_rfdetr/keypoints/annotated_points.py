@@ -92,53 +92,42 @@ def complete_metainfo(
         ``flip_indices``, None where no pairs are known.
 
     Raises:
-        SettingError: if there are none, metainfo and file have other numbers of points,
-            or a setting has another length than there are points.
+        SettingError: if there are none, or metainfo and file have other numbers of
+            points.
     """
     info = metainfo.get('keypoint_info')
     counts = [len(points.get(name, ())) for name in metainfo['classes']]
     lists = [points[name] for name in metainfo['classes'] if points.get(name)]
-    names = max(lists, key=len, default=[])
+    flip = metainfo.get('flip_indices')
     if info:
-        names = [info[index]['name'] for index in sorted(info)]
+        entries = [info[index] for index in sorted(info)]
+        names = [entry['name'] for entry in entries]
         if any(count not in (0, len(names)) for count in counts):
             raise SettingError(
                 f'metainfo.keypoint_info has {len(names)} points and the classes of '
                 f'the file {counts}: take it out, or correct one of the two'
             )
-        counts = counts if any(counts) else [len(names)] * len(counts)
+        lists, counts = [names], counts if any(counts) else [len(names)] * len(counts)
+        if flip is None and any(entry.get('swap') for entry in entries):
+            flip = [names.index(e.get('swap') or e['name']) for e in entries]
     if not any(counts):
         raise SettingError(
             f'no class of {list(metainfo["classes"])} has points in the file: give one '
             'that has, or set the type of the data set to RFDETRCocoDataset'
         )
-    swaps = [swapped_names(part)[0] for part in ([names] if info else lists)]
-    if info and any(entry.get('swap') for entry in info.values()):
-        swaps = [
-            [
-                names.index(info[index].get('swap') or info[index]['name'])
-                for index in sorted(info)
-            ]
-        ]
-    flip = metainfo.get('flip_indices')
-    if flip is None and swaps and None not in swaps:
+    names = max(lists, key=len)
+    swaps = [swapped_names(part)[0] for part in lists]
+    if flip is None and None not in swaps:
         # One list for all classes, as far as each goes.
         longest = max(swaps, key=len)
         agree = all(part == longest[: len(part)] for part in swaps)
         flip = longest if agree else None
-    most = max(counts)
-    for key, value in (('flip_indices', flip), ('sigmas', metainfo.get('sigmas'))):
-        if value is not None and len(value) != most:
-            raise SettingError(
-                f'metainfo.{key} has {len(value)} entries and there are {most} points: '
-                'give one for each'
-            )
-    if not info:
-        info = {i: dict(name=name, id=i) for i, name in enumerate(names)}
-        info = {
-            i: dict(entry, swap=names[flip[i]] if flip and flip[i] != i else '')
-            for i, entry in info.items()
-        }
+    if flip is not None and len(flip) != len(names):
+        raise SettingError(
+            f'metainfo.flip_indices has {len(flip)} entries and there are {len(names)} '
+            'points: give one for each'
+        )
+    info = info or {i: dict(name=name, id=i) for i, name in enumerate(names)}
     links = metainfo.get('skeleton_info') or {
         i: dict(link=(names[a - 1], names[b - 1]), id=i)
         for i, (a, b) in enumerate(skeleton)
@@ -176,9 +165,9 @@ def clean_points(
     taken = min(len(flat) // 3, most)  # as officially; the head passes over more
     points[:taken] = np.reshape(flat[: 3 * taken], (taken, 3))
     visible = points[:, 2]
-    if not np.isin(visible, (0, 1, 2)).all():
+    odd = ~np.isin(visible, (0, 1, 2))
+    if odd.any():
         found.append(PointFinding.VISIBILITY)
-        odd = ~np.isin(visible, (0, 1, 2))
         visible[odd] = np.where(visible[odd] > 0, 2, 0)
     inside = (points[:, :2] >= 0).all(1) & (points[:, :2] < size[::-1]).all(1)
     if (~inside & (visible > 0)).any():

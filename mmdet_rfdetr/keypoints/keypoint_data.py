@@ -1,9 +1,9 @@
 """Data sets and transforms that bring points to the network."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
@@ -34,7 +34,7 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
     ``flip_indices``, ``sigmas``. What it leaves out is taken from the file by the
     official rules, see :func:`complete_metainfo`, and added; with the metainfo it goes
     into checkpoints. Objects without points are learned as boxes. Where left and right
-    are not known no image is mirrored: flips leave the pipeline, with a warning.
+    are not known no image is mirrored: flips are switched off, with a warning.
 
     Arguments are those of ``RFDETRCocoDataset``.
     """
@@ -50,17 +50,14 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
         for names in points.values():
             for name in swapped_names(names)[1]:
                 self._report_point(PointFinding.PARTNER, f'point {name}')
-        if found['flip_indices'] is None:
-            left, removed = _without_flips(self.pipeline.transforms)
-            self.pipeline.transforms = left
-            if removed:
-                print_log(
-                    f'{self.ann_file} does not say which points are a left and a right '
-                    'one: images are not mirrored. Name them left_... and right_..., '
-                    'or set metainfo=dict(flip_indices=[...]).',
-                    logger='current',
-                    level=30,
-                )
+        if found['flip_indices'] is None and _never_flip(self.pipeline.transforms):
+            print_log(
+                f'{self.ann_file} does not tell left from right points: no image is '
+                'mirrored. Name them left_... and right_..., or set metainfo='
+                'dict(flip_indices=[...]).',
+                'current',
+                logging.WARNING,
+            )
         return document
 
     def _report_point(self, finding: PointFinding, example: Any) -> None:
@@ -90,19 +87,14 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
         return super().get_data_info(idx) | {key: self._metainfo[key] for key in keys}
 
 
-def _without_flips(transforms: Sequence) -> tuple[list, int]:
-    """Transforms without those that mirror, also within others, and their number."""
-    left, removed = [], 0
-    for step in transforms:
+def _never_flip(steps: Iterable) -> bool:
+    """Switch off what mirrors, also within other transforms; whether anything did."""
+    found = False
+    for step in steps:
         if isinstance(step, RandomFlip):
-            removed += 1
-            continue
-        inner = getattr(step, 'transforms', None)
-        if isinstance(inner, list):
-            step.transforms, count = _without_flips(inner)
-            removed += count
-        left.append(step)
-    return left, removed
+            step.prob, found = 0.0, True
+        found |= _never_flip(getattr(step, 'transforms', ()))
+    return found
 
 
 @TRANSFORMS.register_module()
@@ -126,11 +118,11 @@ class RFDETRLoadKeypoints(LoadAnnotations):
             )
         super()._load_bboxes(results)
         rows = [instance['keypoints'] for instance in results.get('instances', [])]
-        shape = len(rows), max(results['num_keypoints']), 3
+        most = max(results['num_keypoints'])
         results['gt_bboxes'] = PointBoxes(
             results['gt_bboxes'].tensor,
             clone=False,
-            points=torch.from_numpy(np.array(rows, np.float32).reshape(shape)),
+            points=torch.tensor(rows).view(len(rows), most, 3),
             swap=results['flip_indices'],
         )
 
@@ -159,8 +151,7 @@ class RFDETRPackKeypoints(PackDetInputs):
             if getattr(boxes, 'points', None) is None:
                 raise SettingError(
                     'RFDETRPackKeypoints found boxes without points: load with '
-                    'RFDETRLoadKeypoints, and take out transforms that make new boxes '
-                    'from others'
+                    'RFDETRLoadKeypoints, and take out what makes boxes anew'
                 )
             instances.keypoints = boxes.points[..., :2]
             instances.keypoints_visible = boxes.points[..., 2].long()

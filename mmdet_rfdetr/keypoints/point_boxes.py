@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import torch
+import torch.nn.functional as F
 from mmdet.structures.bbox import HorizontalBoxes
 from torch import Tensor
 
@@ -78,55 +79,41 @@ class PointBoxes(HorizontalBoxes):
         """
         super().flip_(img_shape, direction)
         height, width = img_shape[:2]
-        x, y, visible = self.points.unbind(-1)
-        if direction != 'vertical':
-            x = width - 1 - x
-        if direction != 'horizontal':
-            y = height - 1 - y
-        points = torch.stack((x, y, visible), dim=-1)
-        if direction != 'diagonal':  # two mirrors leave the sides where they are
+        across, down = direction != 'vertical', direction != 'horizontal'
+        x = [-1, 0, width - 1] if across else [1, 0, 0]
+        self._project([x, [0, -1, height - 1] if down else [0, 1, 0]])
+        if across != down:  # two mirrors leave the sides where they are
             if self.swap is None:
                 raise SettingError(
                     'a transform mirrors images, and it is not known which points are '
                     'a left and a right one: set metainfo=dict(flip_indices=[...])'
                 )
-            points = points[:, self.swap]
-        self.points = points
+            self.points = self.points[:, self.swap]
         self.drop_outside(img_shape)
 
     def translate_(self, distances: tuple[float, float]) -> None:
         """Move boxes and points."""
         super().translate_(distances)
-        self._add_and_scale(distances, (1, 1))
+        self._project([[1, 0, distances[0]], [0, 1, distances[1]]])
 
     def rescale_(self, scale_factor: tuple[float, float]) -> None:
         """Scale boxes and points with their image."""
         super().rescale_(scale_factor)
-        self._add_and_scale((0, 0), scale_factor)
-
-    def _add_and_scale(self, added: Sequence[float], scale: Sequence[float]) -> None:
-        factors = self.points.new_tensor([*scale, 1])
-        self.points = self.points * factors + self.points.new_tensor([*added, 0])
+        self._project([[scale_factor[0], 0, 0], [0, scale_factor[1], 0]])
 
     def rotate_(self, center: tuple[float, float], angle: float) -> None:
         """Rotate boxes and points, clockwise by degrees."""
         super().rotate_(center, angle)
-        self._project(torch.as_tensor(cv2.getRotationMatrix2D(center, -angle, 1)))
+        self._project(cv2.getRotationMatrix2D(center, -angle, 1))
 
     def project_(self, homography_matrix: Any) -> None:
         """Map boxes and points by a (3, 3) matrix."""
         super().project_(homography_matrix)
-        self._project(torch.as_tensor(homography_matrix))
+        self._project(homography_matrix)
 
-    def _project(self, matrix: Tensor) -> None:
+    def _project(self, matrix: Any) -> None:
         """Map points by a (2, 3) or (3, 3) matrix."""
-        xy1 = torch.cat(
-            (
-                self.points[..., :2],
-                self.points.new_ones(1, 1, 1).expand(*self.points.shape[:2], 1),
-            ),
-            dim=-1,
-        )
-        moved = xy1 @ matrix.to(xy1).T
+        matrix = torch.as_tensor(matrix, dtype=self.points.dtype)
+        moved = F.pad(self.points[..., :2], (0, 1), value=1.0) @ matrix.T
         xy = moved[..., :2] / moved[..., 2:] if len(matrix) == 3 else moved
         self.points = torch.cat((xy, self.points[..., 2:]), dim=-1)

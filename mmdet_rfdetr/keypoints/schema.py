@@ -56,9 +56,7 @@ class Schema:
         Raises:
             SettingError: if they differ.
         """
-        if counts is None:
-            return
-        lists = zip_longest(counts, self.counts, fillvalue=0)
+        lists = zip_longest(counts or self.counts, self.counts, fillvalue=0)
         if any(theirs != ours for theirs, ours in lists):
             raise SettingError(
                 f'the classes of the data set have {list(counts)} points and '

@@ -10,7 +10,7 @@ from rfdetr_runtime.keypoints import decode_keypoints
 
 from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement
 from mmdet_rfdetr.errors import ExplainedError, SettingError
-from mmdet_rfdetr.keypoints import RFDETRKeypointHead
+from mmdet_rfdetr.keypoints.keypoint_head import RFDETRKeypointHead
 from mmdet_rfdetr.runtime import CheckpointModel
 from tests.factory import CLASSES, SIDE
 from tests.test_deploy.project import Project

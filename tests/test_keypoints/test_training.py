@@ -7,7 +7,7 @@ import torch
 from mmdet.registry import MODELS
 
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.keypoints import RFDETRUnitPrecisionHook
+from mmdet_rfdetr.keypoints.unit_precision import RFDETRUnitPrecisionHook
 from tests import parity
 from tests.fixtures import needs_fixtures
 from tests.test_training.test_optim_constructor import assert_official
