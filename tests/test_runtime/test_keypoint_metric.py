@@ -111,6 +111,33 @@ def test_metric_fills_in_what_is_missing_and_ignores_what_is_unseen(tmp_path):
         oks_sigmas([1.0], 2)
 
 
+def test_kinds_of_points_count_by_their_classes(tmp_path):
+    """Two classes of two points are found, one of three is not: 2 of 3."""
+    sizes = {1: 2, 2: 2, 3: 3}
+    points = {key: [9.0, 9.0, 2.0] * n for key, n in sizes.items()}
+    box = dict(image_id=1, bbox=[0, 0, 50, 50], area=2500, iscrowd=0)
+    document = dict(
+        images=[dict(id=1, width=64, height=64, file_name='1')],
+        categories=[
+            dict(id=key, name=f'{key}', keypoints=['x', 'y', 'z'][:n])
+            for key, n in sizes.items()
+        ],
+        annotations=[
+            dict(box, id=key, category_id=key, keypoints=points[key]) for key in sizes
+        ],
+        detections=[
+            dict(image_id=1, category_id=key, score=0.9, keypoints=points[key])
+            for key in (1, 2)
+        ],
+    )
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(document))
+    found = dict(zip(NAMES, evaluate(document, path, [1, 2, 3]), strict=True))
+    assert found['keypoints_mAP'] == pytest.approx(2 / 3)
+    assert found['keypoints_AR_m'] == pytest.approx(2 / 3)
+    assert found['keypoints_mAP_l'] == -1  # no object is large: not a part of a mean
+
+
 def test_counts_come_from_names_or_the_longest_annotation():
     categories = [dict(id=1, name='a', keypoints=['x', 'y']), dict(id=2, name='b')]
     objects = [dict(category_id=2, keypoints=[1] * 9), dict(category_id=2)]
