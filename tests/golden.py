@@ -30,6 +30,9 @@ _SMALL = dict(
     group_detr=3,
 )
 
+TASKS = {'masks', 'keypoints'}
+"""Cases of wings, whose tests run them."""
+
 CASES = {
     # Windowed and global blocks, one level, the position table as it is.
     'windows': dict(

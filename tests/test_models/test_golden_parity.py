@@ -10,9 +10,7 @@ from mmdet_rfdetr.matching import Stages
 from tests import golden, parity
 
 
-@pytest.fixture(
-    scope='module', params=sorted(golden.CASES.keys() - {'masks', 'keypoints'})
-)
+@pytest.fixture(scope='module', params=sorted(golden.CASES.keys() - golden.TASKS))
 def name(request):
     return request.param
 
