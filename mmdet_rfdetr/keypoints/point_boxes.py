@@ -6,12 +6,17 @@ from typing import Any
 import cv2
 import torch
 import torch.nn.functional as F
-from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.bbox import (
+    HorizontalBoxes,
+    register_box,
+    register_box_converter,
+)
 from torch import Tensor
 
 from ..errors import SettingError
 
 
+@register_box('rfdetr_points')
 class PointBoxes(HorizontalBoxes):
     """mmdet's horizontal boxes with the points of their objects.
 
@@ -117,3 +122,7 @@ class PointBoxes(HorizontalBoxes):
         moved = F.pad(self.points[..., :2], (0, 1), value=1.0) @ matrix.T
         xy = moved[..., :2] / moved[..., 2:] if len(matrix) == 3 else moved
         self.points = torch.cat((xy, self.points[..., 2:]), dim=-1)
+
+
+# For overlaps, which mmdet computes of boxes of its own kind.
+register_box_converter('rfdetr_points', 'hbox', lambda boxes: boxes)

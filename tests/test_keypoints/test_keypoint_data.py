@@ -206,6 +206,47 @@ def test_mosaics_and_filters_keep_points_and_boxes_together(tmp_path):
     assert kept[0].points.tolist() == points[[1]].tolist()
 
 
+@pytest.mark.parametrize(
+    ('transform', 'images'),
+    [
+        (dict(type='Mosaic', img_scale=(60, 40)), 4),
+        (dict(type='MixUp', img_scale=(60, 40)), 2),
+        (dict(type='Expand', prob=1.0), 1),
+        (dict(type='MinIoURandomCrop', min_ious=(0.1,)), 1),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_other_transforms_of_mmdet_keep_them_together(tmp_path, transform, images):
+    """Points that are labelled stay within their boxes."""
+    inner = [[10, 5, 30, 30], [20, 8, 2, 12, 20, 1, 38, 21, 2]]
+    folder = write(tmp_path, [dict(PERSON, bbox=inner[0], keypoints=inner[1])])
+    data = DATASETS.build(
+        dict(
+            type='MultiImageMixDataset',
+            dataset=dict(
+                type='RFDETRCocoKeypointDataset',
+                ann_file=str(folder / 'a.json'),
+                data_prefix=dict(img=str(folder)),
+                metainfo=dict(classes=('person',)),
+                pipeline=[dict(type='RFDETRLoadImage'), LOAD],
+            ),
+            pipeline=[transform, PACK],
+        )
+    )
+    np.random.seed(1)
+    gt = data[0]['data_samples'].gt_instances
+    boxes, seen = gt.bboxes.tensor[:, None], gt.keypoints_visible > 0
+    assert 1 <= len(gt) <= images and seen.any()
+    inside = (gt.keypoints >= boxes[..., :2] - 1) & (gt.keypoints <= boxes[..., 2:] + 1)
+    assert inside.all(-1)[seen].all()
+
+
+def test_a_transform_that_makes_new_boxes_is_refused(tmp_path):
+    erase = dict(type='RandomErasing', n_patches=2, ratio=0.1)
+    with pytest.raises(SettingError, match='take out what makes boxes anew'):
+        dataset(write(tmp_path, [PERSON]), erase)[0]
+
+
 def test_without_sides_nothing_is_mirrored_and_one_line_says_so(tmp_path, caplog):
     categories = [dict(id=1, name='person', keypoints=['a', 'b', 'c'])]
     folder = write(tmp_path, [PERSON], categories)
