@@ -93,6 +93,8 @@ def _never_flip(steps: Iterable) -> bool:
     for step in steps:
         if isinstance(step, RandomFlip):
             step.prob, found = 0.0, True
+        elif getattr(step, 'flip_prob', 0):
+            step.flip_prob, found = 0.0, True
         found |= _never_flip(getattr(step, 'transforms', ()))
     return found
 

@@ -254,6 +254,10 @@ def test_without_sides_nothing_is_mirrored_and_one_line_says_so(tmp_path, caplog
     choice = dict(type='RandomChoice', transforms=[[flip]])
     data = dataset(folder, flip, choice)
     assert objects(data).keypoints[0, 0].tolist() == [20, 8]
+    jittered = dict(
+        type='RFDETRLoadJittered', image_size=64, size_divisor=16, flip_prob=1.0
+    )
+    assert dataset(folder, jittered).pipeline.transforms[2].flip_prob == 0
     advised = dataset(folder, flip, flip_indices=[0, 2, 1])
     assert objects(advised).keypoints[0, 0].tolist() == [39, 8]
     with pytest.raises(SettingError, match='flip_indices'):
