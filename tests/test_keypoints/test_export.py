@@ -148,7 +148,8 @@ def test_points_decide_whether_a_file_agrees():
 
 
 def test_a_checkpoint_gives_the_points_of_predict(project, images):
-    model = CheckpointModel(project.config(), project.checkpoint, device='cpu')
+    with pytest.warns(UserWarning, match='class names'):  # it holds weights alone
+        model = CheckpointModel(project.config(), project.checkpoint, device='cpu')
     assert model.scheme['counts'] == COUNTS
     inputs = [model.prepare(image) for image in images]
     (first, _), (wanted, _) = (
