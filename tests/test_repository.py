@@ -20,7 +20,7 @@ PACKAGE = REPOSITORY / 'mmdet_rfdetr'
 # Packages that run files without PyTorch; each as small as a wing.
 RUNTIMES = (
     *('rfdetr_runtime', 'rfdetr_predict', 'rfdetr_datasets'),
-    *('rfdetr_report', 'rfdetr_family'),
+    *('rfdetr_convert', 'rfdetr_report', 'rfdetr_family'),
 )
 # Parts by floor: a part imports from floors below, or from its own without circles.
 FLOORS = (
@@ -37,7 +37,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 WINGS = {
     *('speed', 'reliability', 'faults', 'segmentation'),
     *('command_line', 'analysis', 'demo', 'benchmark', 'formats', 'deploy'),
-    *('runtime', 'search', 'keypoints'),
+    *('runtime', 'search', 'keypoints', 'keypoint_results'),
     '__main__',
 }
 

@@ -30,6 +30,7 @@ CONFIGS = {
     'speed': ['_base_/speed.py', '_base_/fast_loading.py', 'rfdetr_search_coco.py'],
     'segmentation': ['_base_/rfdetr-seg_coco.py', 'rfdetr-seg_*.py'],
     'keypoints': ['_base_/rfdetr-pose_coco.py', 'rfdetr-pose_*.py'],
+    'keypoint_results': ['_base_/rfdetr-pose_coco.py', 'rfdetr-pose_*.py'],
     'demo': ['rfdetr_demo.py', 'rfdetr_*_demo.py', 'rfdetr-pose_demo.py'],
     'search': ['rfdetr_search_*.py'],
 }

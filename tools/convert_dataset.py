@@ -70,7 +70,8 @@ def convert(args: argparse.Namespace) -> None:
     Raises:
         DatasetError: if the data set cannot be read, or the other not be written.
     """
-    from rfdetr_datasets import find_dataset, writing
+    import rfdetr_convert as writing
+    from rfdetr_datasets import find_dataset
     from rfdetr_predict.progress import watched
 
     found = find_dataset(args.source)
@@ -79,6 +80,7 @@ def convert(args: argparse.Namespace) -> None:
     print(f'{args.source} is {found.format.upper()} with {len(classes)} classes.')
     print(*found.notes, sep='\n', end='\n' * bool(found.notes))
     kind = args.to or ('yolo' if found.format == 'coco' else 'coco')
+    scheme = writing.point_scheme([*documents.values()])
     for name, document in documents.items():
         lost, root = writing.Lost(), found.splits[name].image_root
         images = list(sized(document['images'], root, lost))
@@ -92,7 +94,9 @@ def convert(args: argparse.Namespace) -> None:
                 lost.add('images that do not exist: written without them', missing)
         options = dict(lost=lost, overwrite=args.overwrite, watch=watched)
         if kind == 'yolo':
-            writing.write_yolo(document, target, name, classes, names=names, **options)
+            writing.write_yolo(
+                document, target, name, classes, scheme=scheme, names=names, **options
+            )
             place = target / 'labels' / name
         else:
             if found.format != 'coco':  # whose categories stay as they are
@@ -105,7 +109,9 @@ def convert(args: argparse.Namespace) -> None:
         print(f'{place}: {len(images)} images; {objects} objects were read.')
         print(*(f'  {line}\n' for line in lost.lines()), sep='', end='')
     if kind == 'yolo':
-        writing.write_settings(target, classes, documents, overwrite=args.overwrite)
+        writing.write_settings(
+            target, classes, documents, scheme=scheme, overwrite=args.overwrite
+        )
         print(target / 'data.yaml')
     if args.images == 'none':
         roots = dict.fromkeys(split.image_root for split in found.splits.values())
@@ -133,9 +139,13 @@ def numbered(document: dict, classes: list[str]) -> dict:
     """The document with categories of all splits, numbered from 1."""
     order = {name: number for number, name in enumerate(classes, start=1)}
     keys = {entry['id']: order[entry['name']] for entry in document['categories']}
+    known = {entry['name']: entry for entry in document['categories']}
     return dict(
         document,
-        categories=[dict(id=number, name=name) for name, number in order.items()],
+        categories=[
+            dict(known.get(name, {}), id=number, name=name)
+            for name, number in order.items()
+        ],
         annotations=[
             dict(annotation, category_id=keys.get(annotation['category_id']))
             for annotation in document['annotations']

@@ -1,16 +1,14 @@
 """Points of annotation files: how many a class has, their names, and their sides."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
+from rfdetr_datasets.points import swapped_names
 
 from ..errors import SettingError
-
-SIDES = {'left': 'right', 'right': 'left'}
 
 
 class PointFinding(Enum):
@@ -28,54 +26,6 @@ class PointFinding(Enum):
         self.fault = fault
 
 
-def swapped_names(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
-    """Find the point that each point becomes in a mirror, by the official rule.
-
-    Names are compared in lower case, with anything between words as one sign; a name
-    has a side if just one of its words is ``left`` or ``right``.
-
-    Args:
-        names: of the points of a class.
-
-    Returns:
-        Indices, None where there is no pair, or a name twice; and names of a side whose
-        partner is missing.
-    """
-    clean = [re.sub('[^a-z0-9]+', '_', name.lower()).strip('_') for name in names]
-    swapped, alone = list(range(len(clean))), []
-    for index, name in enumerate(clean):
-        words = name.split('_')
-        if sum(word in SIDES for word in words) != 1:
-            continue
-        other = '_'.join(SIDES.get(word, word) for word in words)
-        if other in clean:
-            swapped[index] = clean.index(other)
-        else:
-            alone.append(names[index])
-    is_clear = len(set(clean)) == len(clean) and swapped != list(range(len(clean)))
-    return (swapped if is_clear else None), alone
-
-
-def points_of_categories(
-    categories: Sequence[Mapping], annotations: Sequence[Mapping]
-) -> dict[str, list[str]]:
-    """Names of the points of each category, by the name of the category.
-
-    Where the file names none, there are as many as the longest annotation has.
-    """
-    longest: dict[Any, int] = {}
-    for annotation in annotations:
-        count = len(annotation.get('keypoints') or ()) // 3
-        key = annotation.get('category_id')
-        longest[key] = max(count, longest.get(key, 0))
-    return {
-        str(category['name']): list(
-            map(str, category.get('keypoints') or range(longest.get(category['id'], 0)))
-        )
-        for category in categories
-    }
-
-
 def complete_metainfo(
     metainfo: Mapping, points: Mapping[str, Sequence[str]], skeleton: Sequence = ()
 ) -> dict[str, Any]:
@@ -84,7 +34,7 @@ def complete_metainfo(
     Args:
         metainfo: with ``classes`` and, where given, ``keypoint_info``,
             ``skeleton_info``, ``flip_indices`` and ``sigmas``, which win.
-        points: see :func:`points_of_categories`.
+        points: names of those of each class.
         skeleton: of the file, pairs of numbers from 1 on.
 
     Returns:
@@ -122,10 +72,10 @@ def complete_metainfo(
         longest = max(swaps, key=len)
         agree = all(part == longest[: len(part)] for part in swaps)
         flip = longest if agree else None
-    if flip is not None and len(flip) != len(names):
+    if flip is not None and sorted(flip) != [*range(len(names))]:
         raise SettingError(
-            f'metainfo.flip_indices has {len(flip)} entries and there are {len(names)} '
-            'points: give one for each'
+            f'metainfo.flip_indices={[*flip]} must have each number from 0 to '
+            f'{len(names) - 1} once, the point that each becomes in a mirror'
         )
     info = info or {i: dict(name=name, id=i) for i, name in enumerate(names)}
     links = metainfo.get('skeleton_info') or {

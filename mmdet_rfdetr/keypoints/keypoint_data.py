@@ -10,16 +10,11 @@ from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.logging import print_log
+from rfdetr_datasets.points import points_of_categories, stated_swap, swapped_names
 
 from ..data import multi_scale
 from ..errors import SettingError
-from .annotated_points import (
-    PointFinding,
-    clean_points,
-    complete_metainfo,
-    points_of_categories,
-    swapped_names,
-)
+from .annotated_points import PointFinding, clean_points, complete_metainfo
 from .point_boxes import PointBoxes
 
 multi_scale.IN_PIXELS.add('keypoints')
@@ -45,7 +40,8 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
         categories = document['categories']
         points = points_of_categories(categories, document['annotations'])
         skeletons = [part['skeleton'] for part in categories if part.get('skeleton')]
-        found = complete_metainfo(self._metainfo, points, *skeletons[:1])
+        stated = dict(flip_indices=stated_swap(categories)) | self._metainfo
+        found = complete_metainfo(stated, points, *skeletons[:1])
         self._metainfo.update(found)
         for names in points.values():
             for name in swapped_names(names)[1]:

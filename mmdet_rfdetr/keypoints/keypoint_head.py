@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
+from rfdetr_datasets.points import names_and_lines
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -16,10 +17,9 @@ from ..models.query_selection import GroupLinear
 from ..models.relu_mlp import ReLUMLP
 from ..models.task_head import Features, ModelSizes, TaskHead
 from ..ops.transfer import upload
-from .exported import RESULTS, describe_points, in_order
 from .point_decoder import PointDecoder, PointInitialiser, PointStream
 from .point_losses import CHANNELS, TERMS, TargetPoints, add_point_costs, point_losses
-from .point_results import decode_points, fuse_scores
+from .point_results import RESULTS, decode_points, fuse_scores, in_order
 from .schema import Schema
 
 SCORE_MODES = ('class', 'fused')
@@ -284,7 +284,7 @@ class RFDETRKeypointHead(TaskHead):
 
     def describe(self, dataset_meta: dict) -> dict[str, Any]:
         """The task, and what is said of the points in an exported file."""
-        points = describe_points(dataset_meta)
+        names, lines = names_and_lines(dataset_meta)
+        points = dict(names=names, skeleton=lines, counts=list(self.schema.counts))
         points.update(score_mode=self.score_mode, alpha=self.score_alpha)
-        points.update(counts=list(self.schema.counts))
         return dict(task='pose', keypoints=points)

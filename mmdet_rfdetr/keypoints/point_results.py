@@ -1,10 +1,14 @@
 """From raw outputs to points in pixels, how certain they are, and fused scores."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from ..models.detections import top_scores
 from ..precision import float32_island
 
+RESULTS = 'keypoints', 'keypoint_scores', 'keypoint_covariances'
 TINY = 1e-12
 """Smallest number whose logarithm is taken in the official fusion."""
 
@@ -75,3 +79,13 @@ def fuse_scores(
     spread = torch.where(active.any(-1), spread, 0)
     fused = (scores.log() - alpha * spread).sigmoid().clamp(max=1 - 2**-24)
     return torch.where(known, fused, scores)
+
+
+def in_order(found: Mapping[str, Tensor], scores: Tensor) -> dict[str, Tensor]:
+    """Bring detections (B, n, ...) into the order of new scores (B, n)."""
+    scores, order = top_scores(scores, scores.shape[-1])
+    sorted_ = {}
+    for name, values in found.items():
+        index = order.view(*order.shape, *[1] * (values.dim() - 2))
+        sorted_[name] = values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+    return dict(sorted_, scores=scores)

@@ -9,16 +9,12 @@ from .. import compat
 from .checkpoint import CheckpointModel, load_detector, to_data_sample
 from .exported_file import RFDETRExportedFile
 from .inferring import detect_as_trained, infer_as_trained
-from .keypoint_metric import RFDETRCocoKeypointMetric
-from .keypoint_pictures import RFDETRKeypointVisualizer
 from .mirror import RFDETRMirrorTTA
 from .tiles import RFDETRTiledModel, RFDETRTiles
 
 __all__ = [
     'CheckpointModel',
-    'RFDETRCocoKeypointMetric',
     'RFDETRExportedFile',
-    'RFDETRKeypointVisualizer',
     'RFDETRMirrorTTA',
     'RFDETRTiledModel',
     'RFDETRTiles',

@@ -1,4 +1,4 @@
-"""Reads and writes data sets as people have them: COCO, YOLO, Pascal VOC, CSV.
+"""Reads data sets as people have them: COCO, YOLO, Pascal VOC, CSV.
 
 Every reader gives one form, the document of a COCO file: lists ``images`` (``id``,
 ``file_name``, ``height``, ``width``), ``annotations`` (``id``, ``image_id``,
@@ -21,7 +21,6 @@ _HOMES = {
     'voc': ('read_voc',),
     'csv_boxes': ('read_csv',),
     'reading': ('Found', 'Split', 'find_dataset', 'image_root', 'kind_of', 'read'),
-    'writing': ('write_coco', 'write_yolo'),
 }
 __all__ = [name for names in _HOMES.values() for name in names]
 

@@ -1,6 +1,5 @@
 """YOLO: a ``data.yaml`` of folders and names, a text of fractions for each image."""
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from .files import (
     relative,
     slashes,
 )
+from .points import PointScheme, read_scheme
 
 DIGITS = 6
 """Of pixels that are kept: more than any file means, fewer than rounding spoils."""
@@ -70,7 +70,7 @@ def read_yolo(path: str, split: str, watch: Watch = iter) -> dict:
 
     Labels lie in ``labels`` where images lie in ``images``, or else beside the image;
     an image without a file of labels has no objects. A line of five columns is a box,
-    one of seven or more a polygon; where ``kpt_shape`` is set, the box of a pose.
+    one of seven or more a polygon; where ``kpt_shape`` is set, a box and its points.
     Objects of images that cannot be opened are left out with them, as fractions of
     nothing.
 
@@ -82,18 +82,16 @@ def read_yolo(path: str, split: str, watch: Watch = iter) -> dict:
     Returns:
         A COCO document, see the package. ``category_id`` is the number of the class,
         ``file_name`` relative to the folder of ``path``. An object of which the line is
-        broken has no ``bbox``.
+        broken has no ``bbox``. Of poses, categories have ``keypoints``, their names,
+        and ``flip_indices``, where ``flip_idx`` says them.
 
     Raises:
         DatasetError: if the file or the split cannot be read.
     """
     settings, folder = read_settings(path), os.path.dirname(path) or '.'
     names = read_names(settings, path)
-    points = settings.get('kpt_shape') or ()
-    if points and not all(str(number).isdecimal() for number in points):
-        raise DatasetError(f'kpt_shape of {path} must be two numbers, not {points!r}.')
-    extra = math.prod(map(int, points)) if points else 0
-    paths, orphans = _images_of(settings, path, split)
+    scheme = read_scheme(settings, path)
+    paths, orphans = _images_of(settings, path, split, scheme)
     images, annotations = [], []
     sizes = read_sizes(paths)
     for number, image in enumerate(watch(paths), start=1):
@@ -101,22 +99,29 @@ def read_yolo(path: str, split: str, watch: Watch = iter) -> dict:
         images.append(image_entry(number, relative(image, folder), size))
         labels = find_labels(image)
         if labels and size:
-            annotations += _read_labels(labels, folder, number, size, extra)
+            annotations += _read_labels(labels, folder, number, size, scheme)
     for labels in orphans:
         # Its lines are objects of an image that is not listed.
-        annotations += _read_labels(labels, folder, relative(labels, folder), (1, 1), 0)
-    categories = [dict(id=number, name=name) for number, name in names.items()]
+        place = relative(labels, folder)
+        annotations += _read_labels(labels, folder, place, (1, 1), scheme)
+    points = dict(keypoints=scheme.names) if scheme else {}
+    points |= dict(flip_indices=scheme.swap) if scheme and scheme.swap else {}
+    categories = [
+        dict(id=number, name=name, **points) for number, name in names.items()
+    ]
     return dict(images=images, annotations=annotations, categories=categories)
 
 
-def _images_of(settings: dict, path: str, split: str) -> tuple[list[str], list[str]]:
+def _images_of(
+    settings: dict, path: str, split: str, scheme: PointScheme | None
+) -> tuple[list[str], list[str]]:
     """Images of a split, and texts in its folders of labels that belong to none."""
     found, orphans = [], []
     for place in find_places(settings, path, split):
         if os.path.isdir(place):
             own = list_files(place, is_image)
             found += own
-            orphans += _orphans(place, own)
+            orphans += _orphans(place, own, scheme)
         else:
             found += _read_list(place)
     return list(dict.fromkeys(found)), orphans
@@ -176,7 +181,9 @@ def find_labels(image: str) -> str | None:
     return next((path for path in (parallel, stem) if os.path.isfile(path)), None)
 
 
-def _orphans(folder: str, images: Sequence[str]) -> list[str]:
+def _orphans(
+    folder: str, images: Sequence[str], scheme: PointScheme | None
+) -> list[str]:
     """Files of labels in the folder that belongs to one of images, less their own."""
     found = find_folder_of_labels(folder)
     if found is None:
@@ -184,7 +191,7 @@ def _orphans(folder: str, images: Sequence[str]) -> list[str]:
     taken = {find_labels(image) for image in images}
     texts = list_files(found, lambda name: name.endswith('.txt'))
     # Beside images lie other texts as well, as lists of classes.
-    return [text for text in texts if text not in taken and _is_label(text)]
+    return [text for text in texts if text not in taken and _is_label(text, scheme)]
 
 
 def find_folder_of_labels(folder: str) -> str | None:
@@ -197,35 +204,42 @@ def find_folder_of_labels(folder: str) -> str | None:
     return str(own) if own.is_dir() else None
 
 
-def _is_label(path: str) -> bool:
+def _is_label(path: str, scheme: PointScheme | None) -> bool:
     lines = read_text(path, errors='replace').splitlines()
-    return any('bbox' in parse_line(line, (1, 1)) for line in lines)
+    return any('bbox' in parse_line(line, (1, 1), scheme) for line in lines)
 
 
 def _read_labels(
-    path: str, folder: str, image_id: int | str, size: tuple[int, int], extra: int
+    path: str,
+    folder: str,
+    image_id: int | str,
+    size: tuple[int, int],
+    scheme: PointScheme | None,
 ) -> Iterator[dict]:
     """The objects of a file of labels, one for each line that is not empty."""
     origin = relative(path, folder)
     lines = read_text(path, errors='replace').splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            found = parse_line(line, size, extra)
+            found = parse_line(line, size, scheme)
             yield dict(id=f'{origin}:{number}', image_id=image_id, **found)
 
 
-def parse_line(line: str, size: tuple[int, int], extra: int = 0) -> dict:
+def parse_line(
+    line: str, size: tuple[int, int], scheme: PointScheme | None = None
+) -> dict:
     """Read a line of labels.
 
     Args:
         line: a class and its box, center x, center y, width and height, or its polygon;
             all fractions of the image.
         size: (height, width) of the image in pixels.
-        extra: how many columns follow a box, of points.
+        scheme: of the points, x and y or x, y and visibility, that follow a box.
 
     Returns:
         ``category_id`` and, if the columns are as they have to be, ``bbox``, ``area``
-        and ``iscrowd``, of a polygon ``segmentation``.
+        and ``iscrowd``, of a polygon ``segmentation``, of a pose ``keypoints`` and
+        ``num_keypoints``.
     """
     first, *columns = line.split()
     try:
@@ -239,9 +253,15 @@ def parse_line(line: str, size: tuple[int, int], extra: int = 0) -> dict:
     except ValueError:
         return found
     count = len(numbers)
-    if count == 4 or (extra and count == 4 + extra):
+    extra = len(scheme.names) * scheme.numbers if scheme else 0
+    if count in (4, 4 + extra):
         box = box_in_pixels(numbers[:4], size)
-        return dict(found, bbox=box, area=box[2] * box[3], iscrowd=0)
+        found |= dict(bbox=box, area=box[2] * box[3], iscrowd=0)
+        if count > 4:
+            points = points_in_pixels(numbers[4:], size, scheme.numbers)
+            seen = sum(visible > 0 for visible in points[2::3])
+            found |= dict(keypoints=points, num_keypoints=seen)
+        return found
     if count >= 6 and count % 2 == 0 and not extra:
         polygon = polygon_in_pixels(numbers, size)
         left, top = min(polygon[::2]), min(polygon[1::2])
@@ -264,6 +284,26 @@ def polygon_in_pixels(fractions: Sequence[float], size: tuple[int, int]) -> list
     """x, y, x, y, ... of the fractions of a polygon."""
     sides = size[1], size[0]
     return [round(part * sides[n % 2], DIGITS) for n, part in enumerate(fractions)]
+
+
+def points_in_pixels(
+    fractions: Sequence[float], size: tuple[int, int], numbers: int = 3
+) -> list[float]:
+    """x, y and visibility of each point, one after the other.
+
+    Args:
+        fractions: of the points.
+        size: (height, width) of the image.
+        numbers: of each point; with two, those below 0 are absent, and others visible.
+    """
+    found = []
+    for start in range(0, len(fractions), numbers):
+        x, y, *visible = fractions[start : start + numbers]
+        if not visible and (min(x, y) < 0 or x == y == 0):
+            x, y, visible = 0, 0, [0]
+        visible = [int(v) if float(v).is_integer() else v for v in visible or [2]]
+        found += [*polygon_in_pixels((x, y), size), *visible]
+    return found
 
 
 def area_of(polygon: Sequence[float]) -> float:

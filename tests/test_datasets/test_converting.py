@@ -1,43 +1,27 @@
 """Data sets written in another format, and back."""
 
 import json
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pycocotools.mask as run_lengths
 import pytest
 from PIL import Image
-from rfdetr_datasets import DatasetError, find_dataset, write_coco, write_yolo
+from rfdetr_convert import target_names, write_coco, write_yolo
+from rfdetr_convert.yolo import join_polygons
+from rfdetr_datasets import DatasetError, find_dataset
 from rfdetr_datasets.files import read_size
-from rfdetr_datasets.writing import join_polygons, target_names
 
 from tests.factory import coco
 from tests.factory import write_coco as write_coco_set
-from tests.fixtures import DATA, REPOSITORY, needs_data
+from tests.fixtures import DATA, needs_data
 from tests.test_datasets.folders import OBJECT, draw, voc, write, xml, yolo
 from tests.test_datasets.test_yolo import objects
 
-TOOL = REPOSITORY / 'tools' / 'convert_dataset.py'
 LABELS = (
     '0 0.123457 0.5 0.333333 0.25\n1 0.1 0.2 0.7 0.123 0.9 0.77 0.5 0.9\n',
     '1 0 0 1 1\n',
 )
-
-
-@pytest.fixture
-def convert(monkeypatch, capsys):
-    """Run the tool on arguments; its exit status and what it printed."""
-
-    def run_tool(*arguments):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        said = capsys.readouterr()
-        return end.value.code, said.out + said.err
-
-    return run_tool
 
 
 def document_of(folder, split='train'):

@@ -41,15 +41,6 @@ def test_a_polygon_has_its_mask_box_and_area(tmp_path):
     assert (found['bbox'], found['area']) == ([15, 10, 30, 20], 300)
 
 
-def test_of_a_pose_the_box_is_taken(tmp_path):
-    line = '0 0.5 0.5 0.5 0.25' + ' 0.5 0.5 2' * 3
-    polygon = '0 0.1 0.1 0.2 0.1 0.2 0.2'
-    path = yolo(tmp_path, [line, polygon], more='kpt_shape: [3, 3]\n')
-    found, other = read_yolo(path, 'train')['annotations']
-    assert 'bbox' not in other
-    assert found['bbox'] == [15, 15, 30, 10] and 'segmentation' not in found
-
-
 @pytest.mark.parametrize(
     ('names', 'expected'),
     [
@@ -77,7 +68,6 @@ def test_names_stay_the_texts_that_they_are(tmp_path, names, expected):
         ('names: [cat]\ntrain: nowhere', r'nowhere.*neither'),
         (b'names: [\xe4]', 'Line 1 of .*UTF-8'),
         ('&a [*a]', 'is no YAML'),
-        ('names: [cat]\nkpt_shape: many\ntrain: images/train', 'kpt_shape'),
     ],
 )
 def test_settings_that_cannot_be_used_are_a_sentence(tmp_path, data, said):

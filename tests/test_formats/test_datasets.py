@@ -9,7 +9,9 @@ import torch
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.runner import Runner
-from rfdetr_datasets import find_dataset, writing
+from rfdetr_convert import write_settings
+from rfdetr_convert import write_yolo as write_labels
+from rfdetr_datasets import find_dataset
 
 from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.faults.check import check_config
@@ -357,8 +359,8 @@ def test_polygons_train_and_are_evaluated(tmp_path):
             x, y, width, height = annotation['bbox']
             corners = [x, y, x + width, y, x + width, y + height, x, y + height]
             annotation['segmentation'] = [corners]
-    writing.write_yolo(document, tmp_path, 'train', project.CLASSES)
-    writing.write_settings(tmp_path, project.CLASSES, ['train'])
+    write_labels(document, tmp_path, 'train', project.CLASSES)
+    write_settings(tmp_path, project.CLASSES, ['train'])
     cfg = project.shrunk_config(tmp_path)
     ann_file = f'{tmp_path}/data.yaml#train'
     for split in ('train', 'val', 'test'):

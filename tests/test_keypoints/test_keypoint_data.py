@@ -10,14 +10,11 @@ import torch
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from rfdetr_datasets.points import points_of_categories, swapped_names
 
 from mmdet_rfdetr.data.multi_scale import scale_instances
 from mmdet_rfdetr.errors import SettingError
-from mmdet_rfdetr.keypoints.annotated_points import (
-    complete_metainfo,
-    points_of_categories,
-    swapped_names,
-)
+from mmdet_rfdetr.keypoints.annotated_points import complete_metainfo
 from mmdet_rfdetr.keypoints.point_boxes import PointBoxes
 from mmdet_rfdetr.keypoints.schema import Schema
 from tests.fixtures import FIXTURES, needs_fixtures
@@ -112,10 +109,9 @@ def test_a_metainfo_of_other_points_is_refused(tmp_path):
     info = {i: dict(name=str(i), id=i) for i in range(5)}
     with pytest.raises(SettingError, match=r'has 5 points .* \[3\]'):
         dataset(write(tmp_path, [PERSON]), keypoint_info=info)
-    with pytest.raises(
-        SettingError, match='flip_indices has 2 entries and there are 3'
-    ):
-        dataset(write(tmp_path, [PERSON]), flip_indices=[1, 0])
+    for wrong in ([1, 0], [0, 1, 1], [1, 2, 3]):
+        with pytest.raises(SettingError, match='each number from 0 to 2 once'):
+            dataset(write(tmp_path, [PERSON]), flip_indices=wrong)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_rfdetr.runtime.keypoint_pictures import RFDETRKeypointVisualizer, ellipse_of
+from mmdet_rfdetr.keypoint_results.pictures import RFDETRKeypointVisualizer, ellipse_of
 
 META = dict(
     classes=('face',),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import METRICS
+from mmengine.fileio import dump
 from mmengine.logging import MMLogger
+from rfdetr_datasets.points import points_of_categories
 
 from ..class_names import show_classes
 from ..errors import BadDataError, SettingError
@@ -93,6 +95,28 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         own = dict(zip(NAMES, NAMES, strict=True))
         return own if metric == 'keypoints' else super()._items(metric)
 
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        """Write boxes as mmdet does, and points to ``PREFIX.keypoints.json``."""
+        files = super().results2json(results, outfile_prefix)
+        if 'keypoints' not in self.metrics:
+            return files
+        files['keypoints'] = f'{outfile_prefix}.keypoints.json'
+        keys = 'labels', 'scores', 'bboxes', 'keypoints'
+        entries = [
+            dict(
+                image_id=result['img_id'],
+                category_id=self.cat_ids[label],
+                bbox=self.xyxy2bbox(box),
+                score=float(score),
+                keypoints=points[: self._counts[label]].ravel().tolist(),
+            )
+            for result in results
+            for label, score, box, points in zip(*map(result.get, keys), strict=True)
+            if self.cat_ids[label] is not None and self._counts[label]
+        ]
+        dump(entries, files['keypoints'])
+        return files
+
     def _index_of_samples(self, targets: Sequence[dict]) -> COCO:
         index = super()._index_of_samples(targets)
         objects = (entry for target in targets for entry in target['anns'])
@@ -155,16 +179,8 @@ def count_points(document: dict, classes: Sequence[str]) -> list[int]:
     Raises:
         BadDataError: if none has any.
     """
-    counts = {}
-    for entry in document['annotations']:
-        key, length = entry.get('category_id'), len(entry.get('keypoints') or ()) // 3
-        counts[key] = max(counts.get(key, 0), length)
-    named = {
-        str(entry['name']): len(entry.get('keypoints') or ())
-        or counts.get(entry['id'], 0)
-        for entry in document['categories']
-    }
-    found = [named.get(name, 0) for name in classes]
+    named = points_of_categories(document['categories'], document['annotations'])
+    found = [len(named.get(name, ())) for name in classes]
     if not any(found):
         raise BadDataError(
             f'None of the classes {show_classes(classes)} has keypoints to evaluate: '

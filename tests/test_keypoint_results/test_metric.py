@@ -11,7 +11,7 @@ from mmengine.config import Config
 import mmdet_rfdetr
 from mmdet_rfdetr.errors import BadDataError, SettingError
 from mmdet_rfdetr.evaluation.engines import ENGINES
-from mmdet_rfdetr.runtime.keypoint_metric import NAMES, count_points, oks_sigmas
+from mmdet_rfdetr.keypoint_results.metric import NAMES, count_points, oks_sigmas
 from tests.fixtures import FIXTURES, needs_fixtures
 
 

@@ -1,12 +1,13 @@
 """Pictures of detections with their points, lines and ellipses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from mmdet.registry import VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
+from rfdetr_datasets.points import names_and_lines
 
 
 @VISUALIZERS.register_module()
@@ -46,7 +47,7 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
         if 'keypoints' not in instances:
             return image
         image = np.ascontiguousarray(image)
-        lines = skeleton_of(self.dataset_meta or {})
+        lines = names_and_lines(self.dataset_meta or {})[1]
         scores = instances.get('keypoint_scores', instances.get('keypoints_visible'))
         all_points = np.asarray(instances.keypoints)
         scores = np.asarray(scores, dtype=float).clip(0, 1)
@@ -73,14 +74,6 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
                     cv2.ellipse(image, place, axes, angle, 0, 360, tuple(colour), 1)
         self.set_image(image)
         return image
-
-
-def skeleton_of(metainfo: Mapping) -> list[list[int]]:
-    """Pairs of numbers of points that lines join, by MMPose's metainfo."""
-    points = metainfo.get('keypoint_info') or {}
-    names = [points[number]['name'] for number in sorted(points)]
-    lines = (metainfo.get('skeleton_info') or {}).values()
-    return [[names.index(end) for end in line['link']] for line in lines]
 
 
 def ellipse_of(covariance: np.ndarray, probability: float) -> tuple[np.ndarray, float]:

@@ -1,0 +1,135 @@
+"""Points of objects: how many a class has, their names, and which are its sides."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .files import DatasetError
+
+SIDES = {'left': 'right', 'right': 'left'}
+
+
+class PointScheme(NamedTuple):
+    """Points as the ``data.yaml`` of a YOLO data set has them, for all its classes.
+
+    Args:
+        names: of the points.
+        swap: the point that each becomes in a mirror; None if that is not known.
+        numbers: how many a line has for each, x and y or x, y and visibility.
+    """
+
+    names: list[str]
+    swap: list[int] | None
+    numbers: int = 3
+
+
+def swapped_names(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
+    """Find the point that each point becomes in a mirror, by the official rule.
+
+    Names are compared in lower case, with anything between words as one sign; a name
+    has a side if just one of its words is ``left`` or ``right``.
+
+    Args:
+        names: of the points of a class.
+
+    Returns:
+        Indices, None where there is no pair, or a name twice; and names of a side whose
+        partner is missing.
+    """
+    clean = [re.sub('[^a-z0-9]+', '_', name.lower()).strip('_') for name in names]
+    swapped, alone = list(range(len(clean))), []
+    for index, name in enumerate(clean):
+        words = name.split('_')
+        if sum(word in SIDES for word in words) != 1:
+            continue
+        other = '_'.join(SIDES.get(word, word) for word in words)
+        if other in clean:
+            swapped[index] = clean.index(other)
+        else:
+            alone.append(names[index])
+    is_clear = len(set(clean)) == len(clean) and swapped != list(range(len(clean)))
+    return (swapped if is_clear else None), alone
+
+
+def points_of_categories(
+    categories: Iterable[Mapping], annotations: Iterable[Mapping]
+) -> dict[str, list[str]]:
+    """Names of the points of each category, by the name of the category.
+
+    Where the file names none, there are as many as the longest annotation has.
+    """
+    longest: dict[Any, int] = {}
+    for annotation in annotations:
+        count = len(annotation.get('keypoints') or ()) // 3
+        key = annotation.get('category_id')
+        longest[key] = max(count, longest.get(key, 0))
+    return {
+        str(category['name']): list(
+            map(str, category.get('keypoints') or range(longest.get(category['id'], 0)))
+        )
+        for category in categories
+    }
+
+
+def stated_swap(categories: Iterable[Mapping]) -> list[int] | None:
+    """``flip_indices`` of the categories, which COCO has not; None if they disagree."""
+    found = [part['flip_indices'] for part in categories if part.get('flip_indices')]
+    return found[0] if found and found.count(found[0]) == len(found) else None
+
+
+def names_and_lines(metainfo: Mapping) -> tuple[list[str], list[list[int]]]:
+    """Names of points, and pairs of numbers of those that lines join.
+
+    Args:
+        metainfo: with MMPose's ``keypoint_info`` and ``skeleton_info``, if any.
+    """
+    points = metainfo.get('keypoint_info') or {}
+    names = [points[number]['name'] for number in sorted(points)]
+    lines = (metainfo.get('skeleton_info') or {}).values()
+    return names, [[names.index(end) for end in line['link']] for line in lines]
+
+
+def read_scheme(settings: Mapping, path: str) -> PointScheme | None:
+    """``kpt_shape``, ``flip_idx`` and ``kpt_names`` of a ``data.yaml``.
+
+    Args:
+        settings: of the file, with texts for numbers.
+        path: of the file, for messages.
+
+    Returns:
+        None without ``kpt_shape``.
+
+    Raises:
+        DatasetError: if one of them is not as it has to be.
+    """
+    if not settings.get('kpt_shape'):
+        return None
+    shape = _whole_numbers(settings['kpt_shape'])
+    if not (shape and len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3)):
+        raise DatasetError(
+            f'kpt_shape of {path} must be the number of points and 2 or 3, as [17, 3], '
+            f'not {settings["kpt_shape"]!r}.'
+        )
+    count, numbers = shape
+    swap = settings.get('flip_idx') or None
+    if swap and sorted(_whole_numbers(swap) or ()) != [*range(count)]:
+        raise DatasetError(
+            f'flip_idx of {path} must have each number from 0 to {count - 1} once, the '
+            f'point that each becomes in a mirror, not {swap!r}.'
+        )
+    names = settings.get('kpt_names') or [f'keypoint_{n}' for n in range(count)]
+    if isinstance(names, dict):  # by class; all have the same points
+        names = next(iter(names.values()))
+    if not isinstance(names, list) or len(names) != count:
+        raise DatasetError(
+            f'kpt_names of {path} must name each of the {count} points, not {names!r}.'
+        )
+    return PointScheme([*map(str, names)], _whole_numbers(swap), numbers)
+
+
+def _whole_numbers(texts: Any) -> list[int] | None:
+    """The numbers of a list of texts; None if one is not, or it is no list."""
+    is_list = isinstance(texts, list)
+    if not is_list or not all(str(text).strip().isdecimal() for text in texts):
+        return None
+    return [*map(int, texts)]
