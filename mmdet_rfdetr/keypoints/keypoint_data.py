@@ -146,7 +146,7 @@ class RFDETRPackKeypoints(PackDetInputs):
             if 'bboxes' not in instances:
                 continue
             boxes = instances.bboxes
-            if getattr(boxes, 'points', None) is None:
+            if not isinstance(boxes, PointBoxes):
                 raise SettingError(
                     'RFDETRPackKeypoints found boxes without points: load with '
                     'RFDETRLoadKeypoints, and take out what makes boxes anew'

@@ -41,6 +41,18 @@ class PointBoxes(HorizontalBoxes):
         super().__init__(data, *args, **kwargs)
         self.points, self.swap = points, swap
 
+    @staticmethod
+    def from_instance_masks(masks: Any) -> HorizontalBoxes:
+        """Refuse boxes around masks, as transforms that paste objects make them.
+
+        Raises:
+            SettingError: always, since they would be without points.
+        """
+        raise SettingError(
+            'a transform makes new boxes out of masks, which have no points: take it '
+            '(CopyPaste, for example) out of the pipeline'
+        )
+
     def _with(self, boxes: HorizontalBoxes, points: Tensor) -> 'PointBoxes':
         return PointBoxes(boxes.tensor, clone=False, points=points, swap=self.swap)
 

@@ -10,6 +10,8 @@ import torch
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from rfdetr_convert import write_coco
+from rfdetr_datasets import find_dataset
 from rfdetr_datasets.points import points_of_categories, swapped_names
 
 from mmdet_rfdetr.data.multi_scale import scale_instances
@@ -64,6 +66,39 @@ PERSON = dict(
     bbox=[10, 5, 30, 30], area=900, keypoints=[20, 8, 2, 12, 20, 1, 38, 21, 2]
 )
 OBJECT = dict(bbox=[2, 2, 6, 6], area=36)
+
+
+def test_yolo_poses_are_read_as_they_lie_and_as_they_are_converted(tmp_path):
+    """Points outside and of other visibility are in the table, by file and line."""
+    names = 'names: [person]\nkpt_shape: [3, 3]\n'
+    line = '0 0.5 0.5 0.5 0.75 0.5 0.2 2 0.25 0.5 1 0.75 0.5 2\n'
+    wrong = '0 0.5 0.5 0.5 0.75 0.5 1.2 2 0.25 0.5 3 0.75 0.5 2\n'
+    folder = tmp_path / 'yolo'
+    (folder / 'images' / 'train').mkdir(parents=True)
+    write(folder / 'images' / 'train', [])
+    (folder / 'images' / 'train' / 'a.txt').write_text(line + wrong)
+    settings = folder / 'data.yaml'
+    settings.write_text(f'train: images/train\n{names}flip_idx: [0, 2, 1]\n')
+    document = find_dataset(folder).splits['train'].document()
+    write_coco(document, tmp_path / 'a.json')
+    found = []
+    for source in (f'{settings}#train', str(tmp_path / 'a.json')):
+        data = DATASETS.build(
+            dict(
+                type='RFDETRCocoKeypointDataset',
+                ann_file=source,
+                data_root=f'{folder}/',
+                data_prefix=dict(img=''),
+                metainfo=dict(classes=('person',)),
+                pipeline=[dict(type='RFDETRLoadImage'), LOAD, PACK],
+            )
+        )
+        assert data.metainfo['flip_indices'] == [0, 2, 1]
+        assert {kind.name for kind in data.findings.counts} == {'OUTSIDE', 'VISIBILITY'}
+        found.append(objects(data))
+    for each in found:
+        assert each.keypoints[0].tolist() == [[30, 8], [15, 20], [45, 20]]
+        assert each.keypoints_visible.tolist() == [[2, 1, 2], [0, 2, 2]]
 
 
 def objects(data, name='gt_instances'):
@@ -238,9 +273,36 @@ def test_other_transforms_of_mmdet_keep_them_together(tmp_path, transform, image
 
 
 def test_a_transform_that_makes_new_boxes_is_refused(tmp_path):
+    folder = write(tmp_path, [dict(PERSON, segmentation=[[10, 5, 40, 5, 40, 35]])])
     erase = dict(type='RandomErasing', n_patches=2, ratio=0.1)
     with pytest.raises(SettingError, match='take out what makes boxes anew'):
-        dataset(write(tmp_path, [PERSON]), erase)[0]
+        dataset(folder, erase)[0]
+    inner = dataset(folder)
+    loader = TRANSFORMS.build(dict(LOAD, with_mask=True))
+    inner.pipeline.transforms[1:] = [loader]
+    paste = dict(type='CopyPaste', max_num_pasted=9, bbox_occluded_thr=100)
+    mixed = DATASETS.build(
+        dict(type='MultiImageMixDataset', dataset=inner, pipeline=[paste, PACK])
+    )
+    np.random.seed(1)
+    with pytest.raises(SettingError, match='take it .CopyPaste'):
+        mixed[0]
+
+
+def test_albumentations_of_the_pixels_leave_points_alone(tmp_path):
+    pytest.importorskip('albumentations')
+    folder = write(tmp_path, [PERSON])
+    blur = [dict(type='GaussianBlur', p=1.0)]
+    albu = dict(type='Albu', transforms=blur, keymap=dict(img='image'))
+    found = objects(dataset(folder, albu))
+    assert found.keypoints.tolist() == objects(dataset(folder)).keypoints.tolist()
+    fields = ['gt_bboxes_labels', 'gt_ignore_flags']
+    boxes = dict(type='BboxParams', format='pascal_voc', label_fields=fields)
+    flip = [dict(type='HorizontalFlip', p=1.0)]
+    keymap = dict(img='image', gt_bboxes='bboxes')
+    albu = dict(type='Albu', transforms=flip, keymap=keymap, bbox_params=boxes)
+    with pytest.raises(SettingError, match='take out what makes boxes anew'):
+        dataset(folder, albu)[0]
 
 
 def test_without_sides_nothing_is_mirrored_and_one_line_says_so(tmp_path, caplog):
