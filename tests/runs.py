@@ -2,7 +2,6 @@
 
 import itertools
 
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
@@ -20,6 +19,14 @@ def forget_runs():
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()
-    for named in (DefaultScope, DetLocalVisualizer, Visualizer, MessageHub, MMLogger):
-        named._instance_dict.clear()
+    for kind in (DefaultScope, Visualizer, MessageHub, MMLogger):
+        for named in (kind, *_heirs(kind)):
+            named._instance_dict.clear()
     init_default_scope('mmdet')
+
+
+def _heirs(kind):
+    """All classes below one, each of which remembers its own."""
+    for heir in kind.__subclasses__():
+        yield heir
+        yield from _heirs(heir)

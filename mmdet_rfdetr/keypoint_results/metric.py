@@ -106,7 +106,7 @@ class RFDETRCocoKeypointMetric(CocoMetric):
             dict(
                 image_id=result['img_id'],
                 category_id=self.cat_ids[label],
-                bbox=self.xyxy2bbox(box),
+                bbox=self.xyxy2xywh(box),
                 score=float(score),
                 keypoints=points[: self._counts[label]].ravel().tolist(),
             )

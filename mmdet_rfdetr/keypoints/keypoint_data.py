@@ -100,28 +100,29 @@ class RFDETRLoadKeypoints(LoadAnnotations):
     """Load boxes and labels, and points that go with the boxes.
 
     Arguments, and keys read and written, are those of mmdet's ``LoadAnnotations``; the
-    boxes are :class:`PointBoxes`.
+    boxes are :class:`PointBoxes`. A picture of which nothing is known, as inference
+    functions load them, has no boxes and no points.
     """
 
     def _load_bboxes(self, results: dict) -> None:
         """Load the boxes with their points.
 
         Raises:
-            SettingError: if the data set has none.
+            SettingError: if the data set has boxes without points.
         """
-        if 'num_keypoints' not in results:
+        counts, instances = results.get('num_keypoints'), results.get('instances', [])
+        if instances and not counts:
             raise SettingError(
                 'RFDETRLoadKeypoints needs points: set the type of the data set to '
                 'RFDETRCocoKeypointDataset, or load with LoadAnnotations'
             )
         super()._load_bboxes(results)
-        rows = [instance['keypoints'] for instance in results.get('instances', [])]
-        most = max(results['num_keypoints'])
+        rows = [instance['keypoints'] for instance in instances]
         results['gt_bboxes'] = PointBoxes(
             results['gt_bboxes'].tensor,
             clone=False,
-            points=torch.tensor(rows).view(len(rows), most, 3),
-            swap=results['flip_indices'],
+            points=torch.tensor(rows).view(len(rows), max(counts or [0]), 3),
+            swap=results.get('flip_indices'),
         )
 
 

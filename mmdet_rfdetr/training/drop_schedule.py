@@ -69,15 +69,14 @@ class RFDETRDropScheduleHook(Hook):
             for number, block in enumerate(blocks)
             if hasattr(getattr(block, 'drop_path', None), 'drop_prob')
         ]
-        self._dropouts = [
-            module
+        self._dropouts = [  # those of task heads too
+            (module, module.p)
             for detector in detectors
-            for module in detector.decoder.modules()
+            for module in {*detector.modules()} - {*detector.backbone.modules()}
             if isinstance(module, nn.Dropout)
         ]
         rates = [module.drop_prob for _, module in self._drop_paths]
         self._drop_path_rate = max(rates, default=0.0)
-        self._dropout_rate = max((module.p for module in self._dropouts), default=0.0)
         self._depth = self.depth or max(map(len, vits), default=0)
         self._accumulation = runner.optim_wrapper._accumulative_counts
         total = math.ceil(runner.max_iters / self._accumulation)
@@ -91,8 +90,8 @@ class RFDETRDropScheduleHook(Hook):
         spread = torch.linspace(0, self._drop_path_rate * scale, self._depth).tolist()
         for number, module in self._drop_paths:
             module.drop_prob = spread[number]
-        for module in self._dropouts:
-            module.p = self._dropout_rate * scale
+        for module, rate in self._dropouts:
+            module.p = rate * scale
 
     def scale(self, step: int) -> float:
         """The factor on the highest rates at optimizer step ``step``."""
