@@ -23,10 +23,14 @@ for _loader in (_base_.train_dataloader, _base_.val_dataloader):
     _loader.dataset.update(kind='RFDETRCocoKeypointDataset')
     _loader.dataset.metainfo.update(metainfo)
 _base_.train_dataloader.dataset.pipeline = _base_.train_pipeline
+_base_.test_pipeline[2].update(type='RFDETRLoadKeypoints')
+_base_.test_pipeline[-1].update(type='RFDETRPackKeypoints')
+_base_.val_dataloader.dataset.pipeline = _base_.test_pipeline
 test_dataloader = _base_.val_dataloader
 val_evaluator = dict(type='RFDETRCocoKeypointMetric', metric=['bbox', 'keypoints'])
 test_evaluator = val_evaluator
 
+visualizer = dict(type='RFDETRKeypointVisualizer')
 default_hooks = dict(checkpoint=dict(save_best='coco/keypoints_mAP'))
 max_epochs = 1
 train_cfg = dict(max_epochs=max_epochs)

@@ -1,7 +1,7 @@
 """Pictures of detections beside the ground truth."""
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,10 +9,8 @@ from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-_MARGIN = 8
-_HEADING = 22
-_BACKGROUND = (255, 255, 255)
-_INK = (40, 40, 40)
+_MARGIN, _HEADING = 8, 22  # pixels
+_BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
 _OPACITY = 0.5
 
 
@@ -22,6 +20,7 @@ def draw_boxes(
     classes: Sequence[str],
     palette: Sequence[tuple[int, int, int]],
     side: int = 320,
+    draw_points: Callable | None = None,
 ) -> Image.Image:
     """Draw masks, boxes and names on an image, resized so that they can be read.
 
@@ -33,6 +32,9 @@ def draw_boxes(
         classes: names by label.
         palette: RGB colours by label.
         side: longer side of the result in pixels.
+        draw_points: draws the points of instances, of which there are ``keypoints``:
+            called with the picture as an array, the instances and what their places
+            are to be multiplied by, it returns another array.
 
     Returns:
         The picture, RGB.
@@ -69,6 +71,8 @@ def draw_boxes(
         y = max(0, y1 - bottom - 1)
         draw.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
         draw.text((x + 1, y), text, fill=_readable_on(colour), font=font)
+    if draw_points and 'keypoints' in instances:
+        return Image.fromarray(draw_points(np.array(picture), instances, scale))
     return picture
 
 

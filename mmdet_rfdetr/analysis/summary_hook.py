@@ -100,13 +100,12 @@ class RFDETRSummaryHook(Hook):
         meta = meta[0] if isinstance(meta, list) else meta  # of mmdet's ConcatDataset
         classes = meta.get('classes', ())
         colours = class_colours(meta.get('palette'), len(classes))
+        more = dict(draw_points=getattr(runner.visualizer, 'draw_points', None))
         pictures = [
-            draw_boxes(read_image(sample), instances, classes, colours)
+            draw_boxes(read_image(sample), instances, classes, colours, **more)
             for sample in self._samples
-            for instances in (
-                sample.get('gt_instances', InstanceData()),
-                sample.pred_instances,
-            )
+            for part in ('gt_instances', 'pred_instances')
+            for instances in [sample.get(part, InstanceData())]
         ]
         width = 2 * min(2, len(self._samples))  # two images in a row
         rows = [

@@ -46,17 +46,31 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
         image = super()._draw_instances(image, instances, classes, palette)
         if 'keypoints' not in instances:
             return image
-        image = np.ascontiguousarray(image)
-        lines = names_and_lines(self.dataset_meta or {})[1]
-        scores = instances.get('keypoint_scores', instances.get('keypoints_visible'))
-        all_points = np.asarray(instances.keypoints)
-        scores = np.asarray(scores, dtype=float).clip(0, 1)
-        radius = max(2, round(max(image.shape[:2]) / 200))
-        for index, points in enumerate(all_points):
-            colour = np.array((palette or [(220, 20, 60)])[0], dtype=float)
-            label = int(instances.labels[index])
-            if palette and label < len(palette):
-                colour = np.array(palette[label], dtype=float)
+        image = self.draw_points(image, instances)
+        self.set_image(image)
+        return image
+
+    def draw_points(
+        self, image: np.ndarray, instances: InstanceData, scale: float = 1.0
+    ) -> np.ndarray:
+        """Draw points, the lines between them and, if asked for, ellipses.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            instances: with ``keypoints`` (n, K, 2) in pixels, ``labels``, and
+                ``keypoint_scores`` or ``keypoints_visible`` (n, K).
+            scale: of the image, what points are multiplied by.
+
+        Returns:
+            A drawn copy.
+        """
+        image, meta = np.array(image), self.dataset_meta or {}
+        lines = names_and_lines(meta)[1]
+        seen = instances.get('keypoint_scores', instances.get('keypoints_visible'))
+        scores = np.asarray(seen, dtype=float).clip(0, 1)
+        radius = max(3, round(max(image.shape[:2]) / 160))
+        for index, points in enumerate(np.asarray(instances.keypoints) * scale):
+            colour = self._colour_of(int(instances.labels[index]))
             shown = scores[index] > self.point_score_thr
             places = np.round(points.clip(-1e4, 1e4)).astype(int)
             for start, end in lines:
@@ -69,11 +83,16 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
                 cv2.circle(image, place, radius, tuple(score * colour), -1, cv2.LINE_AA)
                 if self.ellipse and 'keypoint_covariances' in instances:
                     matrix = np.asarray(instances.keypoint_covariances[index][number])
-                    axes, angle = ellipse_of(matrix, self.ellipse)
+                    axes, angle = ellipse_of(scale**2 * matrix, self.ellipse)
                     axes = tuple(np.round(axes.clip(1, 1e4)).astype(int).tolist())
                     cv2.ellipse(image, place, axes, angle, 0, 360, tuple(colour), 1)
-        self.set_image(image)
         return image
+
+    def _colour_of(self, label: int) -> np.ndarray:
+        """(3,) R, G, B of a class: that of the data set, else crimson."""
+        palette = (self.dataset_meta or {}).get('palette')
+        known = isinstance(palette, list | tuple) and label < len(palette)
+        return np.array(palette[label] if known else (220, 20, 60), dtype=float)
 
 
 def ellipse_of(covariance: np.ndarray, probability: float) -> tuple[np.ndarray, float]:

@@ -16,9 +16,9 @@ META = dict(
 )
 
 
-def draw(**settings):
+def instances():
     covariance = torch.tensor([[60.0, 40.0], [40.0, 60.0]])
-    made = InstanceData(
+    return InstanceData(
         bboxes=torch.tensor([[20.0, 20.0, 180.0, 130.0]]),
         labels=torch.zeros(1, dtype=int),
         scores=torch.tensor([0.9]),
@@ -26,9 +26,12 @@ def draw(**settings):
         keypoint_scores=torch.tensor([[1.0, 0.9, 0.1]]),
         keypoint_covariances=covariance.expand(1, 3, 2, 2),
     )
+
+
+def draw(**settings):
     visualizer = RFDETRKeypointVisualizer('points', **settings)
     visualizer.dataset_meta = META
-    sample = DetDataSample(pred_instances=made)
+    sample = DetDataSample(pred_instances=instances())
     image = np.zeros((150, 200, 3), np.uint8)
     visualizer.add_datasample('a', image, sample, draw_gt=False, pred_score_thr=0.3)
     return visualizer.get_image()
@@ -41,6 +44,23 @@ def test_sure_points_and_their_lines_are_drawn():
     assert picture[50, 100].tolist() == [255, 0, 0]  # of the line from a to b
     assert not picture[100, 100].any()  # not sure
     assert draw(point_score_thr=0.05)[100, 100].any()
+
+
+def test_points_are_drawn_where_a_larger_picture_has_them():
+    visualizer = RFDETRKeypointVisualizer('larger')
+    visualizer.dataset_meta = META
+    picture = np.zeros((300, 400, 3), np.uint8)
+    made = instances()
+    true = InstanceData(
+        labels=made.labels,
+        keypoints=made.keypoints,
+        keypoints_visible=torch.tensor([[2, 1, 0]]),
+    )
+    for some in (made, true):
+        drawn = visualizer.draw_points(picture, some, 2.0)
+        assert drawn[100, 100].tolist() == [255, 0, 0]
+        assert drawn[100, 200].any() and not drawn[200, 200].any()
+    assert not picture.any()
 
 
 def test_ellipses_are_drawn_on_request():

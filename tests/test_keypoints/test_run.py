@@ -16,6 +16,8 @@ from tests.test_command_line.precision_of_processes import train_and_record
 
 from .project import NAMES, SIGMAS, shrunk_config, write_pictures
 
+COLOUR = (220, 20, 60)
+"""Of the class, in the palette of the project."""
 TERMS = 'loss_kpt_l1', 'loss_kpt_findable', 'loss_kpt_visible', 'loss_kpt_nll'
 
 
@@ -85,6 +87,13 @@ def test_inferencer_gives_and_draws_points(run, tmp_path):
     drawn = np.asarray(Image.open(tmp_path / 'vis' / '0.png')).astype(int)
     for x, y in instances.keypoints[0].round().int().tolist():
         assert abs(drawn[y, x] - np.asarray(Image.open(picture))[y, x]).any()
+
+
+def test_the_picture_of_a_run_shows_the_true_points(run):
+    picture = Image.open(run[1] / 'work' / 'detections.png')
+    left, top, scale = 8, 22, 4  # of the first picture, 80 pixels drawn as 320
+    at = (8 + 2, 6 + 18)  # the left foot, far from box and name
+    assert picture.getpixel((left + scale * at[0], top + scale * at[1])) == COLOUR
 
 
 def test_weights_to_begin_with_are_set_to_unit_precision(run, tmp_path):
