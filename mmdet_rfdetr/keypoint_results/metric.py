@@ -154,8 +154,8 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         if metric != 'keypoints':
             return super()._count(evaluator, metric, logger)
         for each in evaluator:
-            sigmas = each.params.kpt_oks_sigmas
-            logger.info(f'keypoints of {len(sigmas)} points, sigmas {sigmas.tolist()}')
+            sigmas = each.params.kpt_oks_sigmas.round(6).tolist()
+            logger.info(f'keypoints of {len(sigmas)} points, sigmas {sigmas}')
             each.evaluate()
             each.accumulate()
             each.summarize()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import METRICS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 import mmdet_rfdetr
 from mmdet_rfdetr.errors import BadDataError, SettingError
@@ -138,6 +139,54 @@ def test_kinds_of_points_count_by_their_classes(tmp_path):
     assert found['keypoints_mAP_l'] == -1  # no object is large: not a part of a mean
 
 
+def ranked(path, rank, **settings):
+    """Numbers of one object that is found by the detection of a rank, from 1 on."""
+    box = dict(image_id=1, category_id=1)
+    points = [9.0, 9.0, 2.0, 30.0, 30.0, 2.0]
+    true = dict(box, id=1, bbox=[0, 0, 50, 50], area=2500, iscrowd=0, keypoints=points)
+    far = [500.0, 500.0, 1.0] * 2
+    document = dict(
+        images=[dict(id=1, width=64, height=64, file_name='1')],
+        categories=[dict(id=1, name='a', keypoints=['x', 'y'])],
+        annotations=[true],
+        detections=[
+            dict(box, score=1 - n / 100, keypoints=points if n == rank else far)
+            for n in range(1, 41)
+        ],
+    )
+    path.write_text(json.dumps(document))
+    return evaluate(document, path, [1], **settings)
+
+
+@pytest.mark.parametrize('settings', [{}, dict(proposal_nums=(1, 10, 500))])
+@pytest.mark.parametrize('engine', list(ENGINES))
+def test_twenty_detections_of_a_class_in_an_image_count(tmp_path, engine, settings):
+    """However many of its boxes do."""
+    settings = dict(settings, engine=engine)
+    path = tmp_path / 'a.json'
+    assert ranked(path, 20, **settings)[0] == pytest.approx(1 / 20)
+    assert ranked(path, 20, **settings)[5] == 1
+    assert ranked(path, 21, **settings)[:6] == [0, 0, 0, 0, -1, 0]
+
+
+def test_sigmas_are_those_of_the_metric_before_those_of_the_metainfo(tmp_path):
+    stated, shown = [0.5, 0.25], []
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    for own, known in ((None, None), (None, stated), ([0.1, 0.1], stated)):
+        metric.sigmas = own
+        metric.dataset_meta = dict(classes=['a'], num_keypoints=[2], sigmas=known)
+        metric.process({}, [sample_of(found=[[1.0, 1.0], [5.0, 5.0]])])
+        logger = MMLogger.get_current_instance()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(logger, 'info', shown.append)
+            metric.evaluate(1)
+    lines = [line for line in shown if 'sigmas' in line]
+    assert lines == [
+        f'keypoints of 2 points, sigmas {each}'
+        for each in ([0.05, 0.05], stated, [0.1, 0.1])
+    ]
+
+
 def test_counts_come_from_names_or_the_longest_annotation():
     categories = [dict(id=1, name='a', keypoints=['x', 'y']), dict(id=2, name='b')]
     objects = [dict(category_id=2, keypoints=[1] * 9), dict(category_id=2)]
@@ -147,20 +196,26 @@ def test_counts_come_from_names_or_the_longest_annotation():
         count_points(document, ['c'])
 
 
-def test_a_point_that_is_no_number_makes_no_metric_a_number(tmp_path):
-    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
-    assert metric.metric_names() == [f'coco/{name}' for name in NAMES]
+def sample_of(found):
+    """A sample of one object, whose true points are at (1, 1) and (5, 5)."""
     made = dict(
         bboxes=torch.ones(1, 4),
         labels=torch.zeros(1, dtype=int),
         scores=torch.ones(1),
-        keypoints=torch.full((1, 2, 2), torch.nan),
+        keypoints=torch.tensor([found]),
         keypoint_scores=torch.ones(1, 2),
     )
     instance = dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=0)
     instance['keypoints'] = [1, 1, 2, 5, 5, 2]
     sample = dict(img_id=1, ori_shape=(9, 9), img_path='a', pred_instances=made)
-    sample['instances'] = [instance]
+    return dict(sample, instances=[instance])
+
+
+def test_a_point_that_is_no_number_makes_no_metric_a_number(tmp_path):
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    assert metric.metric_names() == [f'coco/{name}' for name in NAMES]
+    sample = sample_of(found=[[torch.nan] * 2] * 2)
+    made = sample['pred_instances']
     metric.dataset_meta = dict(classes=['a'], num_keypoints=[2])
     metric.process({}, [sample])
     assert all(np.isnan([*metric.evaluate(1).values()]))

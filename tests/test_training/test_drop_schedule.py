@@ -26,6 +26,7 @@ def runner(drop_path=0.0, dropout=0.0, epochs=3, epoch_length=4, accumulation=1)
     model = nn.Module()
     model.backbone = backbone
     model.decoder = nn.Sequential(nn.Linear(2, 2), nn.Dropout(dropout))
+    model.task_head = nn.Sequential(nn.Dropout(dropout / 2))
     return SimpleNamespace(
         model=model,
         optim_wrapper=SimpleNamespace(_accumulative_counts=accumulation),
@@ -90,8 +91,11 @@ def test_rates_of_all_steps_are_the_official_ones(name, cfg):
     [('early', [0.2] * 4 + [0.0] * 8), ('late', [0.0] * 4 + [0.2] * 8)],
 )
 def test_rates_change_at_the_cutoff_epoch(mode, expected):
-    rates = history(runner(dropout=0.2), mode=mode, cutoff_epoch=1)
+    run = runner(dropout=0.2)
+    rates = history(run, mode=mode, cutoff_epoch=1)
     assert [rate for _, rate in rates] == expected
+    # A task head has rates of its own, and the same schedule.
+    assert run.model.task_head[0].p == expected[-1] / 2
 
 
 def test_steps_are_optimizer_steps():
