@@ -118,7 +118,9 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         return files
 
     def _index_of_samples(self, targets: Sequence[dict]) -> COCO:
-        index = super()._index_of_samples(targets)
+        known = self._meta()
+        index = super()._index_of_samples(targets)  # keeps the classes alone
+        self._dataset_meta = dict(known, **self._dataset_meta)
         objects = (entry for target in targets for entry in target['anns'])
         for entry, instance in zip(index.dataset['annotations'], objects, strict=True):
             entry['keypoints'] = instance.get('keypoints')
