@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 
 import cv2
 import numpy as np
@@ -149,57 +150,108 @@ def test_a_metainfo_of_other_points_is_refused(tmp_path):
             dataset(write(tmp_path, [PERSON]), flip_indices=wrong)
 
 
-@pytest.mark.parametrize(
-    ('transform', 'place'),
-    [
-        (dict(type='RFDETRResize', sizes=[(80, 180)]), lambda x, y: (3 * x, 2 * y)),
-        (dict(type='Resize', scale=(30, 20)), lambda x, y: (x / 2, y / 2)),
-        (
-            dict(type='Rotate', prob=1.0, level=10, max_mag=30.0, reversal_prob=0.0),
-            None,
-        ),
-        (
-            dict(
-                type='RandomAffine',
-                max_rotate_degree=20.0,
-                max_translate_ratio=0.05,
-                scaling_ratio_range=(0.9, 1.1),
-                max_shear_degree=5.0,
-            ),
-            None,
-        ),
-        (dict(type='RandomFlip', prob=1.0), lambda x, y: (59 - x, y)),
-        (dict(type='PhotoMetricDistortion'), lambda x, y: (x, y)),
-    ],
-    ids=lambda value: value['type'] if isinstance(value, dict) else '',
-)
-def test_points_move_with_the_pixels(tmp_path, transform, place):
-    """A white dot of 3 x 3 pixels is where its point says, whatever moved it."""
-    x, y = 22, 17
-    folder = write(tmp_path, [dict(PERSON, keypoints=[x, y, 2, 0, 0, 0, 0, 0, 0])])
+SQUARE = dict(image_size=64, size_divisor=16)
+GEOMETRY = [
+    dict(type='RFDETRResize', sizes=[(80, 180)]),
+    dict(type='RFDETRRandomSquareCrop', min_side=24, max_side=40),
+    dict(type='Resize', scale=(30, 20)),
+    dict(type='ResizeShortestEdge', scale=80, max_size=200),
+    dict(type='FixShapeResize', width=90, height=40),
+    dict(type='Pad', size=(100, 100)),
+    dict(type='RandomFlip', prob=1.0),
+    dict(type='RandomFlip', prob=1.0, direction='vertical'),
+    dict(type='RandomFlip', prob=1.0, direction='diagonal'),
+    dict(type='RandomShift', prob=1.0, max_shift_px=8, filter_thr_px=1),
+    dict(type='RandomCrop', crop_size=(24, 40)),
+    dict(type='Expand', prob=1.0),
+    dict(type='MinIoURandomCrop', min_ious=(0.1,)),
+    dict(
+        type='RandomAffine',
+        max_rotate_degree=20.0,
+        max_translate_ratio=0.05,
+        scaling_ratio_range=(0.9, 1.1),
+        max_shear_degree=5.0,
+    ),
+    *(
+        dict(type=name, prob=1.0, level=10, max_mag=most)
+        for name, most in dict(
+            Rotate=30.0, ShearX=15.0, ShearY=15.0, TranslateX=0.2, TranslateY=0.2
+        ).items()
+    ),
+]
+
+
+def picture_with_a_dot(folder, x, y):
+    """A data set of a black picture with a white dot, where a point says that it is."""
+    write(folder, [dict(PERSON, keypoints=[x, y, 2, 0, 0, 0, 0, 0, 0])])
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[y - 1 : y + 2, x - 1 : x + 2] = 255
     cv2.imwrite(str(folder / 'a.png'), picture)
-    torch.manual_seed(0)
-    np.random.seed(0)
-    data = dataset(folder, transform)[0]
+    return folder
+
+
+def point_and_dot(data):
+    """(2,) the point that is seen, None if none is, and the middle of the dot."""
     gt = data['data_samples'].gt_instances
-    point, visible = gt.keypoints[0, 0], gt.keypoints_visible[0, 0]
-    assert visible == 2
-    if place is not None:
-        assert point.tolist() == pytest.approx(place(x, y))
-    if transform['type'] == 'PhotoMetricDistortion':
-        return
     bright = data['inputs'].float().mean(0)
     bright = (bright - 130).clamp(min=0)  # what fills the borders is grey
     rows, columns = (torch.arange(side).float() for side in bright.shape)
-    centre = torch.stack(
-        (
-            (bright * columns).sum() / bright.sum(),
-            (bright * rows[:, None]).sum() / bright.sum(),
-        )
+    middle = (bright * columns).sum(), (bright * rows[:, None]).sum()
+    seen = gt.keypoints[gt.keypoints_visible > 0]
+    assert len(seen) <= 1
+    return seen[0] if len(seen) else None, torch.stack(middle) / bright.sum()
+
+
+def assert_the_point_stays_on_the_dot(data):
+    """Over some draws, in which it is seen at least half of the times."""
+    times = 0
+    for seed in range(8):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        point, dot = point_and_dot(data[0])
+        if point is not None:
+            assert (point - dot).abs().max() < 1.5, seed
+            times += 1
+    assert times >= 4
+
+
+@pytest.mark.parametrize('transform', GEOMETRY, ids=lambda value: value['type'])
+def test_points_move_with_the_pixels(tmp_path, transform):
+    """A white dot of 3 x 3 pixels is where its point says, whatever moved it."""
+    folder = picture_with_a_dot(tmp_path, 26, 19)
+    assert_the_point_stays_on_the_dot(dataset(folder, transform))
+
+
+@pytest.mark.parametrize('flip_prob', (0.0, 1.0))
+def test_points_move_with_the_pixels_of_the_jittered_loader(tmp_path, flip_prob):
+    folder = picture_with_a_dot(tmp_path, 26, 19)
+    data = dataset(folder)
+    jitter = dict(short_sides=(60, 80), crop_sides=(40, 60), flip_prob=flip_prob)
+    loader = dict(type='RFDETRLoadJittered', **SQUARE, **jitter)
+    steps = [TRANSFORMS.build(step) for step in (LOAD, loader, PACK)]
+    data.pipeline.transforms = steps
+    assert_the_point_stays_on_the_dot(data)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('PhotoMetricDistortion', 'YOLOXHSVRandomAug', 'Color', 'Brightness'),
+        *('Contrast', 'Sharpness', 'Solarize', 'SolarizeAdd', 'Posterize', 'Equalize'),
+        *('AutoContrast', 'Invert'),
+    ],
+)
+def test_what_changes_colours_leaves_points_alone(tmp_path, name):
+    folder = write(tmp_path, [PERSON, OBJECT])
+    prob = (
+        {} if name in ('PhotoMetricDistortion', 'YOLOXHSVRandomAug') else dict(prob=1.0)
     )
-    assert (point - centre).abs().max() < 1.5
+    found = objects(dataset(folder, dict(type=name, **prob)))
+    plain = objects(dataset(folder))
+    assert found.keypoints.equal(plain.keypoints)
+    assert found.keypoints_visible.equal(plain.keypoints_visible)
+    assert plain.keypoints_visible.any()
 
 
 def test_sides_are_swapped_by_a_mirror_and_not_by_two(tmp_path):
