@@ -93,7 +93,8 @@ def training(model, args, clock):
     size = model.model.resolution
     images = torch.randn(args.batch_size, 3, size, size, device=args.device)
     padding = torch.zeros(args.batch_size, size, size, dtype=bool, device=args.device)
-    targets = [_target(args) for _ in range(args.batch_size)]
+    points = model.model_config.num_keypoints_per_class
+    targets = [_target(args, points) for _ in range(args.batch_size)]
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     # Either all layers at once or, if that declines, one after the other.
     for method in ('forward', '_match_many'):
@@ -178,12 +179,19 @@ def loader(rfdetr, args, clock):
     return work, dict(images=1)
 
 
-def _target(args):
-    """Boxes of one image, cxcywh of its size."""
+def _target(args, points):
+    """Boxes of one image, cxcywh of its size, and points of the class that has some."""
     boxes = torch.rand(args.boxes, 4) * 0.3 + 0.05
     boxes[:, :2] += 0.3
     labels = torch.randint(1, 80, (args.boxes,))
-    return dict(boxes=boxes.to(args.device), labels=labels.to(args.device))
+    target = dict(boxes=boxes, labels=labels)
+    if points:
+        target['labels'] = labels * 0
+        places = torch.rand(args.boxes, points[0], 2) - 0.5
+        places = boxes[:, None, :2] + places * boxes[:, None, 2:]
+        seen = torch.full_like(places[..., :1], 2)
+        target['keypoints'] = torch.cat((places, seen), dim=-1)
+    return {name: value.to(args.device) for name, value in target.items()}
 
 
 if __name__ == '__main__':

@@ -178,7 +178,7 @@ TASKS = dict(
 
 
 def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:
-    """An annotated image that fills the batch."""
+    """An annotated image that fills the batch, with points if the model has some."""
     corners = torch.rand(args.boxes, 2) * 0.6 * size
     sides = (0.05 + 0.3 * torch.rand(args.boxes, 2)) * size
     labels = torch.randint(cfg.model.bbox_head.num_classes, (args.boxes,))
@@ -187,6 +187,11 @@ def _target(size: int, args: SimpleNamespace, cfg: Config) -> DetDataSample:
     )
     boxes = torch.cat([corners, corners + sides], dim=1)
     sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    if head := cfg.model.get('keypoint_head'):
+        count = max(head.num_keypoints)
+        places = corners[:, None] + torch.rand(args.boxes, count, 2) * sides[:, None]
+        sample.gt_instances.keypoints = places
+        sample.gt_instances.keypoints_visible = torch.full(places.shape[:2], 2)
     return sample.to(args.device)
 
 

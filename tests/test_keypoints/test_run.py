@@ -1,6 +1,7 @@
 """The shipped Pose Nano config, shrunk: trained, evaluated, asked and drawn."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.keypoints import RFDETRKeypointHead
 from tests.interpreter import fork_together
+from tests.test_benchmark.test_benchmark import run_task
 from tests.test_command_line.precision_of_processes import train_and_record
 
 from .project import NAMES, SIGMAS, shrunk_config, write_pictures
@@ -113,6 +115,22 @@ def test_weights_to_begin_with_are_set_to_unit_precision(run, tmp_path):
     runner.train()
     (head,) = (m for m in runner.model.modules() if isinstance(m, RFDETRKeypointHead))
     assert not head.embed[-1].weight[4:7].any() and not head.embed[-1].bias[4:7].any()
+
+
+def test_a_training_step_with_points_is_measured(run, tmp_path, monkeypatch):
+    seen = []
+    points = RFDETRKeypointHead.get_targets
+
+    def watched(*args):
+        seen.append(points(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(RFDETRKeypointHead, 'get_targets', watched)
+    run[0].dump(tmp_path / 'config.py')
+    project = SimpleNamespace(config=str(tmp_path / 'config.py'), data='')
+    samples, _ = run_task(project, 'training', turns=1, boxes=4)
+    assert samples[0]['criterion'] > 0
+    assert seen[0].xy.shape == (4, 3, 2) and seen[0].visibility.eq(2).all()
 
 
 @pytest.mark.long
