@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -15,6 +16,7 @@ EXAMPLES = """\
   python tools/train_on.py data/mine --dry-run
   python tools/train_on.py data/mine --model small --weights official --epochs 50
   python -m mmdet_rfdetr train-on data/mine --seg --model nano
+  python -m mmdet_rfdetr train-on data/persons --pose --weights official
 
 PATH is a folder in COCO, YOLO or Pascal VOC format, a CSV file of boxes, or the file
 that describes one (data.yaml, a COCO JSON). What was found is shown as a table and a
@@ -34,7 +36,7 @@ def main() -> None:
         cli.require_file(parser, args.weights, 'weights')
     args.base = find_base(parser, args)
     if args.weights == 'official':
-        args.weights = f'rfdetr://{"seg-" * args.seg}{args.model}'
+        args.weights = f'rfdetr://{official_name(args)}'
         if not args.dry_run:
             cli.require_file(parser, args.weights, 'weights')  # says what gets it
     elif args.weights is not None and '://' not in args.weights:
@@ -53,13 +55,26 @@ def main() -> None:
     from mmdet_rfdetr.analysis import drawn_detections as drawing
     from mmdet_rfdetr.command_line.train_on import train_on
 
-    def draw(samples, classes):
+    def draw(samples, metainfo):
+        classes = metainfo['classes']
         colours = drawing.class_colours(None, len(classes))
-        pictures = [drawing.draw_boxes(*each, classes, colours) for each in samples]
+        more = dict(draw_points=draw_points(metainfo) if args.task == 'pose' else None)
+        pictures = [
+            drawing.draw_boxes(*each, classes, colours, **more) for each in samples
+        ]
         rows = [pictures[start : start + 3] for start in range(0, len(pictures), 3)]
         return drawing.picture_grid(rows, ['annotated images', '', ''][: len(rows[0])])
 
     train_on(args, draw)
+
+
+def draw_points(metainfo: dict) -> Callable:
+    """What draws points and the lines that metainfo knows between them."""
+    from mmdet_rfdetr.keypoint_results import RFDETRKeypointVisualizer
+
+    visualizer = RFDETRKeypointVisualizer()
+    visualizer.dataset_meta = metainfo
+    return visualizer.draw_points
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='nano, small, medium, ...: a config of the name rfdetr_NAME_coco.py '
         '(default: nano)',
     )
-    parser.add_argument(
-        '--seg', action='store_true', help='learn masks: rfdetr-seg_NAME_coco.py'
-    )
+    task = parser.add_mutually_exclusive_group()
+    for name, what in (('seg', 'masks'), ('pose', 'keypoints')):
+        task.add_argument(
+            f'--{name}',
+            dest='task',
+            action='store_const',
+            const=name,
+            help=f'learn {what}: rfdetr-{name}_NAME_coco.py',
+        )
     parser.add_argument('--epochs', type=positive, metavar='N')
     parser.add_argument('--batch-size', type=positive, metavar='N')
     parser.add_argument(
@@ -122,8 +143,16 @@ def own_name(args: argparse.Namespace) -> str:
     folder = Path(os.path.abspath(args.path))
     folder = folder if folder.is_dir() else folder.parent
     folder = folder.parent if folder.name == 'annotations' else folder
-    name = f'{folder.name or "data"}_{"seg-" * args.seg}{args.model}'
+    task = f'{args.task}-' if args.task else ''
+    name = f'{folder.name or "data"}_{task}{args.model}'
     return re.sub(r'[^\w-]', '-', name) + '.py'
+
+
+def official_name(args: argparse.Namespace) -> str:
+    """Of the weights to begin with; poses begin with those of the detector."""
+    if args.task == 'pose':
+        return 'keypoint-preview' if args.model == 'preview' else args.model
+    return f'seg-{args.model}' if args.task else args.model
 
 
 def visible_gpus(name: str) -> str:
@@ -139,7 +168,7 @@ def visible_gpus(name: str) -> str:
 
 def find_base(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
     """The name of the shipped config of a model, or leave with the exit code 2."""
-    start, end = f'rfdetr{"-seg" * args.seg}_', '_coco.py'
+    start, end = f'rfdetr-{args.task}_' if args.task else 'rfdetr_', '_coco.py'
     names = sorted(
         path.name[len(start) : -len(end)]
         for path in cli.shipped_configs().glob(f'{start}*{end}')
@@ -149,9 +178,8 @@ def find_base(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
         hint = (
             f'did you mean {close[0]}?' if close else f'choose from {", ".join(names)}'
         )
-        parser.error(
-            f'there is no --model {args.model!r}{" with --seg" * args.seg}; {hint}'
-        )
+        task = f' with --{args.task}' if args.task else ''
+        parser.error(f'there is no --model {args.model!r}{task}; {hint}')
     return f'{start}{args.model}{end}'
 
 

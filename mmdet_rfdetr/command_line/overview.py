@@ -22,13 +22,15 @@ def count(dataset: BaseDataset) -> tuple[dict[str, int | str], Counter[int]]:
     Returns:
         Figures by what they are, and the number of objects of each label.
     """
-    sizes, counts, sides, masks, ignored, labels = [], [], [], 0, 0, Counter()
+    sizes, counts, sides, masks, points, ignored = [], [], [], 0, 0, 0
+    labels = Counter()
     for info in map(dataset.get_data_info, range(len(dataset))):
         objects = [each for each in info['instances'] if not each['ignore_flag']]
         ignored += len(info['instances']) - len(objects)
         sizes.append((info['width'], info['height']))
         counts.append(len(objects))
         masks += sum(bool(each['mask']) for each in objects)
+        points += sum(bool(np.any(each.get('keypoints', 0))) for each in objects)
         labels.update(each['bbox_label'] for each in objects)
         for left, top, right, bottom in (each['bbox'] for each in objects):
             sides.append(max(right - left, bottom - top))
@@ -39,6 +41,7 @@ def count(dataset: BaseDataset) -> tuple[dict[str, int | str], Counter[int]]:
         'width x height': ' to '.join(f'{width} x {height}' for width, height in ends),
         'objects': sum(counts),
         'with a mask': masks,
+        'with points': points,
         'crowds and ignored': ignored,
         'objects an image': _spread(counts),
         'longer side of a box': _spread(sides),
@@ -87,7 +90,8 @@ def samples(
 
     Yields:
         The image (H, W, 3) uint8 BGR, and ``bboxes`` (T, 4) xyxy in its pixels,
-        ``labels`` and, where the transform loads them, ``masks``.
+        ``labels`` and, where the transform loads them, ``masks``, or ``keypoints`` and
+        ``keypoints_visible``.
     """
     steps = [*map(TRANSFORMS.build, (dict(type='RFDETRLoadImage'), annotations))]
     infos = [*map(dataset.get_data_info, range(len(dataset)))]
@@ -96,10 +100,14 @@ def samples(
         with suppress(BadImageError):
             for step in steps:
                 results = step(results)
-            found = dict(bboxes=results['gt_bboxes'].tensor)
+            boxes = results['gt_bboxes']
+            found = dict(bboxes=boxes.tensor)
             found['labels'] = torch.as_tensor(results['gt_bboxes_labels'])
             if 'gt_masks' in results:
                 found['masks'] = results['gt_masks']
+            if hasattr(boxes, 'points'):
+                found['keypoints'] = boxes.points[..., :2]
+                found['keypoints_visible'] = boxes.points[..., 2]
             yield results['img'].clip(0, 255).astype(np.uint8), InstanceData(**found)
             number -= 1
         if not number:

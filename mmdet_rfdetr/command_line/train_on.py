@@ -37,8 +37,8 @@ def train_on(args: argparse.Namespace, draw: Callable) -> None:
 
     Args:
         args: of the tool; ``base`` names the shipped config.
-        draw: makes a picture of what :func:`overview.samples` yields, and of the names
-            of the classes.
+        draw: makes a picture of what :func:`overview.samples` yields, and of the
+            metainfo.
     """
     with running.explained_errors():
         if args.device not in (None, 'cpu') and not torch.cuda.is_available():
@@ -224,8 +224,9 @@ def look(
             f'A training step takes {batch} images and there are {figures["images"]}: '
             f'--batch-size {figures["images"]}'
         )
-    if args.seg and not figures['with a mask']:
+    if args.task == 'seg' and not figures['with a mask']:
         raise SettingError('--seg learns masks, and the objects have boxes only.')
     pipeline = cfg.val_dataloader.dataset.pipeline
-    annotations = next(step for step in pipeline if 'LoadAnnotations' in step.type)
-    draw(overview.samples(datasets['train'], annotations), found.classes).save(picture)
+    loads = next(x for x in pipeline if x.type.endswith(('Annotations', 'Keypoints')))
+    train = datasets['train']
+    draw(overview.samples(train, loads), train.metainfo).save(picture)

@@ -32,3 +32,19 @@ def built(monkeypatch):
 
     monkeypatch.setattr(cli, 'run', catch)
     return seen
+
+
+@pytest.fixture
+def train_on(tmp_path, monkeypatch, capsys):
+    """Run the tool in this process in an empty folder; gives what it printed."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+
+    def run(*arguments):
+        path = REPOSITORY / 'tools' / 'train_on.py'
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        runpy.run_path(str(path), run_name='__main__')
+        return capsys.readouterr().out
+
+    return run

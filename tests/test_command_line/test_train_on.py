@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shlex
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from mmdet_rfdetr.command_line import overview
 from mmdet_rfdetr.command_line.main import main
 from mmdet_rfdetr.command_line.train_on import set_apart
 from tests.factory import CLASSES, coco, write
-from tests.fixtures import DATA, REPOSITORY, needs_data
+from tests.fixtures import DATA, needs_data
 
 COUNTS = dict(train=(2, 0, 1, 3, 1, 2), val=(1, 2))
 # Width and height of the drawn images.
@@ -42,6 +41,10 @@ TINY = [
     'val_dataloader.num_workers=0',
     'val_dataloader.persistent_workers=False',
 ]
+
+
+ONE_EPOCH = ['--epochs', 1, '--image-size', 64, '--batch-size', 2, '--device', 'cpu']
+ONE_EPOCH += ['--cfg-options', *TINY]
 
 
 def documents(**changes):
@@ -132,22 +135,6 @@ def as_csv(folder, **changes):
 
 
 WRITERS = dict(coco=as_coco, roboflow=as_roboflow, yolo=as_yolo, voc=as_voc, csv=as_csv)
-
-
-@pytest.fixture
-def train_on(tmp_path, monkeypatch, capsys):
-    """Run the tool in this process in an empty folder; gives what it printed."""
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    (tmp_path / 'here').mkdir()
-    monkeypatch.chdir(tmp_path / 'here')
-
-    def run(*arguments):
-        path = REPOSITORY / 'tools' / 'train_on.py'
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-        runpy.run_path(str(path), run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
 
 
 def read(name):
@@ -310,6 +297,8 @@ def test_a_model_is_trained(train_on, tmp_path, monkeypatch, again):
     [
         (['--model', 'smal'], "no --model 'smal'; did you mean small?"),
         (['--model', 'base', '--seg'], "no --model 'base' with --seg; choose from 2xl"),
+        (['--model', 'large', '--pose'], "no --model 'large' with --pose; choose from"),
+        (['--seg', '--pose'], 'not allowed with'),
         (['--epochs', '0'], "'0' is no whole number above 0"),
         (['--device', 'tpu'], "'tpu' is none of cpu, cuda"),
         (['--weights', 'no.pth'], "weights 'no.pth' does not exist"),

@@ -123,6 +123,23 @@ def test_what_the_file_says_joins_the_metainfo(tmp_path):
     assert [part['name'] for part in metainfo['keypoint_info'].values()] == NAMES
 
 
+def test_exports_of_annotation_platforms_have_a_category_that_groups_others(tmp_path):
+    categories = [
+        dict(id=0, name='people', supercategory='none'),
+        dict(
+            id=1,
+            name='person',
+            supercategory='people',
+            keypoints=NAMES,
+            skeleton=[[1, 2], [3, 1]],
+        ),
+    ]
+    metainfo = dataset(write(tmp_path, [PERSON], categories)).metainfo
+    assert metainfo['num_keypoints'] == [3]
+    links = [line['link'] for line in metainfo['skeleton_info'].values()]
+    assert links == [('nose', 'left_hand'), ('right_hand', 'nose')]
+
+
 def test_the_metainfo_of_mmpose_is_read_as_it_is(tmp_path):
     swaps = dict(tip='', a='b', b='a')
     info = {
