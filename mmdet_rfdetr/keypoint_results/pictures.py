@@ -14,7 +14,8 @@ from rfdetr_datasets.points import names_and_lines
 class RFDETRKeypointVisualizer(DetLocalVisualizer):
     """``DetLocalVisualizer`` that draws skeletons, and points by their score.
 
-    A point is the brighter the surer it is, from black to the colour of its class.
+    A point is the brighter the surer it is, from black to its colour in the metainfo
+    (``color`` of ``keypoint_info``) or, without one, that of its class.
 
     Args:
         name: of the instance.
@@ -66,6 +67,8 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
         """
         image, meta = np.array(image), self.dataset_meta or {}
         lines = names_and_lines(meta)[1]
+        info = meta.get('keypoint_info') or {}
+        shades = {n: info[key].get('color') for n, key in enumerate(sorted(info))}
         seen = instances.get('keypoint_scores', instances.get('keypoints_visible'))
         scores = np.asarray(seen, dtype=float).clip(0, 1)
         radius = max(3, round(max(image.shape[:2]) / 160))
@@ -79,8 +82,9 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
                     cv2.line(image, *ends, tuple(colour), max(1, radius // 2))
             for number in np.flatnonzero(shown):
                 place, score = tuple(places[number].tolist()), scores[index][number]
+                shade = score * np.array(shades.get(number) or colour)
                 cv2.circle(image, place, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
-                cv2.circle(image, place, radius, tuple(score * colour), -1, cv2.LINE_AA)
+                cv2.circle(image, place, radius, tuple(shade), -1, cv2.LINE_AA)
                 if self.ellipse and 'keypoint_covariances' in instances:
                     matrix = np.asarray(instances.keypoint_covariances[index][number])
                     axes, angle = ellipse_of(scale**2 * matrix, self.ellipse)

@@ -63,12 +63,38 @@ def test_points_are_drawn_where_a_larger_picture_has_them():
     assert not picture.any()
 
 
+def test_points_have_the_colours_of_the_metainfo():
+    visualizer = RFDETRKeypointVisualizer('coloured')
+    info = {n: dict(part) for n, part in META['keypoint_info'].items()}
+    info[0]['color'] = [0, 255, 0]
+    visualizer.dataset_meta = dict(META, keypoint_info=info)
+    drawn = visualizer.draw_points(np.zeros((150, 200, 3), np.uint8), instances())
+    assert drawn[50, 50].tolist() == [0, 255, 0]
+    assert drawn[50, 150].tolist()[1:] == [0, 0]  # that of the class
+
+
 def test_ellipses_are_drawn_on_request():
     reach = np.sqrt(-2 * np.log(0.5) * 100) / np.sqrt(2)  # of the long axis
     place = round(50 + reach)
     around = slice(place - 2, place + 3)
     assert not draw()[around, around].any()
     assert draw(ellipse=0.5)[around, around].any()
+
+
+def test_ellipses_grow_with_the_picture():
+    """The drawn extent of one is twice as large in a picture of twice the size."""
+    extents = []
+    for scale in (1, 2):
+        visualizer = RFDETRKeypointVisualizer(f'of {scale}', ellipse=0.9)
+        visualizer.dataset_meta = dict(META, skeleton_info={})
+        black = np.zeros((150 * scale, 200 * scale, 3), np.uint8)
+        one = instances()
+        one.keypoint_scores = torch.tensor([[1.0, 0.0, 0.0]])
+        drawn = visualizer.draw_points(black, one, float(scale)).any(-1)
+        extents.append(np.ptp(np.flatnonzero(drawn.any(0))))
+    reach = np.sqrt(-2 * np.log(0.1) * 60)  # of sqrt(60) pixels across
+    assert extents[0] == pytest.approx(2 * reach, abs=2)
+    assert extents[1] == pytest.approx(4 * reach, abs=2)
 
 
 def test_ellipse_holds_what_it_says():
