@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from rfdetr_datasets.points import swapped_names
+from rfdetr_datasets.points import stated_lines, swapped_names
 
 from ..errors import SettingError
 
@@ -27,7 +27,9 @@ class PointFinding(Enum):
 
 
 def complete_metainfo(
-    metainfo: Mapping, points: Mapping[str, Sequence[str]], skeleton: Sequence = ()
+    metainfo: Mapping,
+    points: Mapping[str, Sequence[str]],
+    categories: Sequence[Mapping] = (),
 ) -> dict[str, Any]:
     """What is known of points, in the form of MMPose's metainfo.
 
@@ -35,7 +37,7 @@ def complete_metainfo(
         metainfo: with ``classes`` and, where given, ``keypoint_info``,
             ``skeleton_info``, ``flip_indices`` and ``sigmas``, which win.
         points: names of those of each class.
-        skeleton: of the file, pairs of numbers from 1 on.
+        categories: of the file, with lines between points.
 
     Returns:
         ``num_keypoints`` of each label, ``keypoint_info``, ``skeleton_info`` and
@@ -79,9 +81,8 @@ def complete_metainfo(
         )
     info = info or {i: dict(name=name, id=i) for i, name in enumerate(names)}
     links = metainfo.get('skeleton_info') or {
-        i: dict(link=(names[a - 1], names[b - 1]), id=i)
-        for i, (a, b) in enumerate(skeleton)
-        if max(a, b) <= len(names)
+        i: dict(link=(names[a], names[b]), id=i)
+        for i, (a, b) in enumerate(stated_lines(categories, len(names)))
     }
     found = dict(num_keypoints=counts, keypoint_info=info, skeleton_info=links)
     return dict(found, flip_indices=flip)

@@ -39,9 +39,8 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
         document = super().read_document()
         categories = document['categories']
         points = points_of_categories(categories, document['annotations'])
-        skeletons = [part['skeleton'] for part in categories if part.get('skeleton')]
         stated = dict(flip_indices=stated_swap(categories)) | self._metainfo
-        found = complete_metainfo(stated, points, *skeletons[:1])
+        found = complete_metainfo(stated, points, categories)
         self._metainfo.update(found)
         for names in points.values():
             for name in swapped_names(names)[1]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from .files import DatasetError
 
 SIDES = {'left': 'right', 'right': 'left'}
+_MOST = 10_000  # points of a class: each gets a name
 
 
 class PointScheme(NamedTuple):
@@ -60,21 +61,42 @@ def points_of_categories(
     """
     longest: dict[Any, int] = {}
     for annotation in annotations:
-        count = len(annotation.get('keypoints') or ()) // 3
-        key = annotation.get('category_id')
+        count = len(_list_of(annotation, 'keypoints')) // 3
+        key = str(annotation.get('category_id'))
         longest[key] = max(count, longest.get(key, 0))
-    return {
-        str(category['name']): list(
-            map(str, category.get('keypoints') or range(longest.get(category['id'], 0)))
-        )
-        for category in categories
-    }
+    found = {}
+    for category in categories:
+        count = longest.get(str(category.get('id')), 0)
+        names = _list_of(category, 'keypoints') or range(count)
+        found[str(category.get('name'))] = [*map(str, names)]
+    return found
 
 
 def stated_swap(categories: Iterable[Mapping]) -> list[int] | None:
     """``flip_indices`` of the categories, which COCO has not; None if they disagree."""
-    found = [part['flip_indices'] for part in categories if part.get('flip_indices')]
+    found = [x for part in categories if (x := _list_of(part, 'flip_indices'))]
     return found[0] if found and found.count(found[0]) == len(found) else None
+
+
+def stated_lines(categories: Iterable[Mapping], count: int) -> list[list[int]]:
+    """``skeleton`` of the first category that has one, as pairs of numbers from 0 on.
+
+    Args:
+        categories: of a COCO file, which counts from 1.
+        count: points there are; lines to others are left out.
+    """
+    found = [x for part in categories if (x := _list_of(part, 'skeleton'))]
+    known = range(1, count + 1)
+    return [
+        [end - 1 for end in line]
+        for line in (found[0] if found else ())
+        if isinstance(line, list) and len(line) == 2 and all(x in known for x in line)
+    ]
+
+
+def _list_of(entry: Mapping, key: str) -> list:
+    """What an entry of a file has under a key, empty unless it is a list."""
+    return entry[key] if isinstance(entry.get(key), list) else []
 
 
 def names_and_lines(metainfo: Mapping) -> tuple[list[str], list[list[int]]]:
@@ -104,15 +126,15 @@ def read_scheme(settings: Mapping, path: str) -> PointScheme | None:
     """
     if not settings.get('kpt_shape'):
         return None
-    shape = _whole_numbers(settings['kpt_shape'])
-    if not (shape and len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3)):
+    shape = whole_numbers(settings['kpt_shape'])
+    if not (shape and len(shape) == 2 and 0 < shape[0] <= _MOST and shape[1] in (2, 3)):
         raise DatasetError(
             f'kpt_shape of {path} must be the number of points and 2 or 3, as [17, 3], '
             f'not {settings["kpt_shape"]!r}.'
         )
     count, numbers = shape
     swap = settings.get('flip_idx') or None
-    if swap and sorted(_whole_numbers(swap) or ()) != [*range(count)]:
+    if swap and sorted(whole_numbers(swap) or ()) != [*range(count)]:
         raise DatasetError(
             f'flip_idx of {path} must have each number from 0 to {count - 1} once, the '
             f'point that each becomes in a mirror, not {swap!r}.'
@@ -124,12 +146,13 @@ def read_scheme(settings: Mapping, path: str) -> PointScheme | None:
         raise DatasetError(
             f'kpt_names of {path} must name each of the {count} points, not {names!r}.'
         )
-    return PointScheme([*map(str, names)], _whole_numbers(swap), numbers)
+    return PointScheme([*map(str, names)], whole_numbers(swap), numbers)
 
 
-def _whole_numbers(texts: Any) -> list[int] | None:
+def whole_numbers(texts: Any) -> list[int] | None:
     """The numbers of a list of texts; None if one is not, or it is no list."""
-    is_list = isinstance(texts, list)
-    if not is_list or not all(str(text).strip().isdecimal() for text in texts):
+    words = [str(text).strip() for text in texts] if isinstance(texts, list) else ['']
+    # Python reads no numbers of thousands of digits.
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
         return None
-    return [*map(int, texts)]
+    return [*map(int, words)]

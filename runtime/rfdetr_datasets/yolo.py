@@ -16,7 +16,7 @@ from .files import (
     relative,
     slashes,
 )
-from .points import PointScheme, read_scheme
+from .points import PointScheme, read_scheme, whole_numbers
 
 DIGITS = 6
 """Of pixels that are kept: more than any file means, fewer than rounding spoils."""
@@ -51,7 +51,7 @@ def read_names(settings: dict, path: str) -> dict[int, str]:
     """
     names = settings['names']
     entries = enumerate(names) if isinstance(names, list) else None
-    if isinstance(names, dict) and all(key.strip().isdecimal() for key in names):
+    if isinstance(names, dict) and whole_numbers([*names]) is not None:
         entries = ((int(key), name) for key, name in names.items())
     if not entries or not names:
         raise DatasetError(

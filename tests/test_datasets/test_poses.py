@@ -77,6 +77,8 @@ def test_another_number_of_columns_is_an_object_without_a_box(tmp_path, line):
     [
         ('kpt_shape: many\n', 'kpt_shape of .* as \\[17, 3\\]'),
         ('kpt_shape: [3]\n', 'kpt_shape'),
+        ('kpt_shape: [999999999, 3]\n', 'kpt_shape'),
+        (f'kpt_shape: [{"9" * 5000}, 3]\n', 'kpt_shape'),
         ('kpt_shape: [0, 3]\n', 'kpt_shape'),
         ('kpt_shape: [3, 4]\n', 'kpt_shape'),
         ('kpt_shape: [3, three]\n', 'kpt_shape'),
@@ -164,6 +166,19 @@ def test_what_a_line_of_points_cannot_say_is_told(tmp_path):
         'objects whose points are no numbers: written with absent ones': 1,
         'objects without points: written with absent ones': 2,
     }
+
+
+@pytest.mark.parametrize('value', [5, 'x', {}, [None], [['x']]], ids=str)
+def test_what_is_malformed_is_converted_as_nothing(tmp_path, convert, value):
+    document = coco_poses([1, 2, 2, 3, 4, 1, 0, 0, 0], value, None)
+    junk = dict(keypoints=value, skeleton=value, flip_indices=value)
+    document['categories'] += [dict(junk, id=2, name='dog'), junk]
+    draw(tmp_path / 'one', names=('a',))
+    write(tmp_path / 'one' / 'train.json', json.dumps(document))
+    code, said = convert(tmp_path / 'one', tmp_path / 'two')
+    assert code == 0 and 'points' in said
+    text = (tmp_path / 'two' / 'labels' / 'train' / 'a.txt').read_text()
+    assert [line.split()[5:] for line in text.splitlines()][1:] == [['0'] * 9] * 2
 
 
 def test_without_points_there_are_none_in_the_labels(tmp_path):

@@ -64,6 +64,7 @@ def test_names_stay_the_texts_that_they_are(tmp_path, names, expected):
         ('names: cat', "'cat'"),
         ('names: []', r'\[\]'),
         ('names: {cat: 0}', 'cat'),
+        (f'names:\n  ? {"9" * 5000}\n  : cat', 'must be a list or have numbers'),
         ('names: [cat]', 'no entry train'),
         ('names: [cat]\ntrain: nowhere', r'nowhere.*neither'),
         (b'names: [\xe4]', 'Line 1 of .*UTF-8'),

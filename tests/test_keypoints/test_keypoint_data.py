@@ -414,6 +414,33 @@ def test_faults_of_points_are_in_the_table(tmp_path):
     assert 'visibility is not 0, 1 or 2' in data.findings.table()
 
 
+JUNK = [5, 'x', {}, {'a': 1}, [None], [[1]], [[1, 'x']], [[0, 1]], [1e400], [[1, 9]]]
+
+
+@pytest.mark.parametrize('value', JUNK, ids=str)
+@pytest.mark.parametrize('key', ['keypoints', 'skeleton', 'flip_indices'])
+def test_categories_that_are_malformed_end_in_a_sentence_or_are_passed_over(
+    tmp_path, key, value
+):
+    category = dict(id=1, name='person', keypoints=NAMES)
+    folder = write(tmp_path, [PERSON], [category | {key: value}])
+    try:
+        data = dataset(folder)
+    except SettingError as error:
+        assert key == 'flip_indices' and 'flip_indices' in str(error)
+        return
+    assert data.metainfo['skeleton_info'] == {}
+    assert len(data[0]['data_samples'].gt_instances) == 1
+
+
+@pytest.mark.parametrize('value', JUNK, ids=str)
+def test_points_that_are_malformed_leave_their_object_without(tmp_path, value):
+    folder = write(tmp_path, [PERSON, dict(PERSON, keypoints=value)])
+    found = objects(dataset(folder))
+    assert found.keypoints_visible[0].any()
+    assert not found.keypoints_visible[1].any()
+
+
 def test_boxes_without_points_are_refused_with_what_to_do(tmp_path):
     folder = write(tmp_path, [PERSON])
     plain = dict(type='LoadAnnotations', with_bbox=True)
