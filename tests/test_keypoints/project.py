@@ -3,10 +3,9 @@
 import json
 
 import numpy as np
-from mmengine.config import Config
 from PIL import Image
 
-from mmdet_rfdetr import config, set_image_size
+from tests import shrunk
 
 NAMES = ['top', 'left_foot', 'right_foot']
 SIGMAS = [0.1, 0.2, 0.3]
@@ -46,46 +45,10 @@ def write_pictures(folder, objects=(1,) * PICTURES):
 
 def shrunk_config(folder):
     """One epoch of two steps on a CPU in float32."""
-    cfg = Config.fromfile(config('rfdetr-pose_nano_coco.py'))
-    set_image_size(cfg, 96)
-    dataset = dict(
-        data_root=str(folder),
-        ann_file='annotations.json',
-        data_prefix=dict(img=''),
-        metainfo=dict(
-            classes=('person',), palette=[(220, 20, 60)], sigmas=list(SIGMAS)
-        ),
+    known = dict(palette=[(220, 20, 60)], sigmas=list(SIGMAS))
+    return shrunk.shrunk_config(
+        'rfdetr-pose_nano_coco.py',
+        folder,
+        dataset=dict(metainfo=dict(classes=('person',), **known)),
+        model=dict(keypoint_head=dict(num_keypoints=[3])),
     )
-    loader = dict(
-        batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset
-    )
-    metric = dict(ann_file=str(folder / 'annotations.json'))
-    cfg.merge_from_dict(
-        dict(
-            work_dir=str(folder / 'work'),
-            model=dict(
-                precision=None,
-                num_queries=8,
-                num_groups=2,
-                backbone=dict(embed_dims=24, num_heads=2, out_indices=(1, 2)),
-                neck=dict(in_channels=[24, 24], out_channels=16, num_blocks=1),
-                decoder=dict(
-                    num_layers=2,
-                    self_attn_heads=2,
-                    cross_attn_heads=2,
-                    feedforward_channels=32,
-                ),
-                keypoint_head=dict(num_keypoints=[3]),
-                test_cfg=dict(max_per_img=6),
-            ),
-            train_dataloader=loader,
-            val_dataloader=loader,
-            test_dataloader=loader,
-            val_evaluator=metric,
-            test_evaluator=metric,
-            optim_wrapper=dict(device_type='cpu', dtype='float32'),
-            train_cfg=dict(max_epochs=1),
-            custom_hooks=[dict(type='RFDETRValLossHook')],
-        )
-    )
-    return cfg

@@ -12,9 +12,8 @@ from PIL import Image
 
 from mmdet_rfdetr.checkpoints import load_checkpoint_file
 from mmdet_rfdetr.keypoints import RFDETRKeypointHead
-from tests.interpreter import fork_together
+from tests.shrunk import assert_two_processes_train
 from tests.test_benchmark.test_benchmark import run_task
-from tests.test_command_line.precision_of_processes import train_and_record
 
 from .project import NAMES, SIGMAS, shrunk_config, write_pictures
 
@@ -137,21 +136,7 @@ def test_a_training_step_with_points_is_measured(run, tmp_path, monkeypatch):
 def test_one_process_without_objects(tmp_path):
     """Data-parallel training stops if a process leaves parameters without gradient."""
     write_pictures(tmp_path, (0, 1, 1, 1))
-    cfg = shrunk_config(tmp_path)
-    cfg.train_dataloader.batch_size = 1
-    cfg.launcher = 'pytorch'
-    # The threads of the other engine do not survive the fork.
-    cfg.val_evaluator.engine = 'pycocotools'
-    assert not cfg.get('find_unused_parameters')
-    cfg.dump(tmp_path / 'config.py')
-    codes, said = fork_together(train_and_record, tmp_path, folder=tmp_path)
-    assert codes == [0, 0], said
-    assert not any('UserWarning' in text for text in said)
-    checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=False)
-    assert checkpoint['meta']['iter'] == 2
-    moments = checkpoint['optimizer']['state']
-    parameters = sum(len(g['params']) for g in checkpoint['optimizer']['param_groups'])
-    assert len(moments) == parameters
+    assert_two_processes_train(shrunk_config(tmp_path), tmp_path)
 
 
 def test_points_are_written_as_results_that_pycocotools_loads(run, tmp_path):
