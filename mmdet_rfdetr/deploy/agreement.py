@@ -226,9 +226,10 @@ def table(rows: Sequence[tuple[str, Agreement]]) -> str:
     head = ('', *RAW, 'kept', 'score', 'mean IoU', 'images')
     lines = [head]
     for name, one in rows:
-        raw = [f'{getattr(one, name):.1e}' for name in RAW]
-        if not one.by_index:
-            raw[:3] = ['-'] * 3
+        raw = [  # no number of what was not compared, or what the model has not
+            f'{value:.1e}' if value or (one.by_index and place < 2) else '-'
+            for place, value in enumerate(getattr(one, name) for name in RAW)
+        ]
         iou = f'{np.mean(one.ious):.4f}' if one.ious else '-'
         kept = f'{one.kept} of {one.wanted}'
         images = str(one.images) + (f', {one.excused} near ties' if one.excused else '')

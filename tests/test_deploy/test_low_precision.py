@@ -13,7 +13,7 @@ from rfdetr_runtime.backends import openvino_core
 
 import mmdet_rfdetr
 from mmdet_rfdetr.deploy import exporting
-from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement, undecided
+from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement, table, undecided
 from mmdet_rfdetr.deploy.check import compare_means, require_agreement
 from mmdet_rfdetr.deploy.low_precision import FLOAT_PARTS, SINGLE_PARTS, nodes_of
 from mmdet_rfdetr.deploy.pictures import pictures_of
@@ -247,3 +247,18 @@ def test_a_file_that_lost_detections_is_refused_with_what_to_do():
     with pytest.raises(ExplainedError, match=r'95\.0%.*fp16.*--calibrate\n.*') as error:
         require_agreement([('batch 1', lost)], 'int8')
     assert '1 of 3' in str(error.value)
+
+
+def test_the_table_has_no_number_of_what_was_not_compared():
+    rows = dict(
+        raw=Agreement(by_index=1, images=1),
+        masks=Agreement(by_index=1, images=1, masks=1e-5),
+        found=Agreement(images=1),
+    )
+    cells = [line.split() for line in table(list(rows.items())).splitlines()[1:]]
+    zero = '0.0e+00'
+    assert [line[1:5] for line in cells] == [
+        [zero, zero, '-', '-'],
+        [zero, zero, '1.0e-05', '-'],
+        ['-'] * 4,
+    ]
