@@ -156,6 +156,7 @@ def test_a_config_that_is_meant_to_be_copied_works_anywhere(name, tmp_path):
     assert Config.fromfile(copied).to_dict() == Config.fromfile(shipped).to_dict()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not (REPOSITORY / 'mmdet_rfdetr' / 'command_line').is_dir(),
     reason='the wing that finds tools was taken out',

@@ -408,6 +408,7 @@ def run_tool(monkeypatch, *arguments):
     runpy.run_path(str(TOOL), run_name='__main__')
 
 
+@pytest.mark.long
 def test_the_tool_compares_and_reports(project, fake, tmp_path, monkeypatch, capsys):
     run_tool(
         monkeypatch,

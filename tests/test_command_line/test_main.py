@@ -36,6 +36,7 @@ def command(monkeypatch):
     return run_main
 
 
+@pytest.mark.long
 def test_any_tool_runs_with_the_plugin_registered(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'folder' / 'tool.py').write_text(TOOL)

@@ -48,7 +48,11 @@ def as_yolo_poses(folder):
 
 
 @pytest.mark.parametrize(
-    ('write_poses', 'counts'), [(as_coco_poses, [3, 0, 0]), (as_yolo_poses, [3, 3, 3])]
+    ('write_poses', 'counts'),
+    [
+        (as_coco_poses, [3, 0, 0]),
+        pytest.param(as_yolo_poses, [3, 3, 3], marks=pytest.mark.long),
+    ],
 )
 def test_points_are_drawn_and_learned(train_on, tmp_path, write_poses, counts):
     write_poses(tmp_path / 'data')

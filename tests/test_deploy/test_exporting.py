@@ -314,17 +314,13 @@ def test_pictures_of_other_formats_are_read(project, tmp_path):
         assert pictures_of(config, 1)[0].shape == (40, 60, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('package', 'extra', 'options'),
     [
         ('onnxscript', 'onnx', {}),
-        pytest.param(
-            'openvino', 'openvino', dict(to='openvino'), marks=pytest.mark.long
-        ),
-        pytest.param(
-            *('nncf', 'int8', dict(to='openvino', precision='int8')),
-            marks=pytest.mark.long,
-        ),
+        ('openvino', 'openvino', dict(to='openvino')),
+        ('nncf', 'int8', dict(to='openvino', precision='int8')),
     ],
 )
 def test_a_missing_package_is_named_with_what_brings_it(package, extra, options):

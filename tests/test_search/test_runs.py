@@ -103,10 +103,8 @@ def whole(data, tmp_path_factory):
     return folder, json.loads((folder / 'events.json').read_text())['count']
 
 
-@pytest.mark.parametrize(
-    'share',
-    [0.3, *(pytest.param(x, marks=pytest.mark.long) for x in (0.55, 0.8))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize('share', (0.3, 0.55, 0.8))
 def test_killed_and_resumed_it_ends_with_the_same_bits(share, data, whole, tmp_path):
     folder, count = whole
     code = project.train_in_child(config(data, tmp_path), int(share * count))

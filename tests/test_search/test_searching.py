@@ -158,6 +158,7 @@ def test_a_search_goes_on_behind_what_is_written(made, finished, tmp_path):
     assert search.run()[0] == subnets and not Noting.noted
 
 
+@pytest.mark.long
 def test_some_images_tell_what_is_looked_at_on_all(made, finished, tmp_path):
     for name in ('search.json', 'latency.json'):
         (tmp_path / name).write_text((finished / name).read_text())

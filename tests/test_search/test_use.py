@@ -41,6 +41,7 @@ def load(model, path):
     load_checkpoint(model, str(path), map_location='cpu')
 
 
+@pytest.mark.long
 def test_another_config_is_refused_with_a_command_that_helps(supernet_files, tmp_path):
     cfg, path = supernet_files
     other = {

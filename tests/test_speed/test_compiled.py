@@ -159,16 +159,12 @@ def test_without_a_compiler_one_sentence_says_so(monkeypatch):
 # Every kind of model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('backbone', 'padded'),
     [
         pytest.param({}, True, id='padded'),
-        pytest.param(
-            dict(with_cp=True, num_registers=2),
-            False,
-            id='recomputed',
-            marks=pytest.mark.long,
-        ),
+        pytest.param(dict(with_cp=True, num_registers=2), False, id='recomputed'),
     ],
 )
 def test_training_and_detecting(backbone, padded, unchanged):

@@ -187,6 +187,7 @@ class Steps(Hook):
         self.steps.append(optimizer_step())
 
 
+@pytest.mark.long
 def test_a_schedule_of_epochs_lasts_as_long_as_a_run_of_iterations(tmp_path):
     steps = Steps()
     run = toy.runner(
