@@ -130,7 +130,7 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         """The engine's evaluator; of keypoints one for each number of points."""
         if iou_type != 'keypoints':
             return self._plain(truth, detections, iou_type)
-        evaluators, sigmas = [], self.sigmas or self._meta().get('sigmas')
+        evaluators, sigmas = [], self._sigmas()
         for count in sorted({*self._counts} - {0}):
             labels = [label for label, own in enumerate(self._counts) if own == count]
             objects = _with_points(truth, labels, count)
@@ -140,6 +140,20 @@ class RFDETRCocoKeypointMetric(CocoMetric):
             evaluator.params.kpt_oks_sigmas = oks_sigmas(sigmas, count)
             evaluators.append(evaluator)
         return evaluators
+
+    def _sigmas(self) -> Sequence[float] | None:
+        """What the metric or the metainfo states, for the class with the most points.
+
+        Raises:
+            SettingError: if it is of other points.
+        """
+        stated = self.sigmas if self.sigmas is not None else self._meta().get('sigmas')
+        if stated is not None and len(stated) != max(self._counts):
+            raise SettingError(
+                f'{len(stated)} sigmas are stated and a class has {max(self._counts)} '
+                'points: correct metainfo.sigmas or sigmas of the metric'
+            )
+        return stated
 
     def _meta(self) -> dict:
         meta = self.dataset_meta
@@ -197,22 +211,22 @@ def oks_sigmas(stated: Sequence[float] | None, count: int) -> np.ndarray:
     All but COCO's are rounded to float32, as the official ones are.
 
     Args:
-        stated: of the metric or the metainfo; None is COCO's for 17 points, and 0.05
-            for others.
+        stated: of the metric or the metainfo, ``count`` or more; None is COCO's for 17
+            points, and 0.05 for others.
         count: points of a class.
 
     Raises:
-        SettingError: if there are too few, or one is not above 0.
+        SettingError: if one is not above 0.
     """
     if stated is None:
         if count == 17:
             return np.array(_COCO) / 1000
         stated = [_SIGMA] * count
     sigmas = np.array(stated, np.float32).astype(float)
-    if sigmas.ndim != 1 or len(sigmas) < count or not (sigmas > 0).all():
+    if sigmas.ndim != 1 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
         raise SettingError(
-            f'sigmas={list(stated)} must be one number above 0 for each of the {count} '
-            'points of a class: correct metainfo.sigmas or sigmas of the metric'
+            f'sigmas={list(stated)} must be numbers above 0, one for each point: '
+            'correct metainfo.sigmas or sigmas of the metric'
         )
     return sigmas[:count]
 
@@ -223,7 +237,9 @@ def _with_points(truth: COCO, labels: Sequence[int], count: int) -> COCO:
     for entry in truth.dataset['annotations']:
         if entry['category_id'] in labels:
             points = _read_points(entry.get('keypoints'), count)
-            seen = entry.get('num_keypoints', np.count_nonzero(points[2::3] > 0))
+            stated = entry.get('num_keypoints')
+            is_known = isinstance(stated, int)
+            seen = stated if is_known else np.count_nonzero(points[2::3] > 0)
             points = points.tolist()
             objects.append(dict(entry, keypoints=points, num_keypoints=int(seen)))
     return build_index(dict(truth.dataset, annotations=objects))

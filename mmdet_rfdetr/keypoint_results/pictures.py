@@ -72,7 +72,8 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
         seen = instances.get('keypoint_scores', instances.get('keypoints_visible'))
         scores = np.asarray(seen, dtype=float).clip(0, 1)
         radius = max(3, round(max(image.shape[:2]) / 160))
-        for index, points in enumerate(np.asarray(instances.keypoints) * scale):
+        all_points = np.nan_to_num(np.asarray(instances.keypoints)) * scale
+        for index, points in enumerate(all_points):
             colour = self._colour_of(int(instances.labels[index]))
             shown = scores[index] > self.point_score_thr
             places = np.round(points.clip(-1e4, 1e4)).astype(int)
@@ -87,7 +88,8 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
                 cv2.circle(image, place, radius, tuple(shade), -1, cv2.LINE_AA)
                 if self.ellipse and 'keypoint_covariances' in instances:
                     matrix = np.asarray(instances.keypoint_covariances[index][number])
-                    axes, angle = ellipse_of(scale**2 * matrix, self.ellipse)
+                    matrix = scale**2 * np.nan_to_num(matrix)
+                    axes, angle = ellipse_of(matrix, self.ellipse)
                     axes = tuple(np.round(axes.clip(1, 1e4)).astype(int).tolist())
                     cv2.ellipse(image, place, axes, angle, 0, 360, tuple(colour), 1)
         return image

@@ -44,8 +44,8 @@ def complete_metainfo(
         ``flip_indices``, None where no pairs are known.
 
     Raises:
-        SettingError: if there are none, or metainfo and file have other numbers of
-            points.
+        SettingError: if there are none, metainfo and file have other numbers of
+            points, or metainfo names one that there is not.
     """
     info = metainfo.get('keypoint_info')
     counts = [len(points.get(name, ())) for name in metainfo['classes']]
@@ -60,6 +60,7 @@ def complete_metainfo(
                 f'the file {counts}: take it out, or correct one of the two'
             )
         lists, counts = [names], counts if any(counts) else [len(names)] * len(counts)
+        _require_known(names, [e['swap'] for e in entries if e.get('swap')], 'swap')
         if flip is None and any(entry.get('swap') for entry in entries):
             flip = [names.index(e.get('swap') or e['name']) for e in entries]
     if not any(counts):
@@ -80,12 +81,24 @@ def complete_metainfo(
             f'{len(names) - 1} once, the point that each becomes in a mirror'
         )
     info = info or {i: dict(name=name, id=i) for i, name in enumerate(names)}
-    links = metainfo.get('skeleton_info') or {
+    stated = metainfo.get('skeleton_info') or {}
+    ends = [end for line in stated.values() for end in line['link']]
+    _require_known([entry['name'] for entry in info.values()], ends, 'link')
+    links = stated or {
         i: dict(link=(names[a], names[b]), id=i)
         for i, (a, b) in enumerate(stated_lines(categories, len(names)))
     }
     found = dict(num_keypoints=counts, keypoint_info=info, skeleton_info=links)
     return dict(found, flip_indices=flip)
+
+
+def _require_known(names: Sequence[str], used: Sequence[str], key: str) -> None:
+    """Refuse names of points that there are not."""
+    if unknown := [name for name in used if name not in names]:
+        raise SettingError(
+            f'{key}={unknown[0]!r} in the metainfo is no point of {list(names)}: '
+            'correct it'
+        )
 
 
 def clean_points(

@@ -108,8 +108,15 @@ def test_metric_fills_in_what_is_missing_and_ignores_what_is_unseen(tmp_path):
     assert found[0] == pytest.approx(1)
     document['detections'][0]['keypoints'][0] = 40
     assert evaluate(document, path, [1])[0] == pytest.approx(0.1)  # OKS is 0.5
-    with pytest.raises(SettingError, match='above 0'):
-        oks_sigmas([1.0], 2)
+    document['annotations'][0]['num_keypoints'] = None  # is counted, too
+    path.write_text(json.dumps(document))
+    assert evaluate(document, path, [1])[0] == pytest.approx(0.1)
+    for wrong in ([1.0, 0.0], [1.0, float('nan')], [[1.0, 1.0]]):
+        with pytest.raises(SettingError, match='above 0'):
+            oks_sigmas(wrong, 2)
+    for wrong in ([0.1], [0.1] * 17):
+        with pytest.raises(SettingError, match=f'{len(wrong)} sigmas .* has 2 points'):
+            evaluate(document, path, [1], sigmas=wrong)
 
 
 def test_kinds_of_points_count_by_their_classes(tmp_path):

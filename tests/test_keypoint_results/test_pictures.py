@@ -81,6 +81,15 @@ def test_ellipses_are_drawn_on_request():
     assert draw(ellipse=0.5)[around, around].any()
 
 
+def test_what_is_no_number_is_drawn_without_a_warning():
+    visualizer = RFDETRKeypointVisualizer('broken', ellipse=0.5)
+    visualizer.dataset_meta = META
+    broken = instances()
+    broken.keypoints = broken.keypoints * torch.nan
+    broken.keypoint_covariances = broken.keypoint_covariances * torch.nan
+    visualizer.draw_points(np.zeros((150, 200, 3), np.uint8), broken)
+
+
 def test_ellipses_grow_with_the_picture():
     """The drawn extent of one is twice as large in a picture of twice the size."""
     extents = []

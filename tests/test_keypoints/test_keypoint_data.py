@@ -158,6 +158,17 @@ def test_the_metainfo_of_mmpose_is_read_as_it_is(tmp_path):
     assert data.metainfo['sigmas'] == [0.1, 0.2, 0.3]
 
 
+def test_a_metainfo_that_names_no_point_is_refused(tmp_path):
+    folder = write(tmp_path, [PERSON])
+    links = {0: dict(link=('nose', 'right_foot'), id=0)}
+    with pytest.raises(SettingError, match=r"link='right_foot' .* \['nose', "):
+        dataset(folder, skeleton_info=links)
+    info = {i: dict(name=name, id=i, swap='') for i, name in enumerate(NAMES)}
+    info[1]['swap'] = 'right_foot'
+    with pytest.raises(SettingError, match="swap='right_foot'"):
+        dataset(folder, keypoint_info=info)
+
+
 def test_a_metainfo_of_other_points_is_refused(tmp_path):
     info = {i: dict(name=str(i), id=i) for i in range(5)}
     with pytest.raises(SettingError, match=r'has 5 points .* \[3\]'):
