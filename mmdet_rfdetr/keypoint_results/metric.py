@@ -131,6 +131,7 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         if iou_type != 'keypoints':
             return self._plain(truth, detections, iou_type)
         evaluators, sigmas = [], self._sigmas()
+        self._compare_counts(len(detections[0]['keypoints']))
         for count in sorted({*self._counts} - {0}):
             labels = [label for label, own in enumerate(self._counts) if own == count]
             objects = _with_points(truth, labels, count)
@@ -140,6 +141,23 @@ class RFDETRCocoKeypointMetric(CocoMetric):
             evaluator.params.kpt_oks_sigmas = oks_sigmas(sigmas, count)
             evaluators.append(evaluator)
         return evaluators
+
+    def _compare_counts(self, made: int) -> None:
+        """Say if the model finds another number of points than the data have.
+
+        Raises:
+            SettingError: if it finds fewer.
+        """
+        most = max(self._counts)
+        said = (
+            f'The model finds {made} points of an object, and the classes have '
+            f'{self._counts} in the data that are evaluated: '
+        )
+        if made < most:
+            raise SettingError(f'{said}set model.keypoint_head.num_keypoints')
+        if made > most:
+            logger = MMLogger.get_current_instance()
+            logger.warning(f'{said}the first {most} are compared.')
 
     def _sigmas(self) -> Sequence[float] | None:
         """What the metric or the metainfo states, for the class with the most points.

@@ -194,6 +194,23 @@ def test_sigmas_are_those_of_the_metric_before_those_of_the_metainfo(tmp_path):
     ]
 
 
+def test_a_model_of_other_points_than_the_data_is_told():
+    shown = []
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    for count in (1, 3):
+        metric.dataset_meta = dict(classes=['a'], num_keypoints=[count])
+        metric.process({}, [sample_of(found=[[1.0, 1.0], [5.0, 5.0]])])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MMLogger.get_current_instance(), 'warning', shown.append)
+            if count == 1:
+                metric.evaluate(1)
+            else:
+                with pytest.raises(SettingError, match='finds 2 points .*num_keypoi'):
+                    metric.evaluate(1)
+    (said,) = shown
+    assert 'finds 2 points' in said and said.endswith('the first 1 are compared.')
+
+
 def test_counts_come_from_names_or_the_longest_annotation():
     categories = [dict(id=1, name='a', keypoints=['x', 'y']), dict(id=2, name='b')]
     objects = [dict(category_id=2, keypoints=[1] * 9), dict(category_id=2)]
