@@ -113,6 +113,8 @@ def convert(args: argparse.Namespace) -> None:
             target, classes, documents, scheme=scheme, overwrite=args.overwrite
         )
         print(target / 'data.yaml')
+        if scheme and scheme.swap is None:
+            print('Left and right points are not told apart: it has no flip_idx.')
     if args.images == 'none':
         roots = dict.fromkeys(split.image_root for split in found.splits.values())
         print(f'The images stay in {", ".join(roots)}.')

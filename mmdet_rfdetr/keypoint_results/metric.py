@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
@@ -10,7 +11,7 @@ from mmengine.fileio import dump
 from mmengine.logging import MMLogger
 from rfdetr_datasets.points import points_of_categories
 
-from ..class_names import show_classes
+from ..class_names import read_class_list, show_classes
 from ..errors import BadDataError, SettingError
 from ..evaluation.ground_truth import build_index
 from ..evaluation.predictions import KINDS, Kind
@@ -96,34 +97,37 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         return own if metric == 'keypoints' else super()._items(metric)
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
-        """Write boxes as mmdet does, and points to ``PREFIX.keypoints.json``."""
+        """Write boxes as mmdet does, and points to ``PREFIX.keypoints.json``.
+
+        There are no boxes in the latter: with them, pycocotools takes their area for
+        that of the points.
+        """
         files = super().results2json(results, outfile_prefix)
         if 'keypoints' not in self.metrics:
             return files
         files['keypoints'] = f'{outfile_prefix}.keypoints.json'
-        keys = 'labels', 'scores', 'bboxes', 'keypoints'
         entries = [
             dict(
                 image_id=result['img_id'],
                 category_id=self.cat_ids[label],
-                bbox=self.xyxy2xywh(box),
                 score=float(score),
                 keypoints=points[: self._counts[label]].ravel().tolist(),
             )
             for result in results
-            for label, score, box, points in zip(*map(result.get, keys), strict=True)
+            for label, score, points in zip(*map(result.get, _FIELDS), strict=True)
             if self.cat_ids[label] is not None and self._counts[label]
         ]
         dump(entries, files['keypoints'])
         return files
 
     def _index_of_samples(self, targets: Sequence[dict]) -> COCO:
-        known = self._meta()
+        known = dict(num_keypoints=self._stated_counts(), sigmas=self._stated('sigmas'))
         index = super()._index_of_samples(targets)  # keeps the classes alone
-        self._dataset_meta = dict(known, **self._dataset_meta)
+        self._dataset_meta = dict(self._dataset_meta, **known)
         objects = (entry for target in targets for entry in target['anns'])
         for entry, instance in zip(index.dataset['annotations'], objects, strict=True):
-            entry['keypoints'] = instance.get('keypoints')
+            points = np.ravel(instance.get('keypoints', ())).tolist()
+            entry.update(dict(keypoints=points), **instance.get('stated', {}))
         return index
 
     def _evaluators(self, truth: COCO, detections, iou_type: str):
@@ -165,22 +169,39 @@ class RFDETRCocoKeypointMetric(CocoMetric):
         Raises:
             SettingError: if it is of other points.
         """
-        stated = self.sigmas if self.sigmas is not None else self._meta().get('sigmas')
-        if stated is not None and len(stated) != max(self._counts):
+        stated = self.sigmas if self.sigmas is not None else self._stated('sigmas')
+        if stated is not None and np.size(stated) != max(self._counts):
             raise SettingError(
-                f'{len(stated)} sigmas are stated and a class has {max(self._counts)} '
-                'points: correct metainfo.sigmas or sigmas of the metric'
+                f'{np.size(stated)} sigmas are stated and a class has '
+                f'{max(self._counts)} points: correct metainfo.sigmas or sigmas of the '
+                'metric'
             )
         return stated
 
-    def _meta(self) -> dict:
+    def _metas(self) -> list[dict]:
+        """What is known of the data set, or of each of several that are joined."""
         meta = self.dataset_meta
-        return meta if isinstance(meta, dict) else meta[0]
+        return [meta] if isinstance(meta, dict) else [*meta]
+
+    def _stated(self, key: str) -> Any:
+        """What the first of them states that does."""
+        return next(
+            (x for meta in self._metas() if (x := meta.get(key)) is not None), None
+        )
+
+    def _stated_counts(self) -> list[int] | None:
+        """Points of each class, by its name in any of them; None if none says."""
+        found: dict[str, int] = {}
+        for meta in self._metas():
+            names, counts = read_class_list(meta['classes']), meta.get('num_keypoints')
+            for name, count in zip(names, counts or (), strict=False):
+                found[name] = max(count, found.get(name, 0))
+        return [found.get(name, 0) for name in self._classes()] if found else None
 
     def _match_classes(self, index: COCO) -> list:
         """Category id of each label; how many points each has is found, too."""
         if 'keypoints' in self.metrics:
-            self._counts = self._meta().get('num_keypoints')
+            self._counts = self._stated_counts()
             self._counts = self._counts or count_points(index.dataset, self._classes())
         return super()._match_classes(index)
 
@@ -240,7 +261,10 @@ def oks_sigmas(stated: Sequence[float] | None, count: int) -> np.ndarray:
         if count == 17:
             return np.array(_COCO) / 1000
         stated = [_SIGMA] * count
-    sigmas = np.array(stated, np.float32).astype(float)
+    try:
+        sigmas = np.array(stated, np.float32).astype(float)
+    except (TypeError, ValueError):
+        sigmas = np.zeros(1)
     if sigmas.ndim != 1 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
         raise SettingError(
             f'sigmas={list(stated)} must be numbers above 0, one for each point: '

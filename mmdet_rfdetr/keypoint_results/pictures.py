@@ -66,7 +66,7 @@ class RFDETRKeypointVisualizer(DetLocalVisualizer):
             A drawn copy.
         """
         image, meta = np.array(image), self.dataset_meta or {}
-        lines = names_and_lines(meta)[1]
+        lines = names_and_lines(meta, instances.keypoints.shape[1])[1]
         info = meta.get('keypoint_info') or {}
         shades = {n: info[key].get('color') for n, key in enumerate(sorted(info))}
         seen = instances.get('keypoint_scores', instances.get('keypoints_visible'))

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from rfdetr_datasets.points import stated_lines, swapped_names
+from rfdetr_datasets.points import agreed_swap, is_swap, stated_lines, stated_swap
 
 from ..errors import SettingError
 
@@ -47,9 +47,11 @@ def complete_metainfo(
         SettingError: if there are none, metainfo and file have other numbers of
             points, or metainfo names one that there is not.
     """
-    info = metainfo.get('keypoint_info')
-    counts = [len(points.get(name, ())) for name in metainfo['classes']]
-    lists = [points[name] for name in metainfo['classes'] if points.get(name)]
+    _require_form(metainfo)
+    info, classes = metainfo.get('keypoint_info'), metainfo['classes']
+    own = [part for part in categories if str(part.get('name')) in classes]
+    counts = [len(points.get(name, ())) for name in classes]
+    lists = [points[name] for name in classes if points.get(name)]
     flip = metainfo.get('flip_indices')
     if info:
         entries = [info[index] for index in sorted(info)]
@@ -65,31 +67,64 @@ def complete_metainfo(
             flip = [names.index(e.get('swap') or e['name']) for e in entries]
     if not any(counts):
         raise SettingError(
-            f'no class of {list(metainfo["classes"])} has points in the file: give one '
-            'that has, or set the type of the data set to RFDETRCocoDataset'
+            f'no class of {list(classes)} has points in the file: give one that has, '
+            'or set the type of the data set to RFDETRCocoDataset'
         )
     names = max(lists, key=len)
-    swaps = [swapped_names(part)[0] for part in lists]
-    if flip is None and None not in swaps:
-        # One list for all classes, as far as each goes.
-        longest = max(swaps, key=len)
-        agree = all(part == longest[: len(part)] for part in swaps)
-        flip = longest if agree else None
-    if flip is not None and sorted(flip) != [*range(len(names))]:
+    flip = flip if flip is not None else stated_swap(own)
+    if flip is None:
+        flip = agreed_swap(lists)
+    elif not is_swap(flip, len(names)):
         raise SettingError(
-            f'metainfo.flip_indices={[*flip]} must have each number from 0 to '
-            f'{len(names) - 1} once, the point that each becomes in a mirror'
+            f'flip_indices={[*flip]} of the metainfo, or of a category of the file, '
+            f'must have each number from 0 to {len(names) - 1} once, the point that '
+            'each becomes in a mirror: set metainfo=dict(flip_indices=[...])'
         )
     info = info or {i: dict(name=name, id=i) for i, name in enumerate(names)}
-    stated = metainfo.get('skeleton_info') or {}
-    ends = [end for line in stated.values() for end in line['link']]
+    links = metainfo.get('skeleton_info') or {}
+    ends = [end for line in links.values() for end in line['link']]
     _require_known([entry['name'] for entry in info.values()], ends, 'link')
-    links = stated or {
-        i: dict(link=(names[a], names[b]), id=i)
-        for i, (a, b) in enumerate(stated_lines(categories, len(names)))
-    }
+    if not links:
+        # Of the class that has these points, if there are several.
+        whole = [x for x in own if points.get(str(x.get('name'))) == [*names]]
+        lines = stated_lines(whole or own, len(names))
+        links = {
+            i: dict(link=(names[a], names[b]), id=i) for i, (a, b) in enumerate(lines)
+        }
     found = dict(num_keypoints=counts, keypoint_info=info, skeleton_info=links)
     return dict(found, flip_indices=flip)
+
+
+def _require_form(metainfo: Mapping) -> None:
+    """Refuse what MMPose's metainfo would not have.
+
+    Raises:
+        SettingError: with the key.
+    """
+    points = metainfo.get('keypoint_info') or {}
+    lines = metainfo.get('skeleton_info') or {}
+    named = isinstance(points, Mapping) and all(
+        isinstance(part, Mapping) and isinstance(part.get('name'), str)
+        for part in points.values()
+    )
+    linked = isinstance(lines, Mapping) and all(
+        isinstance(line, Mapping) and len(line.get('link') or ()) == 2
+        for line in lines.values()
+    )
+    flip = metainfo.get('flip_indices')
+    for key, is_right, example in (
+        ('keypoint_info', named, "{0: dict(name='nose', id=0), ...}"),
+        ('skeleton_info', linked, "{0: dict(link=('nose', 'left_eye'), id=0), ...}"),
+        (
+            'flip_indices',
+            flip is None or isinstance(flip, list | tuple),
+            '[0, 2, 1, ...]',
+        ),
+    ):
+        if not is_right:
+            raise SettingError(
+                f'metainfo.{key}={metainfo[key]!r} must be as in MMPose, {example}'
+            )
 
 
 def _require_known(names: Sequence[str], used: Sequence[str], key: str) -> None:
@@ -122,7 +157,7 @@ def clean_points(
         flat = [float(value) for value in values]
         if not all(map(math.isfinite, flat)):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return points, [PointFinding.BROKEN]
     if len(flat) != 3 * count:
         found.append(PointFinding.LENGTH)

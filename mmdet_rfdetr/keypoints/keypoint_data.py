@@ -9,8 +9,9 @@ from mmcv.transforms import RandomFlip
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.config import Config
 from mmengine.logging import print_log
-from rfdetr_datasets.points import points_of_categories, stated_swap, swapped_names
+from rfdetr_datasets.points import points_of_categories, swapped_names
 
 from ..data import multi_scale
 from ..errors import SettingError
@@ -18,6 +19,8 @@ from .annotated_points import PointFinding, clean_points, complete_metainfo
 from .point_boxes import PointBoxes
 
 multi_scale.IN_PIXELS.add('keypoints')
+STATED = 'area', 'keypoints', 'num_keypoints'
+"""What is kept of an annotation as it stands."""
 
 
 # The data set of the shipped configs, whichever part of the package has that name.
@@ -31,16 +34,26 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
     into checkpoints. Objects without points are learned as boxes. Where left and right
     are not known no image is mirrored: flips are switched off, with a warning.
 
-    Arguments are those of ``RFDETRCocoDataset``.
+    Args:
+        ann_file: the annotations.
+        metainfo: see above; ``from_file`` names a file of MMPose with these keys in
+            its ``dataset_info``, beside which others may stand.
+        *args: other arguments of ``RFDETRCocoDataset``.
+        **kwargs: likewise.
     """
+
+    def __init__(self, ann_file='', metainfo=None, *args, **kwargs) -> None:
+        if (path := (metainfo or {}).get('from_file')) is not None:
+            rest = {key: x for key, x in metainfo.items() if key != 'from_file'}
+            metainfo = read_metainfo(path) | rest
+        super().__init__(ann_file, metainfo, *args, **kwargs)
 
     def read_document(self) -> dict:
         """Read ``ann_file``, and complete the metainfo from it."""
         document = super().read_document()
         categories = document['categories']
         points = points_of_categories(categories, document['annotations'])
-        stated = dict(flip_indices=stated_swap(categories)) | self._metainfo
-        found = complete_metainfo(stated, points, categories)
+        found = complete_metainfo(self._metainfo, points, categories)
         self._metainfo.update(found)
         for names in points.values():
             for name in swapped_names(names)[1]:
@@ -74,12 +87,30 @@ class RFDETRCocoKeypointDataset(DATASETS.get('RFDETRCocoDataset')):
         )
         for finding in found:
             self._report_point(finding, annotation)
-        return dict(instance, keypoints=points.tolist())
+        # As annotated, for a metric without an annotation file.
+        stated = {key: annotation[key] for key in STATED if key in annotation}
+        return dict(instance, keypoints=points.tolist(), stated=stated)
 
     def get_data_info(self, idx: int) -> dict:
         """What the pipeline gets of an image."""
         keys = 'num_keypoints', 'flip_indices'
         return super().get_data_info(idx) | {key: self._metainfo[key] for key in keys}
+
+
+def read_metainfo(path: str) -> dict[str, Any]:
+    """What a file of MMPose's metainfo says of points.
+
+    Raises:
+        SettingError: if it has no ``dataset_info``.
+    """
+    found = Config.fromfile(path).get('dataset_info')
+    if not isinstance(found, dict):
+        raise SettingError(
+            f'metainfo.from_file={path!r} has no dict dataset_info, as those of MMPose '
+            'have: name another file, or write keypoint_info into metainfo'
+        )
+    keys = 'keypoint_info', 'skeleton_info', 'flip_indices', 'sigmas'
+    return {key: found[key] for key in keys if key in found}
 
 
 def _never_flip(steps: Iterable) -> bool:

@@ -284,7 +284,7 @@ class RFDETRKeypointHead(TaskHead):
 
     def describe(self, dataset_meta: dict) -> dict[str, Any]:
         """The task, and what is said of the points in an exported file."""
-        names, lines = names_and_lines(dataset_meta)
+        names, lines = names_and_lines(dataset_meta, self.schema.most)
         points = dict(names=names, skeleton=lines, counts=list(self.schema.counts))
         points.update(score_mode=self.score_mode, alpha=self.score_alpha)
         return dict(task='pose', keypoints=points)

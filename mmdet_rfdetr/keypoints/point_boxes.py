@@ -103,7 +103,8 @@ class PointBoxes(HorizontalBoxes):
             if self.swap is None:
                 raise SettingError(
                     'a transform mirrors images, and it is not known which points are '
-                    'a left and a right one: set metainfo=dict(flip_indices=[...])'
+                    'a left and a right one: set metainfo=dict(flip_indices=[...]), or '
+                    'take it out of the pipeline'
                 )
             self.points = self.points[:, self.swap]
         self.drop_outside(img_shape)

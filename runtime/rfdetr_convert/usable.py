@@ -70,4 +70,7 @@ def is_numbers(values: object) -> bool:
     """Whether something is a list of finite numbers."""
     if not isinstance(values, list):
         return False
-    return all(isinstance(each, int | float) and math.isfinite(each) for each in values)
+    try:
+        return all(math.isfinite(each) for each in values)
+    except (TypeError, OverflowError):  # texts, and numbers of hundreds of digits
+        return False

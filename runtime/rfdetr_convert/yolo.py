@@ -6,9 +6,10 @@ from pathlib import Path
 from rfdetr_datasets.files import Watch
 from rfdetr_datasets.points import (
     PointScheme,
+    agreed_swap,
+    is_swap,
     points_of_categories,
     stated_swap,
-    swapped_names,
 )
 from rfdetr_datasets.yolo import box_in_pixels, points_in_pixels, polygon_in_pixels
 
@@ -164,18 +165,25 @@ def point_scheme(documents: Sequence[dict]) -> PointScheme | None:
 
     Args:
         documents: of the splits; categories may have ``keypoints``, their names, and
-            ``flip_indices``. Without the latter, names say which sides are swapped.
+            ``flip_indices``. Without the latter, names say which sides are swapped, if
+            those of all classes agree.
 
     Returns:
         None if no object has points.
     """
-    names: list[str] = []
+    lists: dict[str, list[str]] = {}
     for document in documents:
         found = points_of_categories(document['categories'], document['annotations'])
-        names = max(names, *found.values(), key=len)
-    categories = [part for each in documents for part in each['categories']]
-    swap = stated_swap(categories) or swapped_names(names)[0]
-    return PointScheme(names, swap) if names else None
+        for category, names in found.items():
+            lists[category] = max(lists.get(category, []), names, key=len)
+    own = [names for names in lists.values() if names]
+    if not own:
+        return None
+    names = max(own, key=len)
+    swap = stated_swap(part for each in documents for part in each['categories'])
+    if not is_swap(swap, len(names)):
+        swap = agreed_swap(own)
+    return PointScheme(names, swap)
 
 
 def join_polygons(polygons: Sequence[Sequence[float]]) -> list[float]:

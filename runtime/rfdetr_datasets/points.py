@@ -8,6 +8,15 @@ from .files import DatasetError
 
 SIDES = {'left': 'right', 'right': 'left'}
 _MOST = 10_000  # points of a class: each gets a name
+_PAIRS = 'eye', 'ear', 'shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle'
+COCO_NAMES = ['nose', *(f'{side}_{part}' for part in _PAIRS for side in SIDES)]
+"""Of COCO's 17 points of persons."""
+COCO_LINES = (
+    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7)),
+    *((6, 8), (7, 9), (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5)),
+    *((4, 6), (5, 7)),
+)
+"""Between them, counted from 1 as COCO does."""
 
 
 class PointScheme(NamedTuple):
@@ -50,6 +59,32 @@ def swapped_names(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
             alone.append(names[index])
     is_clear = len(set(clean)) == len(clean) and swapped != list(range(len(clean)))
     return (swapped if is_clear else None), alone
+
+
+def agreed_swap(lists: Iterable[Sequence[str]]) -> list[int] | None:
+    """The point that each becomes in a mirror, one list for several classes.
+
+    Args:
+        lists: names of the points of each class.
+
+    Returns:
+        That of the class with the most points; None where one class has no pairs, or
+        two disagree.
+    """
+    swaps = [swapped_names(names)[0] for names in lists]
+    if not swaps or None in swaps:
+        return None
+    longest = max(swaps, key=len)
+    agree = all(part == longest[: len(part)] for part in swaps)
+    return longest if agree else None
+
+
+def is_swap(values: Any, count: int) -> bool:
+    """Whether something has each number below ``count`` once, in pairs."""
+    if not isinstance(values, list | tuple) or len(values) != count:
+        return False
+    whole = all(isinstance(n, int) and 0 <= n < count for n in values)
+    return whole and all(values[n] == place for place, n in enumerate(values))
 
 
 def points_of_categories(
@@ -99,13 +134,16 @@ def _list_of(entry: Mapping, key: str) -> list:
     return entry[key] if isinstance(entry.get(key), list) else []
 
 
-def names_and_lines(metainfo: Mapping) -> tuple[list[str], list[list[int]]]:
+def names_and_lines(metainfo: Mapping, count: int) -> tuple[list[str], list[list[int]]]:
     """Names of points, and pairs of numbers of those that lines join.
 
     Args:
         metainfo: with MMPose's ``keypoint_info`` and ``skeleton_info``, if any.
+        count: points there are; without ``keypoint_info``, 17 are those of COCO.
     """
     points = metainfo.get('keypoint_info') or {}
+    if not points and count == len(COCO_NAMES):
+        return COCO_NAMES, [[a - 1, b - 1] for a, b in COCO_LINES]
     names = [points[number]['name'] for number in sorted(points)]
     lines = (metainfo.get('skeleton_info') or {}).values()
     return names, [[names.index(end) for end in line['link']] for line in lines]
@@ -134,7 +172,7 @@ def read_scheme(settings: Mapping, path: str) -> PointScheme | None:
         )
     count, numbers = shape
     swap = settings.get('flip_idx') or None
-    if swap and sorted(whole_numbers(swap) or ()) != [*range(count)]:
+    if swap and not is_swap(whole_numbers(swap), count):
         raise DatasetError(
             f'flip_idx of {path} must have each number from 0 to {count - 1} once, the '
             f'point that each becomes in a mirror, not {swap!r}.'

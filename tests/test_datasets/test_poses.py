@@ -84,6 +84,7 @@ def test_another_number_of_columns_is_an_object_without_a_box(tmp_path, line):
         ('kpt_shape: [3, three]\n', 'kpt_shape'),
         (THREE + 'flip_idx: [0, 1]\n', 'flip_idx of .* each number from 0 to 2 once'),
         (THREE + 'flip_idx: [0, 1, 1]\n', 'flip_idx'),
+        (THREE + 'flip_idx: [1, 2, 0]\n', 'flip_idx'),
         (THREE + 'flip_idx: left\n', 'flip_idx'),
         (THREE + 'kpt_names: [a, b]\n', 'kpt_names of .* each of the 3 points'),
         (THREE + 'kpt_names: nose\n', 'kpt_names'),
@@ -168,7 +169,22 @@ def test_what_a_line_of_points_cannot_say_is_told(tmp_path):
     }
 
 
-@pytest.mark.parametrize('value', [5, 'x', {}, [None], [['x']]], ids=str)
+def test_sides_are_written_only_if_all_classes_agree(tmp_path, convert):
+    document = coco_poses([1, 2, 2, 3, 4, 1, 0, 0, 0])
+    other = dict(id=2, name='dog', keypoints=['left_a', 'right_a', 'b', 'c'])
+    document['categories'].append(other)
+    assert point_scheme([document]).swap is None
+    draw(tmp_path / 'one', names=('a',))
+    write(tmp_path / 'one' / 'train.json', json.dumps(document))
+    code, said = convert(tmp_path / 'one', tmp_path / 'two')
+    assert code == 0 and 'it has no flip_idx' in said
+    assert 'flip_idx' not in (tmp_path / 'two' / 'data.yaml').read_text()
+    for stated, swap in (([1, 0, 3, 2], [1, 0, 3, 2]), ([0, 2, 1], None)):
+        other['flip_indices'] = stated
+        assert point_scheme([document]).swap == swap
+
+
+@pytest.mark.parametrize('value', [5, 'x', {}, [None], [['x']], [10**400]], ids=type)
 def test_what_is_malformed_is_converted_as_nothing(tmp_path, convert, value):
     document = coco_poses([1, 2, 2, 3, 4, 1, 0, 0, 0], value, None)
     junk = dict(keypoints=value, skeleton=value, flip_indices=value)
@@ -179,6 +195,7 @@ def test_what_is_malformed_is_converted_as_nothing(tmp_path, convert, value):
     assert code == 0 and 'points' in said
     text = (tmp_path / 'two' / 'labels' / 'train' / 'a.txt').read_text()
     assert [line.split()[5:] for line in text.splitlines()][1:] == [['0'] * 9] * 2
+    assert len(read_yolo(str(tmp_path / 'two' / 'data.yaml'), 'train')['images']) == 1
 
 
 def test_without_points_there_are_none_in_the_labels(tmp_path):

@@ -1,13 +1,19 @@
 """COCO's numbers of keypoints, equal on every engine and to the official ones."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import METRICS
+from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 import mmdet_rfdetr
 from mmdet_rfdetr.errors import BadDataError, SettingError
@@ -114,9 +120,12 @@ def test_metric_fills_in_what_is_missing_and_ignores_what_is_unseen(tmp_path):
     for wrong in ([1.0, 0.0], [1.0, float('nan')], [[1.0, 1.0]]):
         with pytest.raises(SettingError, match='above 0'):
             oks_sigmas(wrong, 2)
-    for wrong in ([0.1], [0.1] * 17):
-        with pytest.raises(SettingError, match=f'{len(wrong)} sigmas .* has 2 points'):
+    for wrong in ([0.1], [0.1] * 17, 'ab', 5):
+        count = 1 if isinstance(wrong, str | int) else len(wrong)
+        with pytest.raises(SettingError, match=f'{count} sigmas .* has 2 points'):
             evaluate(document, path, [1], sigmas=wrong)
+    with pytest.raises(SettingError, match='numbers above 0'):
+        evaluate(document, path, [1], sigmas=['a', 'b'])
 
 
 def test_kinds_of_points_count_by_their_classes(tmp_path):
@@ -209,6 +218,117 @@ def test_a_model_of_other_points_than_the_data_is_told():
                     metric.evaluate(1)
     (said,) = shown
     assert 'finds 2 points' in said and said.endswith('the first 1 are compared.')
+
+
+def both_ways(folder, annotations, found, prefix=None):
+    """Numbers of a data set with its annotation file, and without one.
+
+    Args:
+        folder: for the files.
+        annotations: of one image, of the class ``a`` with two points.
+        found: scores and points (2, 3) of detections.
+        prefix: for the results of the metric that has the file.
+    """
+    document = dict(
+        images=[dict(id=1, width=64, height=64, file_name='1.png')],
+        categories=[dict(id=7, name='a', keypoints=['x', 'y'])],
+        annotations=[
+            dict(dict(id=n, image_id=1, category_id=7, iscrowd=0), **each)
+            for n, each in enumerate(annotations, start=1)
+        ],
+    )
+    path = folder / 'a.json'
+    path.write_text(json.dumps(document))
+    Image.new('RGB', (64, 64)).save(folder / '1.png')
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'instances')
+    dataset = DATASETS.build(
+        dict(
+            type='RFDETRCocoKeypointDataset',
+            ann_file=str(path),
+            data_prefix=dict(img=str(folder)),
+            metainfo=dict(classes=('a',)),
+            test_mode=True,
+            pipeline=[
+                dict(type='RFDETRLoadImage'),
+                dict(type='RFDETRLoadKeypoints', with_bbox=True),
+                dict(type='RFDETRPackKeypoints', meta_keys=keys),
+            ],
+        )
+    )
+    scores, points = (torch.tensor(x) for x in zip(*found, strict=True))
+    sample = dataset[0]['data_samples']
+    made = InstanceData(
+        bboxes=torch.tensor([[5.0, 5.0, 55.0, 55.0]]).expand(len(scores), 4),
+        labels=torch.zeros(len(scores), dtype=int),
+        scores=scores,
+        keypoints=points[..., :2],
+        keypoint_scores=points[..., 2],
+    )
+    sample.pred_instances = made
+    numbers = []
+    for where in (dict(ann_file=str(path), outfile_prefix=prefix), {}):
+        metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', **where))
+        metric.dataset_meta = dataset.metainfo
+        metric.process({}, [sample.to_dict()])
+        numbers.append(metric.evaluate(1))
+    return numbers
+
+
+WHOLE = dict(bbox=[5, 5, 50, 50], area=1100, keypoints=[10, 10, 2, 40, 40, 1])
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        {},
+        dict(keypoints=[10, 10, 2, 70, 40, 1]),  # outside: not learned, but evaluated
+        dict(num_keypoints=0),
+        dict(keypoints=[10, 10, 2]),
+    ],
+    ids=str,
+)
+def test_numbers_without_a_file_are_those_with_it(tmp_path, more):
+    """Areas of masks, and points as they were annotated, count."""
+    near = [[13.0, 10.0, 1.0], [43.0, 40.0, 1.0]]
+    with_file, without = both_ways(tmp_path, [{**WHOLE, **more}], [(0.9, near)])
+    assert with_file == without
+    if not more:
+        assert with_file['coco/keypoints_mAP'] == pytest.approx(0.4)
+
+
+def test_pycocotools_gives_the_same_numbers_of_the_written_file(tmp_path):
+    """Of sizes, too: an area of their boxes would make false detections large."""
+    true = [[10.0, 10.0, 1.0], [40.0, 40.0, 1.0]]
+    false = [[10.0, 50.0, 1.0], [50.0, 10.0, 1.0]]
+    found = [(0.9, true), (0.95, false)]
+    prefix = str(tmp_path / 'found')
+    ours = both_ways(tmp_path, [WHOLE], found, prefix)[0]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / 'a.json'))
+        for each in truth.dataset['annotations']:
+            each['num_keypoints'] = 2
+        written = truth.loadRes(prefix + '.keypoints.json')
+        evaluation = COCOeval(truth, written, 'keypoints')
+        evaluation.params.kpt_oks_sigmas = np.full(2, 0.05)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = [ours[f'coco/{name}'] for name in NAMES]
+    np.testing.assert_allclose(numbers, evaluation.stats, atol=1e-6)  # of float32
+    assert numbers[3] == pytest.approx(0.5)
+
+
+def test_joined_data_sets_have_the_points_of_each(tmp_path):
+    """As mmdet hands over the metainfo of those that are concatenated."""
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    found = sample_of(found=[[1.0, 1.0], [5.0, 5.0]])
+    one, two = (dict(found, img_id=n) for n in (1, 2))
+    two['instances'] = [dict(two['instances'][0], bbox_label=1)]
+    first, second = dict(classes=['a']), dict(classes=['a', 'b'], num_keypoints=[2, 2])
+    for metas in ([first, second], [dict(first, num_keypoints=[2]), second], second):
+        metric.dataset_meta = metas
+        metric.process({}, [one, two])  # b is found as a
+        assert metric.evaluate(2)['coco/keypoints_mAP'] == pytest.approx(0.5)
 
 
 def test_counts_come_from_names_or_the_longest_annotation():

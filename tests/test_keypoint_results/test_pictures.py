@@ -73,6 +73,21 @@ def test_points_have_the_colours_of_the_metainfo():
     assert drawn[50, 150].tolist()[1:] == [0, 0]  # that of the class
 
 
+def test_of_seventeen_points_without_names_the_lines_are_cocos():
+    """The official weights know nothing of the names of their points."""
+    visualizer = RFDETRKeypointVisualizer('persons')
+    visualizer.dataset_meta = dict(classes=('person',))
+    person = InstanceData(
+        labels=torch.zeros(1, dtype=int),
+        keypoints=torch.zeros(1, 17, 2),
+        keypoint_scores=torch.zeros(1, 17),
+    )
+    person.keypoints[0, 5], person.keypoints[0, 6] = torch.tensor([[20, 50], [180, 50]])
+    person.keypoint_scores[0, 5:7] = 1  # the shoulders
+    drawn = visualizer.draw_points(np.zeros((150, 200, 3), np.uint8), person)
+    assert drawn[50, 100].any()
+
+
 def test_ellipses_are_drawn_on_request():
     reach = np.sqrt(-2 * np.log(0.5) * 100) / np.sqrt(2)  # of the long axis
     place = round(50 + reach)

@@ -12,8 +12,11 @@ from mmdet_rfdetr.deploy.agreement import TOLERANCES, Agreement
 from mmdet_rfdetr.errors import ExplainedError, SettingError
 from mmdet_rfdetr.keypoints.keypoint_head import RFDETRKeypointHead
 from mmdet_rfdetr.runtime import CheckpointModel
+from tests import parity
 from tests.factory import CLASSES, SIDE
 from tests.test_deploy.project import Project
+
+from .case import tiny_config
 
 COUNTS = [3, 0, 2]
 POSE = {
@@ -113,6 +116,18 @@ def test_a_graph_and_the_reader_make_the_same_of_raw_numbers(project, mode):
     np.testing.assert_array_equal(made['labels'][0], labels[0].numpy()[order])
     for name, values in expected.items():
         np.testing.assert_allclose(made[name][0], values[order], rtol=2e-5, atol=1e-6)
+
+
+def test_seventeen_points_without_names_are_those_of_coco():
+    """As in the official weights, which hold no names of points."""
+    head = parity.rule_model(tiny_config([17])).keypoint_head
+    known = head.describe(dict(classes=('person',)))['keypoints']
+    assert known['names'][0] == 'nose' and known['names'][5:7] == [
+        'left_shoulder',
+        'right_shoulder',
+    ]
+    assert len(known['names']) == 17 and len(known['skeleton']) == 19
+    assert [5, 6] in known['skeleton']
 
 
 @pytest.mark.parametrize('layout', ['mmdeploy', 'deepstream'])

@@ -158,6 +158,89 @@ def test_the_metainfo_of_mmpose_is_read_as_it_is(tmp_path):
     assert data.metainfo['sigmas'] == [0.1, 0.2, 0.3]
 
 
+def test_the_metainfo_wins_over_the_file(tmp_path):
+    category = dict(id=1, name='person', keypoints=NAMES, flip_indices=[0, 1, 2])
+    folder = write(tmp_path, [PERSON], [category])
+    assert dataset(folder).metainfo['flip_indices'] == [0, 1, 2]
+    info = {i: dict(name=name, id=i) for i, name in enumerate(NAMES)}
+    info[1]['swap'], info[2]['swap'] = NAMES[2], NAMES[1]
+    found = dataset(folder, keypoint_info=info).metainfo
+    assert found['flip_indices'] == [0, 2, 1]
+    assert dataset(folder, flip_indices=[2, 1, 0]).metainfo['flip_indices'] == [2, 1, 0]
+
+
+def test_a_file_of_mmpose_is_read(tmp_path):
+    path = tmp_path / 'points.py'
+    path.write_text("""
+dataset_info = dict(
+    dataset_name='mine',
+    paper_info=dict(title='none'),
+    keypoint_info={
+        0: dict(name='tip', id=0, color=[0, 9, 0], type='upper', swap=''),
+        1: dict(name='a', id=1, color=[0, 0, 9], type='lower', swap='b'),
+        2: dict(name='b', id=2, color=[9, 0, 0], type='lower', swap='a'),
+    },
+    skeleton_info={0: dict(link=('tip', 'a'), id=0, color=[9, 9, 9])},
+    joint_weights=[1.0, 1.0, 1.5],
+    sigmas=[0.1, 0.2, 0.3],
+)
+""")
+    folder = write(tmp_path / 'data', [PERSON], [dict(id=1, name='person')])
+    found = dataset(folder, from_file=str(path)).metainfo
+    assert found['flip_indices'] == [0, 2, 1] and found['sigmas'] == [0.1, 0.2, 0.3]
+    assert found['keypoint_info'][0]['color'] == [0, 9, 0]
+    assert found['classes'] == ('person',)
+    assert dataset(folder, from_file=str(path), sigmas=[1, 1, 1]).metainfo[
+        'sigmas'
+    ] == [
+        1,
+        1,
+        1,
+    ]
+    path.write_text('points = 3')
+    with pytest.raises(SettingError, match='has no dict dataset_info'):
+        dataset(folder, from_file=str(path))
+
+
+def test_lines_and_sides_are_those_of_the_classes_that_are_learnt(tmp_path):
+    categories = [
+        dict(
+            id=2,
+            name='dog',
+            keypoints=[*'abcd'],
+            skeleton=[[1, 4], [2, 3]],
+            flip_indices=[1, 0, 2, 3],
+        ),
+        dict(id=1, name='person', keypoints=NAMES, skeleton=[[1, 2]]),
+    ]
+    folder = write(tmp_path, [PERSON], categories)
+    found = dataset(folder).metainfo
+    links = [line['link'] for line in found['skeleton_info'].values()]
+    assert links == [('nose', 'left_hand')] and found['flip_indices'] == [0, 2, 1]
+    both = dataset(folder, classes=('person', 'dog')).metainfo
+    links = [line['link'] for line in both['skeleton_info'].values()]
+    assert links == [('a', 'd'), ('b', 'c')]
+
+
+@pytest.mark.parametrize(
+    'metainfo',
+    [
+        dict(keypoint_info={0: 'tip'}),
+        dict(keypoint_info=[dict(name='tip')]),
+        dict(flip_indices=5),
+        dict(flip_indices=[1, 2, 0]),
+        dict(skeleton_info={0: dict(id=0)}),
+        dict(skeleton_info={0: dict(link=('nose',))}),
+        dict(skeleton_info=[[0, 1]]),
+    ],
+    ids=str,
+)
+def test_a_metainfo_of_another_form_is_refused(tmp_path, metainfo):
+    (key,) = metainfo
+    with pytest.raises(SettingError, match=key):
+        dataset(write(tmp_path, [PERSON]), **metainfo)
+
+
 def test_a_metainfo_that_names_no_point_is_refused(tmp_path):
     folder = write(tmp_path, [PERSON])
     links = {0: dict(link=('nose', 'right_foot'), id=0)}
@@ -398,7 +481,7 @@ def test_without_sides_nothing_is_mirrored_and_one_line_says_so(tmp_path, caplog
     assert dataset(folder, jittered).pipeline.transforms[2].flip_prob == 0
     advised = dataset(folder, flip, flip_indices=[0, 2, 1])
     assert objects(advised).keypoints[0, 0].tolist() == [39, 8]
-    with pytest.raises(SettingError, match='flip_indices'):
+    with pytest.raises(SettingError, match='flip_indices.*, or take it out'):
         PointBoxes([[0.0, 0, 1, 1]], points=torch.zeros(1, 3, 3)).flip_((4, 4))
 
 
@@ -425,10 +508,23 @@ def test_faults_of_points_are_in_the_table(tmp_path):
     assert 'visibility is not 0, 1 or 2' in data.findings.table()
 
 
-JUNK = [5, 'x', {}, {'a': 1}, [None], [[1]], [[1, 'x']], [[0, 1]], [1e400], [[1, 9]]]
+JUNK = [
+    [10**400, 1, 2],
+    5,
+    'x',
+    {},
+    {'a': 1},
+    [None],
+    [[1]],
+    [[1, 'x']],
+    [[0, 1]],
+    [1e400],
+    [[1, 9]],
+]
+NAMED = {'ids': lambda value: str(value)[:20]}
 
 
-@pytest.mark.parametrize('value', JUNK, ids=str)
+@pytest.mark.parametrize('value', JUNK, **NAMED)
 @pytest.mark.parametrize('key', ['keypoints', 'skeleton', 'flip_indices'])
 def test_categories_that_are_malformed_end_in_a_sentence_or_are_passed_over(
     tmp_path, key, value
@@ -444,7 +540,7 @@ def test_categories_that_are_malformed_end_in_a_sentence_or_are_passed_over(
     assert len(data[0]['data_samples'].gt_instances) == 1
 
 
-@pytest.mark.parametrize('value', JUNK, ids=str)
+@pytest.mark.parametrize('value', JUNK, **NAMED)
 def test_points_that_are_malformed_leave_their_object_without(tmp_path, value):
     folder = write(tmp_path, [PERSON, dict(PERSON, keypoints=value)])
     found = objects(dataset(folder))
