@@ -19,6 +19,7 @@ from tests import golden_rule
 VARIANTS = {
     'nano': ('RFDETRNanoConfig', 'rfdetr_nano_coco.py', 384),
     'seg_nano': ('RFDETRSegNanoConfig', 'rfdetr-seg_nano_coco.py', 312),
+    'pose': ('RFDETRKeypointPreviewConfig', 'rfdetr-pose_preview_coco.py', 576),
 }
 DTYPES = ('float32', 'bfloat16')
 BATCH = 2
@@ -26,14 +27,16 @@ MIB = 2**20
 
 
 def batch(variant, objects, seed):
-    """Images and their objects, with masks where the model learns them."""
+    """Images and their objects, with masks or points where the model learns them."""
     size = (VARIANTS[variant][2],) * 2
     mask_size = size if variant.startswith('seg') else None
     images, _ = golden_rule.images([size] * BATCH, size, seed)
-    return (
-        torch.from_numpy(images),
-        golden_rule.objects([objects] * BATCH, 91, seed, mask_size),
-    )
+    is_pose = variant == 'pose'
+    classes = 1 if is_pose else 91
+    made = golden_rule.objects([objects] * BATCH, classes, seed, mask_size)
+    if is_pose:
+        made = golden_rule.with_keypoints(made, [17], seed)
+    return torch.from_numpy(images), made
 
 
 def official_loss(variant, dtype):
@@ -73,7 +76,7 @@ def our_loss(variant, dtype):
     _, path, _ = VARIANTS[variant]
     config = Config.fromfile(mmdet_rfdetr.config(path)).model
     config.precision = dict(device_type='cpu', dtype=dtype)
-    config.bbox_head.num_classes = 91
+    config.bbox_head.num_classes = 2 if variant == 'pose' else 91
     model = MODELS.build(config).train()
 
     def loss(images, objects):

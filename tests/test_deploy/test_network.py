@@ -135,7 +135,7 @@ def test_torchscript_is_right_or_refused(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope='module', params=all_but('masks', ['levels']))
+@pytest.fixture(scope='module', params=all_but(None, ['levels', 'masks']))
 def small_file(request, tmp_path_factory):
     """Model, images and the ONNX file of a case."""
     model, size = exported.small_model(request.param)

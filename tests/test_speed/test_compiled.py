@@ -268,6 +268,7 @@ def test_only_the_named_parts_are_compiled(unchanged):
 # CUDA graphs, as far as a CPU can tell
 
 
+@pytest.mark.long
 def test_a_step_of_cuda_graphs(unchanged, monkeypatch):
     """It is marked, and what outlives it is a copy."""
     marks = []
