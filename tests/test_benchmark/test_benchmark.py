@@ -388,7 +388,7 @@ def test_a_command_is_measured_until_it_says_a_word_and_ended_with_its_children(
         startup.run(args, '-c', 'pass', until='Epoch(train)')
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize('plain', [True, False])
 def test_the_start_is_measured(project, monkeypatch, plain):
     monkeypatch.chdir(Path(project.config).parent)

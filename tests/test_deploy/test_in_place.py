@@ -113,7 +113,7 @@ def test_the_test_tool_takes_a_file(project, to, monkeypatch, capsys, tmp_path):
     assert said[0] == said[1]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_benchmark_takes_a_file(project):
     path, _ = project.exported(batch=None, notes='of mine')
     config = project.folder / 'mine.py'

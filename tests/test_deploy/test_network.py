@@ -135,7 +135,7 @@ def test_torchscript_is_right_or_refused(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope='module', params=all_but(None, ['levels', 'masks']))
+@pytest.fixture(scope='module', params=all_but(None, ['masks']))
 def small_file(request, tmp_path_factory):
     """Model, images and the ONNX file of a case."""
     model, size = exported.small_model(request.param)
@@ -217,7 +217,7 @@ def test_nano_is_a_small_graph(tmp_path):
     assert not {'ScatterND', 'Erf', 'Resize'} & kinds(graph)
 
 
-@pytest.mark.parametrize('case', all_but(None, ['levels', 'masks']))
+@pytest.mark.parametrize('case', all_but(None, ['masks']))
 def test_files_of_the_model_itself(case, tmp_path):
     model, size = exported.small_model(case)
     images = exported.clear_images(model, size, 5)

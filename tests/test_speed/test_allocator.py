@@ -30,10 +30,12 @@ print(min(faults() for _ in range(4)))
 @pytest.mark.skipif(
     platform.libc_ver()[0] != 'glibc', reason='the setting is one of glibc'
 )
-@pytest.mark.long
 @pytest.mark.parametrize(
     ('mebibytes', 'times'),
-    [pytest.param(64, 5, id='usual'), pytest.param(2200, 1, id='more than an int')],
+    [
+        pytest.param(64, 5, id='usual', marks=pytest.mark.long),
+        pytest.param(2200, 1, id='more than an int', marks=pytest.mark.slow),
+    ],
 )
 def test_freed_memory_is_used_again_without_page_faults(mebibytes, times):
     result = subprocess.run(

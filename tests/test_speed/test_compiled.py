@@ -218,7 +218,7 @@ def test_a_deployed_model(precision, unchanged, monkeypatch):
     assert not counters['graph_break']
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_eleven_sizes_are_soon_compiled(unchanged):
     compiled = model(compile=dict(parts=['backbone', 'decoder']))
     sizes = multi_scale_sizes(56, 8, range(-5, 6))
