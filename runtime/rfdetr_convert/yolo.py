@@ -231,8 +231,9 @@ def write_settings(
     settings['names'] = dict(enumerate(classes))
     if scheme:
         settings['kpt_shape'] = [len(scheme.names), scheme.numbers]
-        settings['flip_idx'] = scheme.swap
-        settings['kpt_names'] = dict.fromkeys(range(len(classes)), scheme.names)
-    settings = {key: value for key, value in settings.items() if value is not None}
+        if scheme.swap is not None:
+            settings['flip_idx'] = scheme.swap
+        # Lists of their own: YAML would write a reference to one.
+        settings['kpt_names'] = {n: [*scheme.names] for n in range(len(classes))}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     write_whole({Path(folder, 'data.yaml'): text}, overwrite)

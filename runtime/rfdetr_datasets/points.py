@@ -108,9 +108,15 @@ def points_of_categories(
 
 
 def stated_swap(categories: Iterable[Mapping]) -> list[int] | None:
-    """``flip_indices`` of the categories, which COCO has not; None if they disagree."""
-    found = [x for part in categories if (x := _list_of(part, 'flip_indices'))]
-    return found[0] if found and found.count(found[0]) == len(found) else None
+    """``flip_indices`` of the categories, which COCO has not.
+
+    None unless all that have points state the same: it is done to all of them.
+    """
+    keys = 'flip_indices', 'keypoints'
+    stated = ([_list_of(part, key) for key in keys] for part in categories)
+    found = [swap for swap, names in stated if swap or names]
+    first = found[0] if found else []
+    return first if first and all(swap == first for swap in found) else None
 
 
 def stated_lines(categories: Iterable[Mapping], count: int) -> list[list[int]]:

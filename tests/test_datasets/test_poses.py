@@ -119,7 +119,9 @@ def test_labels_with_points_come_back_as_the_same_text(tmp_path, convert):
             for part in ('one', 'three')
         ]
         assert texts[0] == texts[1]
-    settings = yaml.safe_load((tmp_path / 'three' / 'data.yaml').read_text())
+    text = (tmp_path / 'three' / 'data.yaml').read_text()
+    settings = yaml.safe_load(text)
+    assert '&' not in text  # each class with a list that can be edited
     assert settings['kpt_shape'] == [3, 3] and settings['flip_idx'] == [0, 2, 1]
     assert settings['kpt_names'][0] == ['nose', 'left hand', 'right hand']
 
@@ -179,9 +181,12 @@ def test_sides_are_written_only_if_all_classes_agree(tmp_path, convert):
     code, said = convert(tmp_path / 'one', tmp_path / 'two')
     assert code == 0 and 'it has no flip_idx' in said
     assert 'flip_idx' not in (tmp_path / 'two' / 'data.yaml').read_text()
-    for stated, swap in (([1, 0, 3, 2], [1, 0, 3, 2]), ([0, 2, 1], None)):
+    for stated in ([1, 0, 3, 2], [0, 2, 1]):  # by one class, and done to both
         other['flip_indices'] = stated
-        assert point_scheme([document]).swap == swap
+        assert point_scheme([document]).swap is None
+    for category in document['categories']:
+        category['flip_indices'] = [1, 0, 3, 2]
+    assert point_scheme([document]).swap == [1, 0, 3, 2]
 
 
 @pytest.mark.parametrize('value', [5, 'x', {}, [None], [['x']], [10**400]], ids=type)

@@ -178,6 +178,7 @@ def test_lines_and_sides_are_those_of_the_classes_that_are_learnt(tmp_path):
     both = dataset(folder, classes=('person', 'dog')).metainfo
     links = [line['link'] for line in both['skeleton_info'].values()]
     assert links == [('a', 'd'), ('b', 'c')]
+    assert both['flip_indices'] is None  # what the one states is not done to the other
 
 
 @pytest.mark.parametrize(
