@@ -331,6 +331,17 @@ def test_joined_data_sets_have_the_points_of_each(tmp_path):
         assert metric.evaluate(2)['coco/keypoints_mAP'] == pytest.approx(0.5)
 
 
+def test_counts_of_samples_are_those_of_their_points():
+    """Of a data set that says nothing of them; points may be rows of three."""
+    metric = METRICS.build(dict(type='RFDETRCocoKeypointMetric', metric='keypoints'))
+    sample = sample_of(found=[[1.0, 1.0], [5.0, 5.0]])
+    for points in ([1, 1, 2, 5, 5, 2], [[1, 1, 2], [5, 5, 2]]):
+        sample['instances'][0]['keypoints'] = points
+        metric.dataset_meta = dict(classes=['a'])
+        metric.process({}, [sample])
+        assert metric.evaluate(1)['coco/keypoints_mAP'] == pytest.approx(1)
+
+
 def test_counts_come_from_names_or_the_longest_annotation():
     categories = [dict(id=1, name='a', keypoints=['x', 'y']), dict(id=2, name='b')]
     objects = [dict(category_id=2, keypoints=[1] * 9), dict(category_id=2)]

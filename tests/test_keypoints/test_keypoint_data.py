@@ -179,6 +179,14 @@ def test_lines_and_sides_are_those_of_the_classes_that_are_learnt(tmp_path):
     links = [line['link'] for line in both['skeleton_info'].values()]
     assert links == [('a', 'd'), ('b', 'c')]
     assert both['flip_indices'] is None  # what the one states is not done to the other
+    # Where that of fewer points comes first, and another class states no sides.
+    categories = [dict(categories[1], flip_indices=[2, 1, 0]), categories[0]]
+    del categories[1]['flip_indices']
+    folder = write(tmp_path, [PERSON], categories)
+    both = dataset(folder, classes=('person', 'dog')).metainfo
+    links = [line['link'] for line in both['skeleton_info'].values()]
+    assert links == [('a', 'd'), ('b', 'c')]
+    assert dataset(folder).metainfo['flip_indices'] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
